@@ -1,0 +1,110 @@
+"""The command line: one subcommand per stage of `dvc.yaml`, and the user's verbs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from lrfr import __version__, config
+from lrfr.errors import UserError
+
+STAGES = {  # stage -> (module, what it does); modules are imported only when their stage runs
+    "fingerprint": ("lrfr.fingerprint", "hash the code that each stage uses"),
+    "detect": ("lrfr.data.detect", "find faces and landmarks"),
+    "prepare": ("lrfr.data.prepare", "check, align and divide the faces; make their low-resolution views"),
+    "teacher": ("lrfr.train.teacher", "fine-tune the teacher on the HR training people of every fold"),
+    "targets": ("lrfr.train.targets", "compute the teacher's outputs for the training faces, once"),
+    "distill": ("lrfr.train.distill", "train one model of the study (--model)"),
+    "embed": ("lrfr.train.embed", "embed the held-out faces with every model"),
+    "evaluate": ("lrfr.evaluate.study", "score all pairs; bootstrap over identities"),
+    "summary": ("lrfr.report.tables", "write the study's tables"),
+    "benchmark": ("lrfr.deploy.benchmark", "measure everything that is measured in seconds"),
+    "notebook": ("lrfr.report.notebooks", "execute one notebook into the report (--notebook)"),
+    "site": ("lrfr.report.site", "tie the report together in index.html"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="lrfr", description="Five papers on knowledge distillation for low-resolution faces, under one protocol.")
+    top.add_argument("--version", action="version", version=f"lrfr {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for stage, (_, text) in STAGES.items():
+        command = commands.add_parser(stage, help=f"stage: {text}", description=text)
+        if stage == "distill":
+            command.add_argument("--model", required=True, help="a key of `models` in params.yaml")
+        if stage == "notebook":
+            command.add_argument("--notebook", required=True, help="name of a file in notebooks/, without .ipynb")
+            text = "another value for a parameter of the notebook; the page then goes to notebooks/output/, not to the report"
+            command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=text)
+    study = commands.add_parser("study", help="make params.yaml the parameters of another study")
+    study.add_argument("name", help="a file in conf/study, without .yaml")
+    commands.add_parser("doctor", help="say what is installed, missing or wrong")
+    return top
+
+
+def study_names() -> list[str]:
+    return sorted(path.stem for path in Path("conf/study").glob("*.yaml"))
+
+
+def switch_study(name: str) -> None:
+    """Compose conf/ for a study, as `dvc exp run -S study=NAME` does, and write params.yaml."""
+    if name not in study_names():
+        raise UserError(f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none (run this in the top folder of a clone)'}.")
+    from dvc.utils.hydra import compose_and_dump
+
+    from lrfr.data.files import atomic_file
+
+    with atomic_file(Path("params.yaml")) as temporary:
+        composed = temporary.with_suffix(".yaml")  # the ending tells DVC which format to write
+        compose_and_dump(str(composed), str(Path("conf").resolve()), None, "config", None, [f"study={name}"])
+        composed.replace(temporary)
+    print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
+
+
+def notebook_parameters(pairs: list[str]) -> dict[str, object]:
+    import yaml
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--parameter {pair}: write NAME=VALUE, for example fold=1.")
+    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "doctor":
+        from lrfr import doctor
+
+        return doctor.run()
+    if arguments.command == "study":
+        switch_study(arguments.name)
+        return 0
+    study = config.load()
+    stage = arguments.command
+    extra: list[object] = []
+    if stage == "distill":
+        if arguments.model not in study.models:
+            raise UserError(f"params.yaml: there is no model '{arguments.model}' in models; known are {', '.join(study.models)}.")
+        config.check_methods(study, "params.yaml")
+        extra = [arguments.model]
+    if stage == "notebook":
+        if arguments.notebook not in study.notebooks:
+            raise UserError(f"params.yaml: there is no notebook '{arguments.notebook}' in notebooks; known are {', '.join(study.notebooks)}.")
+        extra = [arguments.notebook, notebook_parameters(arguments.parameter)]
+    import_module(STAGES[stage][0]).run(study, *extra)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 for success, 2 with one sentence on stderr for what the user can mend."""
+    try:
+        return dispatch(parser().parse_args(argv))
+    except UserError as error:
+        print(f"lrfr: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name and not error.name.startswith("lrfr"):
+            print(f"lrfr: the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`.", file=sys.stderr)
+            return 2
+        raise

@@ -1,0 +1,129 @@
+"""Low-resolution views: area down to r x r, rounding to uint8, bicubic up. One function for training and test.
+
+Everything is computed in whole numbers held in float64, so that no result depends on the order of a sum: the same bytes on
+every machine, for every batch size and number of threads, and mirroring before or after is the same to the last bit. Both
+kernels are low-pass filters; plain OpenCV-style subsampling aliases and costs points of accuracy that have nothing to do with
+the method. They agree with Pillow's BICUBIC, and with its BOX where the cells are whole, up to its coarser rounding.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrfr.errors import UserError
+
+Images = TypeVar("Images", Tensor, np.ndarray)
+# Our choice: 1/1024 grey level is kept between the two directions; sums stay below 2^53 for sides up to 1000 pixels.
+FIXED = 1 << 10
+
+BLOCK = 4  # chips at a time in a bank: as float64 they stay in the processor's cache
+
+
+@lru_cache(maxsize=256)
+def area_weights(source: int, target: int) -> Tensor:
+    """Overlap of equal cells with pixels, in units of 1/target pixel: whole numbers, float64 (target, source)."""
+    cell, pixel = torch.arange(target, dtype=torch.float64)[:, None], torch.arange(source, dtype=torch.float64)[None, :]
+    left, right = torch.maximum(cell * source, pixel * target), torch.minimum((cell + 1) * source, (pixel + 1) * target)
+    return (right - left).clamp(min=0)
+
+
+@lru_cache(maxsize=256)
+def bicubic_weights(source: int, target: int) -> Tensor:
+    """Cubic convolution (Keys 1981, a = -1/2) times 2 unit^3: whole numbers, float64 (target, source); divide by the row sums.
+
+    Pixel centres lie at half-integers; where it shrinks, the kernel is stretched by source/target (antialiasing); beyond the
+    border the kernel is cut and renormalised.
+    """
+    unit = 2 * max(source, target)  # of the kernel's argument: a whole number of units for every pair of pixels
+    centre = (2 * torch.arange(target, dtype=torch.float64)[:, None] + 1) * source
+    n = ((2 * torch.arange(source, dtype=torch.float64)[None, :] + 1) * target - centre).abs()
+    near = 3 * n**3 - 5 * n**2 * unit + 2 * unit**3
+    far = -(n**3) + 5 * n**2 * unit - 8 * n * unit**2 + 4 * unit**3
+    return torch.where(n < unit, near, torch.where(n < 2 * unit, far, torch.zeros(())))
+
+
+def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Separable resampling of uint8 (B, H, W, 3) with whole-number weights (h, H) and (w, W) to uint8 (B, h, w, 3).
+
+    Each direction is an exact sum of whole numbers divided by the row sum, rounded to 1/1024 grey level after the first
+    and to whole grey levels, clamped to 0 ... 255, after the second (half rounds up).
+    """
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    x = images.permute(0, 3, 1, 2).to(torch.float64)
+    x = torch.floor(x @ columns.T * FIXED / columns.sum(1) + 0.5)
+    x = torch.floor(rows @ x / (rows.sum(1)[:, None] * FIXED) + 0.5)
+    return x.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _tensor(images: Images) -> Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+    if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[-1] != 3 or 0 in x.shape[1:]:
+        raise UserError(f"images: uint8 (B, H, W, 3) is needed, not {x.dtype} {tuple(x.shape)}; convert them first.")
+    return x
+
+
+def _like(x: Tensor, images: Images) -> Images:
+    return x.cpu().numpy() if isinstance(images, np.ndarray) else x
+
+
+def area(images: Tensor, size: int) -> Tensor:
+    """Mean over size x size equal cells, fractional pixels included: uint8 (B, H, W, 3) -> uint8 (B, size, size, 3)."""
+    return resample(images, area_weights(images.shape[1], size), area_weights(images.shape[2], size))
+
+
+def bicubic(images: Tensor, size: int) -> Tensor:
+    """Antialiased bicubic resize: uint8 (B, H, W, 3) -> uint8 (B, size, size, 3)."""
+    return resample(images, bicubic_weights(images.shape[1], size), bicubic_weights(images.shape[2], size))
+
+
+def degrade(chips: Images, size: int, out_size: int) -> Images:
+    """What a face looks like at `size` x `size` pixels: area down, rounding to uint8, bicubic to the model's input size.
+
+    chips: uint8 (B, H, W, 3), torch or NumPy. Returns uint8 (B, out_size, out_size, 3), of the same kind, on the same device.
+    Each image is treated alone: results do not depend on the batch. Needs float64 on the device (CPU, CUDA).
+
+    Raises
+    ------
+    UserError
+        if chips are not uint8 (B, H, W, 3), or `size` is larger than the chip, or a size is below 1.
+    """
+    x = _tensor(chips)
+    if not 1 <= size <= min(x.shape[1:3]) or out_size < 1:
+        sides = f"{x.shape[1]} x {x.shape[2]}"
+        raise UserError(f"degrade: size {size} of {sides} chips, out_size {out_size}; sizes start at 1 and end at the chip's.")
+    return _like(bicubic(area(x, size), out_size), chips)
+
+
+def hr_view(chips: Images, out_size: int) -> Images:
+    """The `hr` view: the chip itself at the model's input size, area-reduced (bicubic only where a model wants more pixels).
+
+    chips: uint8 (B, H, W, 3), torch or NumPy. Returns uint8 (B, out_size, out_size, 3), of the same kind.
+    """
+    x = _tensor(chips)
+    return _like(area(x, out_size) if out_size <= min(x.shape[1:3]) else bicubic(x, out_size), chips)
+
+
+def mirror(chips: Images) -> Images:
+    """Left-right mirror of (..., H, W, 3)."""
+    return chips.flip(-2) if isinstance(chips, Tensor) else np.ascontiguousarray(chips[..., ::-1, :])
+
+
+def view_bank(chips: np.ndarray, smallest: int, largest: int, out_size: int) -> np.ndarray:
+    """Every view that training and test can ask for, made once.
+
+    chips: uint8 (N, H, W, 3). Returns uint8 (N, 2, V, out_size, out_size, 3): [image, mirrored, view]; views are the sizes
+    smallest ... largest, then `hr`. Mirroring commutes with `degrade`, so the mirrored half is a copy.
+    """
+    sizes = range(smallest, largest + 1)
+    bank = np.empty((len(chips), 2, len(sizes) + 1, out_size, out_size, 3), np.uint8)
+    for start in range(0, len(chips), BLOCK):
+        block = chips[start : start + BLOCK]
+        views = [degrade(block, size, out_size) for size in sizes] + [hr_view(block, out_size)]
+        bank[start : start + BLOCK, 0] = np.stack(views, axis=1)
+    bank[:, 1] = mirror(bank[:, 0])
+    return bank

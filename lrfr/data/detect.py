@@ -1,0 +1,78 @@
+"""Stage `detect`: five landmarks per photograph with MTCNN.
+
+Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional networks", 2016, as implemented in
+facenet-pytorch with the weights in its wheel.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+import torch
+from facenet_pytorch import MTCNN
+from PIL import Image
+
+from lrfr.config import Study
+from lrfr.data import orl
+from lrfr.data.align import COLUMNS, POINTS
+from lrfr.data.files import atomic_file
+from lrfr.progress import bar
+
+CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
+
+
+def detector() -> MTCNN:
+    """MTCNN on the CPU with the package's thresholds; it keeps every face, since we choose by position, not by size."""
+    return MTCNN(keep_all=True, device="cpu")
+
+
+def landmarks(mtcnn: MTCNN, image: Image.Image, enlarge: int, border: int) -> tuple[int, float, np.ndarray] | None:
+    """Five points of the face nearest to the centre of a photograph.
+
+    The photograph gets `border` replicated pixels on each side and is enlarged `enlarge` times before detection.
+    Returns (number of faces, probability, points) or None if there is no face. Points: float64 (5, 2), x and y in pixels of
+    the photograph, pixel centres at integers, rounded to 0.1: left and right eye (as seen in the image), nose, mouth corners.
+    """
+    pixels = np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge")
+    bordered = Image.fromarray(pixels)
+    larger = bordered.resize((bordered.width * enlarge, bordered.height * enlarge), Image.Resampling.BICUBIC)
+    boxes, probabilities, points = mtcnn.detect(larger, landmarks=True)
+    if boxes is None:
+        return None
+    boxes, points = boxes.astype(np.float64), points.astype(np.float64)  # the package returns arrays of objects
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    nearest = int(np.argmin(np.linalg.norm(centres - np.array(larger.size) / 2, axis=1)))
+    original = (points[nearest] + 0.5) / enlarge - 0.5 - border
+    return len(boxes), float(probabilities[nearest]), np.round(original, 1)
+
+
+def detect_chunk(task: tuple[list[tuple[int, str, str]], int, int, int]) -> list[list]:
+    """Rows of landmarks.csv for some images: ((image, name, sha256), ...), enlargement, border, threads. Runs in any process."""
+    images, enlarge, border, threads = task
+    torch.set_num_threads(threads)
+    mtcnn, rows = detector(), []
+    for image, name, sha256 in images:
+        face = landmarks(mtcnn, orl.read_face(name, sha256), enlarge, border)
+        if face is None:
+            rows.append([image, 0, np.nan, 0, *[np.nan] * len(POINTS)])
+        else:
+            faces, probability, points = face
+            rows.append([image, 1, round(probability, 4), faces, *points.ravel()])
+    return rows
+
+
+def run(study: Study) -> None:
+    """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found)."""
+    images = list(orl.read_manifest(people=study.faces.people)[["image", "name", "sha256"]].itertuples(index=False, name=None))
+    orl.folder()  # one clear error here instead of one out of a process
+    tasks = [
+        (images[i : i + CHUNK], study.detect.enlarge, study.detect.border, study.threads) for i in range(0, len(images), CHUNK)
+    ]
+    # spawn, not fork: forking after torch has started its threads can hang
+    with ProcessPoolExecutor(min(study.jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
+        rows = [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
+    with atomic_file(study.runs / "landmarks.csv") as temporary:
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n", float_format="%.10g")

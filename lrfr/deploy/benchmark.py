@@ -1,0 +1,158 @@
+"""Everything that is measured in seconds, in one run on one machine, so that ratios mean something.
+
+No other result of the study reads what this stage writes; times differ from run to run, numbers elsewhere do not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lrfr.config import Study
+from lrfr.data.files import atomic_folder
+from lrfr.models.student import build_student
+from lrfr.models.teachers import TEACHERS
+from lrfr.parallel import limit_threads
+from lrfr.progress import bar
+from lrfr.train.distill import Trainer
+from lrfr.train.faces import read_fold
+from lrfr.train.targets import compute
+from lrfr.train.teacher import load_trained
+from lrfr.train.tuned import Tuner, validation_error
+
+THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
+PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
+    """Parameters, multiply-accumulates (torch's own counter, convolutions and matrix products), float32 bytes, median latency, throughput.
+
+    inputs : one image, float (1, 3, S, S).
+    """
+    net.eval()
+    batch = inputs.expand(THROUGHPUT_BATCH, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            net(inputs)
+        net(batch)  # warm-up
+        latency = statistics.median(seconds(lambda: net(inputs)) for _ in range(runs))
+        throughput = THROUGHPUT_BATCH / statistics.median(seconds(lambda: net(batch)) for _ in range(max(3, runs // 10)))
+    return {
+        "params": sum(p.numel() for p in net.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "bytes": sum(t.numel() * t.element_size() for t in net.state_dict().values()),
+        "latency_ms": 1000 * latency,
+        "throughput": throughput,
+    }
+
+
+def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Seconds of an epoch of every model, interleaved, with cached and with on-line targets; and of the conventional scheme.
+
+    The epochs timed are late ones, when every term is switched on. Ratios are medians over rounds of ratios within a round.
+    """
+    fold = read_fold(study, study.faces.run_folds[0])
+    seed, last = study.train.seeds[0], study.train.epochs - 1
+    trainers = {name: Trainer(study, model, fold, seed) for name, model in study.models.items() if model.teacher != "tuned"}
+    times: dict[str, list[float]] = {name: [] for name in trainers}
+    for trainer in trainers.values():
+        trainer.epoch(last)  # warm-up
+    for _ in bar(range(study.benchmark.rounds), "epochs"):
+        for name, trainer in trainers.items():
+            times[name].append(seconds(lambda: trainer.epoch(last)))
+    online: dict[str, float] = {}
+    for name, trainer in bar(list(trainers.items()), "on-line epochs"):
+        if trainer.source.cached is not None:
+            trainer.source.cached = None
+            online[name] = seconds(lambda: trainer.epoch(last))
+    rows = []
+    for name, found in times.items():
+        ratios = [t / s for t, s in zip(found, times["scratch"], strict=True)]
+        reference = statistics.median(times["scratch"])
+        rows.append((name, statistics.median(found), statistics.median(ratios), online[name] / reference if name in online else float("nan")))
+    conventional = trainers["kd"]
+    conventional.source.low_resolution = True
+    extra = {"kd_lr_online": seconds(lambda: conventional.epoch(last)), "kd_online": online["kd"]}
+    return pd.DataFrame(rows, columns=["model", "epoch_seconds", "epoch_ratio", "online_epoch_ratio"]), extra
+
+
+def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float], scratch_folder: Path) -> pd.DataFrame:
+    """Whole training schemes for one fold, from measured epochs times their number.
+
+    The number of the tuned teacher's epochs is what its early stopping took in this study's own run (students/kd_tuned_teacher).
+    """
+    fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
+    tuned = next(name for name, model in study.models.items() if model.teacher == "tuned")
+    log = pd.read_csv(study.runs / "students" / tuned / "log.csv")
+    teacher_epochs = int(log[log.term == "teacher_face"].epoch.max())
+    tuner = Tuner(study, study.models[tuned].tuned, fold)
+    tuning = seconds(lambda: (tuner.epoch(1), validation_error(tuner.trained, fold)))
+    caching = seconds(lambda: compute(study, fold.number, "plain", scratch_folder))
+    cached = float(cost.set_index("model").epoch_seconds["kd"])
+    rows = [
+        ("teacher tuned on LR, then on line", teacher_epochs, teacher_epochs * tuning, 0.0, epochs * extra["kd_lr_online"]),
+        ("frozen HR teacher, on line", 0, 0.0, 0.0, epochs * extra["kd_online"]),
+        ("frozen HR teacher, cached", 0, 0.0, caching, epochs * cached),
+    ]
+    table = pd.DataFrame(rows, columns=["scheme", "teacher_epochs", "teacher_seconds", "targets_seconds", "student_seconds"])
+    table["total_seconds"] = table.teacher_seconds + table.targets_seconds + table.student_seconds
+    table["speedup"] = table.total_seconds.iloc[0] / table.total_seconds
+    return table
+
+
+def environment(study: Study) -> dict[str, object]:
+    """Versions and machine, as far as they explain times; no names, no paths."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = names[0] if names else processor
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": study.threads,
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def run(study: Study) -> None:
+    """The `benchmark` stage."""
+    limit_threads(study.threads)
+    spec, size = TEACHERS[study.teacher.name], study.views.size
+    face = torch.zeros(1, 3, size, size)
+    nets = {kind: network_cost(build_student(study.student, kind, size, study.seed), face, study.benchmark.latency_runs) for kind in ("plain", "se")}
+    teacher = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
+    costs = {name: nets[model.student] for name, model in study.models.items()}
+    costs["teacher"] = network_cost(teacher, torch.zeros(1, 3, spec.chip, spec.chip), study.benchmark.latency_runs)
+    epochs, extra = epoch_costs(study)
+    cost = pd.DataFrame(costs).T.rename_axis("model").reset_index().merge(epochs, on="model", how="left")
+    cost = cost.astype({"params": int, "macs": int, "bytes": int})
+    with atomic_folder(study.reports / "cost") as folder:
+        table = schemes(study, epochs, extra, folder / "targets")
+        for path in sorted((folder / "targets").rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (folder / "targets").rmdir()
+        for name, frame in (("cost", cost), ("schemes", table)):
+            frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+            lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
+            lines += ["| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |" for row in frame.itertuples(index=False)]
+            (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "environment.json").write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,218 @@
+"""Intervals and tests whose unit is the person, not the pair: pairs that share a person are not independent.
+
+Dense lists (all pairs of some images): people are drawn with replacement, a genuine pair of person a weighs w_a, an impostor
+pair w_a * w_b, and the interval is the percentile interval of the statistic (Fogliato, Patil and Perona, arXiv 2306.01198,
+study this family). Sparse lists (LFW's 6000 pairs): there the pair's own noise dominates, which the product counts three times
+(the variance of w_a * w_b is 3, not 1); see `dyadic_interval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SPARSE = 5.0  # mean pairs per identity; below it the product bootstrap inflates the variance
+SPREAD = 0.5  # of the random weights 1 +- SPREAD in `dyadic_interval`; the largest for which a sum of two stays non-negative
+STREAM = 0x5B00757A  # our streams of the counter-based generator; any constant will do that no other user of the seed has
+Statistic = Callable[[NDArray, NDArray, NDArray], float]
+
+
+class Interval(NamedTuple):
+    """A statistic on the data as they are, and its interval's ends."""
+
+    point: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A paired difference a - b with its interval and its two-sided bootstrap p value."""
+
+    diff: float
+    low: float
+    high: float
+    p: float
+
+
+def generator(seed: int, stream: int) -> np.random.Generator:
+    """Counter-based random numbers that depend on (seed, stream) alone."""
+    return np.random.Generator(np.random.Philox(key=[seed, STREAM + stream]))
+
+
+def normal_quantile(level: float) -> float:
+    """Two-sided quantile of the standard normal distribution: 1.96 for 0.95."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not be {level}.")
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def identity_counts(identities: int, draws: int, seed: int, stratum: int = 0) -> NDArray[np.int64]:
+    """How often each person of one stratum occurs in each draw: int64 (draws, identities), rows sum to `identities`.
+
+    A draw of one person only, again and again, has no impostor pair; it is drawn anew, unless there is only one person. The
+    draws depend on (identities, seed, stratum) alone, so every model meets the same ones: differences are paired.
+    """
+    rng = generator(seed, stratum)
+    counts = rng.multinomial(identities, np.full(identities, 1 / identities), size=draws)
+    while identities > 1 and (alone := counts.max(axis=1) == identities).any():
+        counts[alone] = rng.multinomial(identities, np.full(identities, 1 / identities), size=alone.sum())
+    return counts
+
+
+def interval_method(id_a: ArrayLike, id_b: ArrayLike) -> str:
+    """The interval that `identity_bootstrap` uses for this pair list, by the name that tables print."""
+    identities = np.union1d(id_a, id_b).size
+    return "dyadic multiplier" if np.size(id_a) / identities < SPARSE else "identity bootstrap"
+
+
+def percentile(draws: NDArray, level: float) -> tuple[float, float]:
+    """Percentile interval of draws (n,). Draws without a value (NaN: no pair of a kind had weight) are left out.
+
+    Raises
+    ------
+    ValueError
+        if fewer than half of the draws have a value.
+    """
+    valid = draws[np.isfinite(draws)]
+    if 2 * len(valid) < len(draws):
+        raise ValueError("most draws have no genuine or no impostor pair; there are too few people for an interval.")
+    low, high = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def evaluated(statistic: Statistic, scores: NDArray, same: NDArray, weights: NDArray) -> float:
+    """The statistic of one draw, NaN where it is not defined."""
+    if not (weights[same].any() and weights[~same].any()):
+        return np.nan
+    return float(statistic(scores, same, weights))
+
+
+def dyadic_interval(
+    statistic: Statistic, scores: NDArray, same: NDArray, a: NDArray, b: NDArray, draws: int, level: float, seed: int
+) -> Interval:
+    """Normal interval for sparse pair lists; a, b: int (n,) numbers of the identities.
+
+    The variance wanted is that of dyadic data (Aronow, Samii and Assenova, Political Analysis 2015): covariances of all pairs
+    that share a person, each pair once. Random weights 1 + t(e_a + e_b) for impostor and 1 + t e_a for genuine pairs (e = -1
+    or 1 by a coin, one per person; t = SPREAD) give it, but with each impostor pair's own variance twice; random weights
+    1 + t e of single impostor pairs give that part, which is subtracted. Weights of order one, unlike a delete-one
+    jackknife, stay valid for rates at an estimated threshold (EER, TAR). If nothing but noise were left, half of the first
+    variance would be: the result is never taken smaller.
+    """
+    people = 1 + max(a.max(), b.max())
+    shared, own = [], []
+    for draw in range(draws):
+        rng = generator(seed, draw)
+        person = SPREAD * rng.choice([-1.0, 1.0], people)
+        pair = SPREAD * rng.choice([-1.0, 1.0], len(scores))
+        shared.append(evaluated(statistic, scores, same, 1 + person[a] + np.where(same, 0, person[b])))
+        own.append(evaluated(statistic, scores, same, 1 + np.where(same, 0, pair)))
+    shared_variance, own_variance = (np.nanvar(values) / SPREAD**2 for values in (shared, own))
+    half = normal_quantile(level) * np.sqrt(max(shared_variance - own_variance, shared_variance / 2))
+    point = evaluated(statistic, scores, same, np.ones(len(scores)))
+    return Interval(point, float(point - half), float(point + half))
+
+
+def identity_bootstrap(
+    statistic: Statistic,
+    scores: ArrayLike,
+    same: ArrayLike,
+    id_a: ArrayLike,
+    id_b: ArrayLike,
+    strata: ArrayLike | None = None,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of a pair list with an interval for its variation over people.
+
+    statistic(scores, same, weights) -> float; weights float64 (n,), as the functions of `lrfr.evaluate.verification` take them.
+    scores: float (n,); same: bool (n,); id_a, id_b: (n,), the person on either side. strata: (n,) labels or None; people are
+    drawn within their stratum (in the order of the sorted labels, people in the order of their sorted identities). `level`
+    in (0, 1). The method is `interval_method(id_a, id_b)`: percentile bootstrap for dense lists; for sparse ones
+    `dyadic_interval`, which needs no strata. A draw without a genuine or an impostor pair defines no rate and is left out, as
+    is one whose statistic is NaN.
+
+    Raises
+    ------
+    ValueError
+        if lengths differ, a score is NaN, `same` contradicts the identities, an identity is in two strata, a kind of pair is
+        missing, draws < 1, level is not in (0, 1), or most draws are degenerate.
+    """
+    scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same).astype(bool)
+    id_a, id_b = np.asarray(id_a), np.asarray(id_b)
+    strata = np.zeros(len(scores), dtype=int) if strata is None else np.asarray(strata)
+    if not scores.shape == same.shape == id_a.shape == id_b.shape == strata.shape or scores.ndim != 1:
+        raise ValueError("scores, same, id_a, id_b and strata must be vectors of one length.")
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} scores are NaN; a pair without a score must be counted, as -inf, not hidden.")
+    if not np.array_equal(same, id_a == id_b):
+        raise ValueError("same must be True exactly where id_a equals id_b.")
+    if same.all() or not same.any():
+        raise ValueError(f"there are no {'impostor' if same.any() else 'genuine'} pairs, so no error rate is defined.")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}.")
+    normal_quantile(level)  # refuses an impossible level
+    names, number = np.unique(np.concatenate([id_a, id_b]), return_inverse=True)
+    a, b = number[: len(scores)], number[len(scores) :]
+    stratum_of = np.full(len(names), -1)
+    for k, label in enumerate(np.unique(strata)):
+        members = np.union1d(a[strata == label], b[strata == label])
+        if (stratum_of[members] >= 0).any():
+            raise ValueError("an identity occurs in two strata; people are drawn within strata, so each needs exactly one.")
+        stratum_of[members] = k
+    if interval_method(id_a, id_b) == "dyadic multiplier":
+        return dyadic_interval(statistic, scores, same, a, b, draws, level, seed)
+    counts = np.empty((draws, len(names)))
+    for k in range(stratum_of.max() + 1):
+        counts[:, stratum_of == k] = identity_counts(int(np.sum(stratum_of == k)), draws, seed, k)
+    values = [evaluated(statistic, scores, same, np.where(same, w[a], w[a] * w[b])) for w in counts]
+    return Interval(evaluated(statistic, scores, same, np.ones(len(scores))), *percentile(np.array(values), level))
+
+
+def paired_difference(point_a: float, point_b: float, draws_a: ArrayLike, draws_b: ArrayLike, level: float = 0.95) -> Difference:
+    """a - b of two models on the same draws (n,), with percentile interval and two-sided p.
+
+    p = 2 (1 + min(draws with difference <= 0, draws with difference >= 0)) / (n + 1), at most 1: the 1 counts the data
+    themselves, so p is never 0 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, eq. 4.11). Raises
+    ValueError like `percentile`, or if the numbers of draws differ.
+    """
+    draws_a, draws_b = np.asarray(draws_a, dtype=np.float64), np.asarray(draws_b, dtype=np.float64)
+    if draws_a.shape != draws_b.shape:
+        raise ValueError(f"paired differences need the same draws on both sides, not {len(draws_a)} and {len(draws_b)}.")
+    difference = draws_a - draws_b
+    low, high = percentile(difference, level)
+    valid = difference[np.isfinite(difference)]
+    p = 2 * (1 + min(np.sum(valid <= 0), np.sum(valid >= 0))) / (len(valid) + 1)
+    return Difference(float(point_a - point_b), low, high, float(min(1.0, p)))
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """Holm's (1979) step-down adjusted p values of one family, (n,), in the order given. Raises ValueError outside [0, 1]."""
+    p = np.asarray(p, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("p values must lie between 0 and 1.")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+def wilson(successes: float, trials: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's (1927) score interval of a proportion of independent trials: a quick bound, too narrow for pairs of few people.
+
+    Raises
+    ------
+    ValueError
+        if trials is not positive, successes is not in 0 ... trials, or level is not in (0, 1).
+    """
+    if not (trials > 0 and 0 <= successes <= trials):
+        raise ValueError(f"{successes} successes in {trials} trials is impossible.")
+    z, rate = normal_quantile(level), successes / trials
+    centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))

@@ -1,0 +1,176 @@
+"""One-to-one verification: are two photographs of the same person?
+
+Throughout, `scores` is float (n,), higher = more similar; `same` is bool (n,), True for a genuine pair; `weights` is None (all
+one) or non-negative (n,). A weight of 2 means the same as listing the pair twice, a weight of 0 the same as leaving it out.
+A pair is accepted if its score >= threshold. Thresholds are exact: the operating points of a finite list, never a grid.
+
+FMR = weight of accepted impostor pairs / weight of impostor pairs; FNMR = weight of rejected genuine pairs / weight of genuine
+pairs; TAR = 1 - FNMR (ISO/IEC 19795-1 names; the metric names `tar`, `far` are the field's).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FOLDS = 10  # LFW View 2
+GRID = np.arange(0, 4, 0.01)  # squared distances of unit vectors; insightface's recognition/arcface_torch/eval/verification.py
+ROUNDING = 1e-12  # relative: float weights such as 0.1 must not lose an operating point to the last bit of a sum
+
+
+class FoldAccuracy(NamedTuple):
+    """Ten-fold accuracy. mean, std: over folds (population std, as the toolkit prints; it is not a standard error).
+
+    per_fold, thresholds: float (10,); the threshold of a fold was chosen on the other nine.
+    """
+
+    mean: float
+    std: float
+    per_fold: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+
+class OperatingPoints(NamedTuple):
+    """From "accept nothing" to "accept everything", equal scores grouped: float (t + 1,) each, t distinct scores."""
+
+    false_match: NDArray[np.float64]  # 0 ... 1, never decreasing
+    false_non_match: NDArray[np.float64]  # 1 ... 0, never increasing
+    threshold: NDArray[np.float64]  # accept if score >= threshold; the first is infinite
+
+
+def checked(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> tuple[NDArray, NDArray, NDArray]:
+    """Scores float64 (n,), same bool (n,), weights float64 (n,).
+
+    Raises
+    ------
+    ValueError
+        if lengths differ, a score is NaN, `same` is not boolean, a weight is negative, or a kind of pair has no weight.
+    """
+    scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same)
+    if scores.ndim != 1 or scores.shape != same.shape:
+        raise ValueError(f"scores and same must be vectors of one length, not of shapes {scores.shape} and {same.shape}.")
+    if not np.isin(same, (0, 1)).all():
+        raise ValueError("same must hold True for genuine and False for impostor pairs, nothing else.")
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} scores are NaN; a pair without a score must be counted, as -inf, not hidden.")
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weights.shape != scores.shape:
+        raise ValueError(f"weights must have one value per score, not shape {weights.shape} for {len(scores)} scores.")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("weights must be finite and not negative.")
+    same = same.astype(bool)
+    for kind, chosen in (("genuine", same), ("impostor", ~same)):
+        if not weights[chosen].any():
+            raise ValueError(f"there are no {kind} pairs (or all of them weigh 0), so no error rate is defined.")
+    return scores, same, weights
+
+
+def operating_points(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> OperatingPoints:
+    """All error rates that a threshold can reach (for ROC and DET curves too). Raises ValueError like `checked`."""
+    scores, same, weights = checked(scores, same, weights)
+    order = np.argsort(-scores, kind="stable")
+    scores, same, weights = scores[order], same[order], weights[order]
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # the last of each group of equal scores
+    genuine = np.append(0.0, np.cumsum(weights * same)[last])
+    impostor = np.append(0.0, np.cumsum(weights * ~same)[last])
+    return OperatingPoints(impostor / impostor[-1], 1 - genuine / genuine[-1], np.append(np.inf, scores[last]))
+
+
+def equal_error_rate(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Error rate in [0, 1] where FMR = FNMR, linear between the two neighbouring operating points.
+
+    Raises ValueError like `checked`.
+    """
+    points = operating_points(scores, same, weights)
+    gap = points.false_non_match - points.false_match  # 1 ... -1, never increasing
+    after = int(np.argmax(gap <= 0))
+    step = gap[after - 1] / (gap[after - 1] - gap[after])
+    return float(points.false_match[after - 1] + step * (points.false_match[after] - points.false_match[after - 1]))
+
+
+def tar_at_far(scores: ArrayLike, same: ArrayLike, far: float, weights: ArrayLike | None = None) -> float:
+    """Largest TAR in [0, 1] whose empirical FAR <= far: no point is invented between two operating points.
+
+    Raises
+    ------
+    ValueError
+        if far is not in (0, 1), or like `checked`.
+    """
+    if not 0 < far < 1:
+        raise ValueError(f"far must lie between 0 and 1, not be {far}.")
+    points = operating_points(scores, same, weights)
+    return float(1 - points.false_non_match[points.false_match <= far * (1 + ROUNDING)][-1])
+
+
+def area_under_roc(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Probability in [0, 1] that a genuine pair scores above an impostor pair; a tie is half. Raises like `checked`."""
+    points = operating_points(scores, same, weights)
+    tar = 1 - points.false_non_match
+    return float(np.sum(np.diff(points.false_match) * (tar[1:] + tar[:-1]) / 2))
+
+
+def balanced_accuracy(scores: ArrayLike, same: ArrayLike, threshold: float, weights: ArrayLike | None = None) -> float:
+    """1 - (FMR + FNMR) / 2 in [0, 1] at a given threshold (accept if score >= threshold). Raises like `checked`."""
+    scores, same, weights = checked(scores, same, weights)
+    right = (scores >= threshold) == same
+    return float(sum(np.sum(weights[kind] * right[kind]) / np.sum(weights[kind]) for kind in (same, ~same)) / 2)
+
+
+def midpoints(values: NDArray) -> NDArray[np.float64]:
+    """Halfway between neighbouring distinct values, ascending; the value itself if there is only one."""
+    distinct = np.unique(values)
+    return (distinct[1:] + distinct[:-1]) / 2 if len(distinct) > 1 else distinct
+
+
+def balanced_threshold(scores: ArrayLike, same: ArrayLike) -> float:
+    """The threshold for `balanced_accuracy` on other people: the median of the midpoints that maximise it here.
+
+    Midpoints, because a threshold on a score of this list would be tuned to that pair; the median, because one of several
+    maximisers must be taken and the first is always the laxest or the strictest. Raises ValueError like `checked`.
+    """
+    scores, same, _ = checked(scores, same)
+    candidates = midpoints(scores)
+    genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
+    # accuracies as whole numbers, so that equally good thresholds are equal
+    accepted = (len(genuine) - np.searchsorted(genuine, candidates)) * len(impostor)
+    rejected = np.searchsorted(impostor, candidates) * len(genuine)
+    return float(np.median(candidates[accepted + rejected == np.max(accepted + rejected)]))
+
+
+def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArray[np.int64]:
+    """How many of n pairs are right at each threshold if "same" is said for distance < threshold."""
+    genuine, impostor = np.sort(distances[same]), np.sort(distances[~same])
+    return np.searchsorted(genuine, thresholds) + len(impostor) - np.searchsorted(impostor, thresholds)
+
+
+def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insightface") -> FoldAccuracy:
+    """LFW's accuracy: ten contiguous folds, each scored at the threshold that is best on the other nine.
+
+    distances: float (n,), squared L2 of unit vectors, 0 ... 4, n >= 10; same: bool (n,). "Same" is said for distance < threshold.
+    rule: "insightface" = the grid 0, 0.01 ... 3.99 and its first maximiser (recognition/arcface_torch/eval/verification.py);
+    "exact" = the median of the midpoints of neighbouring distances that maximise the accuracy (our choice: no grid, no bias
+    towards strict thresholds).
+
+    Raises
+    ------
+    ValueError
+        if there are fewer than ten pairs, a distance is outside [0, 4], the rule is unknown, or like `checked`.
+    """
+    distances, same, _ = checked(distances, same)
+    if rule not in ("insightface", "exact"):
+        raise ValueError(f"rule must be 'insightface' or 'exact', not '{rule}'.")
+    if len(distances) < FOLDS:
+        raise ValueError(f"ten folds need at least ten pairs, not {len(distances)}.")
+    if distances.min() < -1e-5 or distances.max() > 4 + 1e-5:  # the slack of float32 dot products
+        raise ValueError("distances must be squared distances of unit vectors, between 0 and 4.")
+    accuracies, thresholds = [], []
+    for fold in np.array_split(np.arange(len(distances)), FOLDS):
+        train = np.setdiff1d(np.arange(len(distances)), fold)
+        candidates = GRID if rule == "insightface" else midpoints(distances[train])
+        correct = correct_at(distances[train], same[train], candidates)
+        best = candidates[correct == correct.max()]
+        thresholds.append(best[0] if rule == "insightface" else np.median(best))
+        accuracies.append(np.mean((distances[fold] < thresholds[-1]) == same[fold]))
+    return FoldAccuracy(float(np.mean(accuracies)), float(np.std(accuracies)), np.array(accuracies), np.array(thresholds))

@@ -1,0 +1,114 @@
+"""Which code does a stage really use? A hash that an edited comment or docstring leaves alone.
+
+A stage that trains for hours must not run again because a sentence was mended, and must run again when a constant was. So the
+training stages depend not on files but on fingerprints: the source of the stage's module and of every `lrfr` module that it
+imports, directly or not, parsed and printed again without docstrings (comments vanish by themselves). `lrfr.config` is left out,
+since it only checks parameters, which DVC tracks by value. The registry `lrfr.methods` imports every method; of these only the
+one that the stage trains is followed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from lrfr.config import Study
+from lrfr.data.files import atomic_folder
+
+ROOT = Path(__file__).parent
+REGISTRY = "lrfr.methods"
+IGNORED = {"lrfr", "lrfr.config", "lrfr.errors", "lrfr.progress"}  # these decide no number
+ENTRIES = {
+    "detect": "lrfr.data.detect",
+    "prepare": "lrfr.data.prepare",
+    "teacher": "lrfr.train.teacher",
+    "targets": "lrfr.train.targets",
+    "distill": "lrfr.train.distill",
+    "embed": "lrfr.train.embed",
+    "evaluate": "lrfr.evaluate.study",
+    "summary": "lrfr.report.tables",
+    "benchmark": "lrfr.deploy.benchmark",
+    "notebook": "lrfr.report.notebooks",
+    "site": "lrfr.report.site",
+}
+
+
+def source_file(module: str) -> Path | None:
+    """The file of a module of this package; None if there is none (then the name is an attribute of its package)."""
+    path = ROOT.joinpath(*module.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def parse(module: str) -> ast.Module:
+    return ast.parse(source_file(module).read_text(encoding="utf-8"))
+
+
+def imported(module: str) -> set[str]:
+    """Every `lrfr` module that a module names in an import, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(parse(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "lrfr" and source_file(name)}
+
+
+def registry() -> dict[str, str]:
+    """Method name -> module of its class, read from the one dict in `lrfr/methods/__init__.py`."""
+    tree = parse(REGISTRY)
+    module_of = {a.asname or a.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
+    for node in tree.body:
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == "METHODS":
+            return {key.value: module_of[value.id] for key, value in zip(node.value.keys, node.value.values, strict=True)}
+    raise LookupError(f"{source_file(REGISTRY)} has no dict METHODS")
+
+
+def modules(entry: str, methods: set[str]) -> list[str]:
+    """All modules behind `entry`, sorted; through the registry only those of `methods`."""
+    followed = {registry()[name] for name in methods}
+    skipped = set(registry().values()) - followed
+    seen, waiting = set(), [entry]
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module in IGNORED:
+            continue
+        seen.add(module)
+        found = imported(module)
+        waiting += found - skipped if module == REGISTRY else found
+    return sorted(seen)
+
+
+def normalised(module: str) -> str:
+    """A module's code without docstrings and comments; the registry's is its dict alone, which names no number."""
+    if module == REGISTRY:
+        return ""
+    tree = ast.parse(source_file(module).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def fingerprint(entry: str, methods: set[str]) -> str:
+    """One line a module: its hash and its name, so that a diff tells what changed."""
+    return "".join(f"{hashlib.sha256(normalised(m).encode()).hexdigest()[:16]} {m}\n" for m in modules(entry, methods))
+
+
+def run(study: Study) -> None:
+    """The `fingerprint` stage: one file a stage, one a trained model."""
+    parse.cache_clear()
+    everything = set(registry())
+    with atomic_folder(study.runs / "code") as folder:
+        for stage, entry in ENTRIES.items():
+            if stage != "distill":
+                (folder / f"{stage}.txt").write_text(fingerprint(entry, everything), encoding="utf-8")
+        for name, model in study.models.items():
+            (folder / f"distill-{name}.txt").write_text(fingerprint(ENTRIES["distill"], {model.method}), encoding="utf-8")

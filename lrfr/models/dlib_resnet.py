@@ -1,0 +1,136 @@
+"""dlib's face ResNet (Davis King, 2017, public domain) in torch: 150-pixel RGB faces to 128 numbers.
+
+7x7/2 convolution and 3x3/2 max pool, then 14 residual blocks in stages of 32, 64, 128 and 256 channels, global mean, and a
+matrix without bias. A block is conv3x3, ReLU, conv3x3, (gate,) + skip, ReLU; dlib's affine layers (frozen batch norms) are
+folded into the convolutions, which stay trainable. Peculiarities that decide whether descriptors agree with dlib's:
+
+- no padding in any layer that strides by 2, padding 1 in the others: 150 -> 72 -> 35 -> 17 -> 8 -> 4 -> 2 pixels;
+- the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels, rows and
+  columns, aligned at the first; in the last two such blocks it is the convolutions' side that is one row and column short.
+
+`prefix` runs what fine-tuning of the last stage leaves frozen, `suffix` the rest, so that the former is computed once per face.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lrfr.errors import UserError
+from lrfr.models.dlib_weights import SCALE, Conv, DlibWeights
+from lrfr.models.features import Features
+from lrfr.models.se import IdentityGate
+
+CHIP = 150  # pixels
+EMBEDDING = 128
+CHANNELS = (32, 64, 128, 256)  # of the four stages
+SIDES = (35, 17, 8, 4)  # of their maps for a 150-pixel chip
+BLOCKS = (3, 4, 3, 3)  # per stage; the first of every stage but the 32-channel one strides by 2; one more strided block follows
+
+
+def add_padded(a: Tensor, b: Tensor) -> Tensor:
+    """dlib's `add_prev`: the sum (B, C, H, W) of two maps, each zero-padded behind to the larger channels, rows and columns."""
+    shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
+
+    def pad(x: Tensor) -> Tensor:
+        channels, rows, columns = (want - have for want, have in zip(shape, x.shape[1:], strict=True))
+        return F.pad(x, (0, columns, 0, rows, 0, channels)) if channels or rows or columns else x
+
+    return pad(a) + pad(b)
+
+
+class Block(nn.Module):
+    """A residual block (B, inputs, H, W) -> (B, outputs, H', W'); `se_reduction` None means no gate."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, se_reduction: int | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1 if stride == 1 else 0)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.gate = nn.Identity() if se_reduction is None else IdentityGate(outputs, se_reduction)
+        self.skip = nn.Identity() if stride == 1 else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.gate(self.conv2(torch.relu(self.conv1(x))))
+        return torch.relu(add_padded(branch, self.skip(x)))
+
+
+class DlibResNet(nn.Module):
+    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`, maps (32, 35, 35), (64, 17, 17), (128, 8, 8), (256, 4, 4), embedding 128.
+
+    The embedding is raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the
+    residual branch of every block. Parameters named `last_stage.*` and `fc.*` are those that `suffix` uses.
+    """
+
+    def __init__(self, se_reduction: int | None = None) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.stem = nn.Conv2d(3, CHANNELS[0], 7, stride=2)
+        stages = []
+        for inputs, outputs, count in zip((CHANNELS[0], *CHANNELS), CHANNELS, BLOCKS, strict=False):
+            widths = pairwise((inputs, *(outputs,) * count))
+            first = 1 if outputs == CHANNELS[0] else 2
+            stages.append(nn.Sequential(*(Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths))))
+        self.frozen_stages = nn.ModuleList(stages[:-1])
+        self.last_stage = nn.ModuleDict({"blocks": stages[-1], "top": Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)})
+        self.fc = nn.Linear(CHANNELS[-1], EMBEDDING, bias=False)
+
+    def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The first three maps of chips, float32 (B, 3, 150, 150) in 0 ... 255; the last one is what `suffix` takes."""
+        x = F.max_pool2d(torch.relu(self.stem((x - self.mean) / SCALE)), 3, 2)
+        maps = []
+        for stage in self.frozen_stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
+
+    def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `fc` takes, (B, 256)."""
+        last = self.last_stage["blocks"](x)
+        return last, self.last_stage["top"](last).mean((2, 3))
+
+    def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
+        last, pooled = self.pooled(x)
+        return last, self.fc(pooled)
+
+    def forward(self, x: Tensor) -> Features:
+        maps = self.prefix(x)
+        last, embedding = self.suffix(maps[-1])
+        return Features((*maps, last), embedding)
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        """All convolutions in the order in which an image passes them."""
+        return [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+
+
+def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of the one convolution that equals a convolution and its affine layer; computed in float64."""
+    gamma = conv.gamma.astype(np.float64)
+    weight = conv.weight * gamma[:, None, None, None]
+    return weight.astype(np.float32), (conv.bias * gamma + conv.beta).astype(np.float32)
+
+
+def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
+    """Copy dlib's weights into the network; gates stay as they are. `what` names the file in messages.
+
+    Raises
+    ------
+    UserError
+        if the weights belong to another architecture.
+    """
+    convs = net.convolutions()
+    own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
+    found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
+    if own != found:
+        raise UserError(f"{what}: a dlib network of another architecture than the face ResNet; give dlib_face_recognition_resnet_model_v1.dat.")
+    with torch.no_grad():
+        net.mean.copy_(torch.from_numpy(weights.mean).reshape(1, 3, 1, 1))
+        net.fc.weight.copy_(torch.from_numpy(weights.fc))
+        for module, conv in zip(convs, weights.convs, strict=True):
+            for own_tensor, array in zip((module.weight, module.bias), fold(conv), strict=True):
+                own_tensor.copy_(torch.from_numpy(array))

@@ -1,0 +1,79 @@
+"""The face loss that every student shares: cosine logits, and ArcFace's additive angular margin on the target class.
+
+ArcFace (Deng et al., CVPR 2019) replaces the target's logit s cos(theta) by s cos(theta + m). The class weights and the
+embedding are L2-normalised, so only angles count. Logits *without* margin are what the distillation methods compare; the
+margin belongs to the cross-entropy alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHORTEST = 1e-8  # our choice: a vector shorter than this has no direction
+
+
+def unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Unit vectors along `dim`, same shape, at least float32.
+
+    A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant instead
+    would hand it a gradient of the order of one over that constant.
+    """
+    vectors = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
+    squared = vectors.square().sum(dim, keepdim=True)
+    alive = squared > SHORTEST**2
+    return vectors * torch.where(alive, torch.where(alive, squared, 1.0).rsqrt(), 0.0)
+
+
+def cosine_logits(embedding: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """scale * cosine between embeddings (B, D) and class weights (C, D): float (B, C) in [-scale, scale]."""
+    with torch.autocast(embedding.device.type, enabled=False):  # half precision would round cosines to about 1e-3
+        return scale * F.linear(unit(embedding), unit(weight))
+
+
+def arcface_logits(embedding: Tensor, weight: Tensor, labels: Tensor, scale: float = 64.0, margin: float = 0.5) -> Tensor:
+    """ArcFace's logits (B, C): scale * cos(theta), with scale * cos(theta + margin) at the label's class.
+
+    embedding: float (B, D) and weight: float (C, D), of any norm; labels: int64 (B,) in 0 ... C-1; margin in radians.
+
+    cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m) needs no arc cosine, whose slope is infinite at cos = +-1. Where
+    1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient.
+
+    Beyond theta + m = pi the formula is kept as it stands (our choice; some implementations continue with a straight line).
+    There the logit rises again with theta, so a face within m of the opposite of its class centre is not pulled back. At
+    m = 0.3 that means more than 162 degrees, which a head that starts from class means does not meet.
+    """
+    logits = cosine_logits(embedding, weight, 1.0)
+    column = labels.unsqueeze(1)
+    cosine = logits.gather(1, column)
+    squared = 1 - cosine.square()
+    alive = squared > 0
+    sine = torch.where(alive, torch.where(alive, squared, 1.0).sqrt(), 0.0)
+    return scale * logits.scatter(1, column, cosine * math.cos(margin) - sine * math.sin(margin))
+
+
+class FaceHead(nn.Module):
+    """Class weights (C, D) of the face loss; trained with the student and never exported.
+
+    weight: the starting weights, for example class means, float (C, D); None draws directions from torch's generator
+    (normal with variance 1/D, so that rows have about unit length: our choice).
+    """
+
+    def __init__(self, classes: int, dimension: int, scale: float, weight: Tensor | None = None) -> None:
+        super().__init__()
+        start = torch.randn(classes, dimension) / math.sqrt(dimension) if weight is None else weight.detach().clone()
+        if start.shape != (classes, dimension):
+            raise ValueError(f"initial weights have shape {tuple(start.shape)}, not ({classes}, {dimension})")
+        self.weight = nn.Parameter(start)
+        self.scale = scale
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Logits without margin, (B, C)."""
+        return cosine_logits(embedding, self.weight, self.scale)
+
+    def loss(self, embedding: Tensor, labels: Tensor, margin: float) -> Tensor:
+        """Mean cross-entropy over the margin logits, a scalar; `margin` is an argument because training ramps it."""
+        return F.cross_entropy(arcface_logits(embedding, self.weight, labels, self.scale, margin), labels)

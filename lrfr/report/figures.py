@@ -1,0 +1,223 @@
+"""The house style and the plots that several notebooks share: pure functions, data in, matplotlib Figure out.
+
+Colours are Okabe and Ito's (2008), chosen to stay apart for every common kind of colour blindness; each model also has a
+marker and a line style of its own, so figures survive a black-and-white printer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from lrfr.report.results import order, pixels
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
+BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = PALETTE
+PALE = "#B5B5B5"
+DPI_SCREEN = 90
+BINS = 60  # of a histogram: our choice, about 150 genuine pairs a bin on orl
+
+
+class Look(NamedTuple):
+    label: str
+    colour: str
+    marker: str
+    line: str | tuple
+
+
+MODELS = {
+    "teacher": Look("teacher", BLACK, "s", "-"),
+    "hr_student": Look("HR-only student", GREY, "v", "--"),
+    "scratch": Look("scratch (no teacher)", GREY, "o", "-"),
+    "kd": Look("KD", SKY, "D", "--"),
+    "feature": Look("feature cosine", SKY, "<", ":"),
+    "fitnet": Look("FitNet", SKY, ">", "-."),
+    "at": Look("attention transfer", SKY, "h", (0, (5, 1))),
+    "rkd": Look("RKD", SKY, "p", (0, (1, 1))),
+    "kd_tuned_teacher": Look("KD, tuned teacher", BLACK, "X", ":"),
+    "hkdd": Look("HKDD", BLUE, "o", "-"),
+    "se_dfd": Look("SE-DFD", ORANGE, "s", "-"),
+    "mkmmd": Look("MK-MMD", GREEN, "^", "-"),
+    "icd_face": Look("ICD-Face", RED, "D", "-"),
+    "acs_review": Look("ACS-Review", PINK, "P", "-"),
+    "random_net": Look("random network", PALE, "1", ":"),
+    "raw_pixels": Look("raw pixels", PALE, "2", "--"),
+    "shuffled": Look("shuffled targets", PALE, "3", "-."),
+}
+FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")
+METRICS = {
+    "accuracy": "balanced accuracy",
+    "eer": "equal error rate",
+    "auc": "area under the ROC curve",
+    "rank1": "rank-1 identification rate",
+    "agreement": "agreement with the teacher",
+}
+PAIRINGS = {"lr_lr": "LR against LR", "hr_lr": "HR against LR", "teacher_lr": "teacher's HR against student's LR"}
+
+
+def use_style() -> None:
+    """The house style, on top of matplotlib's defaults: a reader's own matplotlibrc changes nothing."""
+    matplotlib.rcdefaults()
+    seaborn.set_theme(context="notebook", style="ticks", palette=list(PALETTE), font="DejaVu Sans", font_scale=0.9)
+    matplotlib.rcParams.update(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.dpi": DPI_SCREEN,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#E6E6E6",
+            "grid.linewidth": 0.8,
+            "axes.titlesize": "medium",
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "lines.markersize": 5,
+        }
+    )
+
+
+def look(model: str) -> Look:
+    """Label, colour, marker and line of a model; anything else is its own label in the first colour."""
+    return MODELS.get(model, Look(model, BLUE, "o", "-"))
+
+
+def label(model: str) -> str:
+    return look(model).label
+
+
+def colour(model: str) -> str:
+    return look(model).colour
+
+
+def metric_label(metric: str) -> str:
+    if "@far=" in metric:
+        return f"true accept rate at false accept rate {metric.split('=')[1]}"
+    return METRICS.get(metric, metric)
+
+
+def looks(names: list[str]) -> dict[str, Look]:
+    """One look a name: a model's own, or the next colour of the palette."""
+    return {name: MODELS.get(name, Look(name, PALETTE[i % len(PALETTE)], "o", "-")) for i, name in enumerate(names)}
+
+
+def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models, chance: float | None = None) -> Figure:
+    """A metric against resolution, one line a model, with the bands of its intervals.
+
+    results: rows of results.csv. metric, pairing: which of them. models: names, drawn in the house order (others are
+    left out). chance: a level to mark, in the metric's unit.
+    """
+    rows = results[(results.metric == metric) & (results.pairing == pairing) & results.model.isin(models)]
+    names = sorted(rows.resolution.unique(), key=pixels)
+    fig, ax = pyplot.subplots(figsize=(7.2, 4.4))
+    for model in order(rows.model):
+        line = rows[rows.model == model].set_index("resolution").reindex(names)
+        style, x = look(model), np.arange(len(names))
+        ax.plot(x, 100 * line.value, color=style.colour, marker=style.marker, linestyle=style.line, label=style.label)
+        ax.fill_between(x, 100 * line.low, 100 * line.high, color=style.colour, alpha=0.12, linewidth=0)
+    if chance is not None:
+        ax.axhline(100 * chance, color=PALE, linestyle=":", linewidth=1.2, zorder=0)
+        ax.annotate("chance", (0, 100 * chance), xytext=(2, 3), textcoords="offset points", color="#6B6B6B", fontsize=8)
+    ax.set_xticks(range(len(names)), [name if name == "hr" else f"{name} px" for name in names])
+    ax.set(xlabel="resolution of the face", ylabel=f"{metric_label(metric)} (%)", title=PAIRINGS.get(pairing, pairing))
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def error_rates(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False accept and true accept rate at every distinct threshold, from strictest to loosest, starting at (0, 0)."""
+    best = np.argsort(-scores, kind="stable")
+    ends = np.append(np.diff(scores[best]) != 0, True)  # tied scores are accepted together
+    accepted = np.asarray(same, float)[best]
+    genuine, impostor = np.cumsum(accepted)[ends], np.cumsum(1 - accepted)[ends]
+    return np.append(0, impostor / impostor[-1]), np.append(0, genuine / genuine[-1])
+
+
+def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> Figure:
+    """ROC curves, or DET curves (both errors, logarithmic axes).
+
+    curves: name -> (scores (n,), same (n,) bool), higher = more similar; a model's name brings its colour and label.
+    """
+    fig, ax = pyplot.subplots(figsize=(5.4, 4.6))
+    for name, style in looks(list(curves)).items():
+        far, tar = error_rates(*curves[name])
+        inside = (far > 0) & (tar < 1) if det else slice(None)
+        y = 100 * (1 - tar) if det else 100 * tar
+        ax.plot(100 * far[inside], y[inside], color=style.colour, linestyle=style.line, label=style.label, drawstyle="steps-post")
+    if det:
+        ax.set(xscale="log", yscale="log", xlabel="false accepts (%)", ylabel="false rejects (%)")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.axline((1, 1), (10, 10), color=PALE, linestyle=":", linewidth=1.2)
+    else:
+        ax.axline((0, 0), (100, 100), color=PALE, linestyle=":", linewidth=1.2)
+        ax.set(xlim=(0, 100), ylim=(0, 101), xlabel="false accepts (%)", ylabel="true accepts (%)")
+    ax.legend(fontsize=8)
+    return fig
+
+
+def similarity_histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score", bins: int = BINS) -> Figure:
+    """Densities of genuine and impostor scores, one panel a title, all on one axis of scores.
+
+    panels: title -> (scores (n,), same (n,) bool).
+    """
+    edges = np.histogram_bin_edges(np.concatenate([scores for scores, _ in panels.values()]), bins)
+    fig, axes = pyplot.subplots(len(panels), 1, figsize=(6.4, 0.7 + 1.35 * len(panels)), sharex=True, squeeze=False)
+    for ax, (title, (scores, same)) in zip(axes[:, 0], panels.items()):
+        for name, chosen, shade in (("different people", ~same, ORANGE), ("same person", same, BLUE)):
+            ax.hist(scores[chosen], edges, density=True, color=shade, alpha=0.55, label=name)
+            ax.axvline(np.median(scores[chosen]), color=shade, linewidth=1.5)
+        ax.set_title(title, loc="left")
+        ax.set_yticks([])
+        ax.grid(False)
+        ax.spines["left"].set_visible(False)
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    axes[-1, 0].set_xlabel(xlabel)
+    return fig
+
+
+def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = None) -> Figure:
+    """Each term of the loss over training: mean over folds and seeds, with the range between them.
+
+    logs: model -> its log (columns fold, seed, epoch, term, value). terms: which, by default all but the learning rate.
+    """
+    if terms is None:
+        found = pd.concat(logs.values()).term
+        terms = [term for term in dict.fromkeys(found) if term not in ("learning_rate", "validation_eer")]
+    columns = min(3, len(terms))
+    lines = -(-len(terms) // columns)
+    fig, axes = pyplot.subplots(lines, columns, figsize=(3.1 * columns + 0.6, 2.5 * lines), squeeze=False)
+    for ax in axes.flat[len(terms) :]:
+        ax.remove()
+    for ax, term in zip(axes.flat, terms):
+        for name, style in looks(list(logs)).items():
+            values = logs[name][logs[name].term == term].groupby("epoch").value.agg(["mean", "min", "max"])
+            if len(values):
+                ax.plot(values.index, values["mean"], color=style.colour, linestyle=style.line, label=style.label)
+                ax.fill_between(values.index, values["min"], values["max"], color=style.colour, alpha=0.15, linewidth=0)
+        ax.set(title=term.replace("_", " "), xlabel="epoch")
+    if len(logs) > 1:
+        axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def cost_scatter(
+    cost: pd.DataFrame, results: pd.DataFrame, metric: str, pairing: str, resolution: str, x: str = "latency_ms"
+) -> Figure:
+    """A metric at one resolution, with its interval, against a column of cost.csv (logarithmic): one point a model."""
+    chosen = (results.metric == metric) & (results.pairing == pairing) & (results.resolution == resolution)
+    rows = results[chosen].merge(cost, on="model").set_index("model")
+    fig, ax = pyplot.subplots(figsize=(7.2, 4.4))
+    for model in order(rows.index):
+        row, style = rows.loc[model], look(model)
+        error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
+        ax.errorbar(row[x], 100 * row.value, error, color=style.colour, marker=style.marker, linestyle="", label=style.label, capsize=2)
+    ax.set(xscale="log", xlabel=x.replace("_ms", " (ms)").replace("_", " "), ylabel=f"{metric_label(metric)} (%)")
+    ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {resolution if resolution == 'hr' else resolution + ' px'}")
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig

@@ -1,0 +1,212 @@
+"""The `summary` stage: the study's tidy tables, the same as Markdown for people, and the few numbers of metrics.json.
+
+Floats are written with six significant digits: more than any interval supports, few enough that the last bit of a sum on another
+machine does not change the files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lrfr.config import Study
+from lrfr.data.files import atomic_file, atomic_folder
+from lrfr.errors import UserError
+from lrfr.evaluate.statistics import holm, paired_difference
+from lrfr.report import results as reading
+from lrfr.report.results import markdown, order, pixels
+
+PROTOCOL = "dense"  # see lrfr.evaluate.study
+DIGITS = "%.6g"
+REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these
+FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # and these with each other
+NOT_COMPARED = ("agreement",)  # describes a student, is no merit
+HEADLINE = ("8", "16", "32", "hr")
+SIGNIFICANT = 0.05  # marked in the Markdown table, after Holm's correction
+CELL = ["pairing", "resolution", "metric"]
+
+
+class Evaluation:
+    """What the `evaluate` stage wrote: see lrfr.evaluate.study."""
+
+    def __init__(self, study: Study) -> None:
+        folder = study.runs / "evaluation"
+        text = {"resolution": str, "folds": str}
+        try:
+            self.draws = pd.read_csv(folder / "draws.csv", dtype=text)
+            self.points = pd.read_csv(folder / "points.csv", dtype=text)
+            self.counts = pd.read_csv(folder / "counts.csv")
+            self.values = np.load(folder / "draws.npy")
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename}: not there; run `dvc repro` again.") from None
+
+    def own(self, kind: str = "model") -> pd.DataFrame:
+        """Rows of draws.csv in which each model is averaged over all its folds."""
+        rows = self.draws[self.draws.kind == kind].copy()
+        rows["n_folds"] = rows.folds.str.split().str.len()
+        return rows[rows.n_folds == rows.groupby("model").n_folds.transform("max")]
+
+
+def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
+    """results.csv: one row per (model, pairing, resolution, metric). Counts are summed over the model's folds.
+
+    n_genuine and n_impostor are comparisons: of pairs, or, for rank1, of probes with their mates and with the other people of
+    the gallery. fta counts test photographs without a detected face; their fallback crops are in every number. sd_seed is the
+    standard deviation over training seeds of the mean over folds, empty for a single seed.
+    """
+    points = evaluation.points[evaluation.points.kind == "model"]
+    by_seed = points.groupby(["model", *CELL, "seed"]).value.mean().groupby(["model", *CELL])
+    seeds = pd.DataFrame({"seeds": by_seed.size(), "sd_seed": by_seed.std()}).reset_index()
+    table = evaluation.own().merge(seeds, on=["model", *CELL], how="left", validate="one_to_one")
+    counts = evaluation.counts.set_index(["searches", "fold"])
+    names = ["n_genuine", "n_impostor", "identities", "fta"]
+    totals = {
+        (folds, searches): counts.loc[searches].loc[list(map(int, folds.split())), names].sum()
+        for folds in table.folds.unique()
+        for searches in (0, 1)
+    }
+    chosen = pd.DataFrame([totals[row.folds, int(row.metric == "rank1")] for row in table.itertuples()]).reset_index(drop=True)
+    table = table.reset_index(drop=True).join(chosen).assign(study=study.study, protocol=PROTOCOL, folds=table.n_folds.to_numpy())
+    ranks = {name: k for k, name in enumerate(order(table.model))}
+    table = table.sort_values(["metric", "pairing", "model", "resolution"], key=lambda c: c.map({"model": ranks.get, "resolution": pixels}.get(c.name, str)))
+    head = ["study", "protocol", "model", *CELL, "value", "low", "high", "interval", "seeds", "sd_seed"]
+    return table[[*head, *names, "folds"]].reset_index(drop=True)
+
+
+def families(models: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Pairs (a, b) by the question that they answer: everything against each reference, and the five among each other."""
+    five = [m for m in FIVE if m in models]
+    asked = {reference: [(m, reference) for m in models if m != reference] for reference in REFERENCES if reference in models}
+    return {**asked, "five": [(a, b) for k, a in enumerate(five) for b in five[k + 1 :]]}
+
+
+def comparisons_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
+    """comparisons.csv: paired differences a - b on the folds that both have, on the same draws of people.
+
+    p is two-sided, from the draws. p_holm is corrected within a family: one question ("against scratch", "against the
+    teacher", "against kd", "the five among each other") for one pairing, resolution and metric. A wider family would ask
+    more than 2000 draws can answer (their smallest p is 0.001), and nobody asks all these questions at once.
+    """
+    rows = evaluation.draws[(evaluation.draws.kind == "model") & ~evaluation.draws.metric.isin(NOT_COMPARED)]
+    value = {(r.model, r.folds, r.pairing, r.resolution, r.metric): (r.value, r.Index) for r in rows.itertuples()}
+    folds = {model: set(group.folds) for model, group in rows.groupby("model")}
+    out = []
+    cells = sorted(set(rows[CELL].itertuples(index=False, name=None)), key=lambda c: (c[2], c[0], pixels(c[1])))
+    for pairs in families(order(rows.model)).values():
+        for cell in cells:
+            family = []
+            for a, b in pairs:
+                common = max(folds[a] & folds[b], key=lambda name: len(name.split()))
+                sides = [value.get((model, common, *cell)) for model in (a, b)]
+                if None in sides:
+                    continue  # not every model has every pairing
+                (point_a, row_a), (point_b, row_b) = sides
+                draws = (evaluation.values[row].astype(np.float64) for row in (row_a, row_b))
+                family.append((study.study, PROTOCOL, a, b, *cell, *paired_difference(point_a, point_b, *draws, study.evaluate.level)))
+            out += [(*row, adjusted) for row, adjusted in zip(family, holm([row[-1] for row in family]), strict=True)]
+    return pd.DataFrame(out, columns=["study", "protocol", "a", "b", *CELL, "diff", "low", "high", "p", "p_holm"])
+
+
+def runs_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
+    """runs.csv: every single measurement."""
+    table = evaluation.points[evaluation.points.kind == "model"].assign(study=study.study, protocol=PROTOCOL)
+    return table[["study", "protocol", "model", "pairing", "fold", "seed", "resolution", "metric", "value"]]
+
+
+def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
+    """teacher.csv: the teacher's settings on held-out people; diff is the paired difference to `pretrained`."""
+    rows = evaluation.own("setting")
+    base = {tuple(row[name] for name in CELL): index for index, row in rows[rows.model == "pretrained"].iterrows()}
+    differences = []
+    for index, row in rows.iterrows():
+        reference = base[tuple(row[name] for name in CELL)]
+        draws = (evaluation.values[i].astype(np.float64) for i in (index, reference))
+        differences.append(paired_difference(row.value, rows.value[reference], *draws, study.evaluate.level))
+    table = rows.rename(columns={"model": "setting"}).assign(study=study.study, protocol=PROTOCOL)
+    columns = {"diff": 0, "diff_low": 1, "diff_high": 2, "p": 3}
+    table = table.assign(**{name: [d[k] for d in differences] for name, k in columns.items()})
+    return table[["study", "protocol", "setting", *CELL, "value", "low", "high", "interval", *columns]]
+
+
+def headline(results: pd.DataFrame, metric: str = "eer", pairing: str = "lr_lr") -> pd.DataFrame:
+    """Models by 8, 16, 32 px and hr, "11.2 [9.8, 12.9]" in per cent: the table on the README's first screen."""
+    return reading.headline(results[results.resolution.isin(HEADLINE)], metric, pairing)
+
+
+def results_page(results: pd.DataFrame) -> str:
+    """results.csv for people: one table of models by resolutions for each metric and pairing, in per cent with intervals."""
+    most = results.folds.max()
+    named = results.assign(model=results.model)
+    text = "# Results\n\nPer cent, with intervals in brackets; means over folds and seeds.\n"
+    for (metric, pairing), rows in named.groupby(["metric", "pairing"], sort=True):
+        wide = reading.headline(rows, metric, pairing)
+        fewer = rows[rows.folds < most].set_index("model").folds.to_dict()
+        wide["model"] = [f"{m} ({fewer[m]} of {most} folds)" if m in fewer else m for m in wide.model]
+        text += f"\n## {metric}, {pairing} ({rows.interval.iloc[0]})\n\n{markdown(wide)}"
+    return text
+
+
+def comparisons_page(comparisons: pd.DataFrame) -> str:
+    """comparisons.csv for people: a table of models by resolutions for each reference, metric and pairing."""
+    text = f"# Paired differences\n\nPer cent points, with intervals; * marks p < {SIGNIFICANT} after Holm's correction.\n"
+    rows = comparisons.assign(
+        cell=[f"{100 * r.diff:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{'*' * (r.p_holm < SIGNIFICANT)}" for r in comparisons.itertuples()],
+        reference=comparisons.b.where(~(comparisons.a.isin(FIVE) & comparisons.b.isin(FIVE)), "each other"),
+    )
+    rows["row"] = rows.a.where(rows.reference != "each other", rows.a + " - " + rows.b)
+    for (reference, metric, pairing), group in rows.groupby(["reference", "metric", "pairing"], sort=True):
+        wide = group.pivot(index="row", columns="resolution", values="cell").fillna("")
+        wide = wide.loc[list(dict.fromkeys(group.row)), sorted(wide.columns, key=pixels)]
+        text += f"\n## Against {reference}: {metric}, {pairing}\n\n{markdown(wide.rename_axis(columns=None).reset_index(names='model'))}"
+    return text
+
+
+def teacher_page(teacher: pd.DataFrame) -> str:
+    """teacher.csv for people."""
+    columns = ["metric", "resolution", "setting"]
+    rows = [
+        (*(getattr(r, c) for c in columns), f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]", f"{100 * r.diff:+.1f} [{100 * r.diff_low:+.1f}, {100 * r.diff_high:+.1f}]")
+        for r in teacher.sort_values(columns[:2], kind="stable").itertuples()
+    ]
+    return "# The teacher's settings\n\nPer cent, on held-out people.\n\n" + markdown(pd.DataFrame(rows, columns=[*columns, "value", "minus pretrained"]))
+
+
+def runs_page(runs: pd.DataFrame) -> str:
+    """runs.csv for people: the spread over folds of the equal error rate, low against low resolution."""
+    rows = runs[(runs.metric == "eer") & (runs.pairing == "lr_lr")].assign(run=lambda t: "fold " + t.fold.astype(str) + ", seed " + t.seed.astype(str))
+    wide = (100 * rows.pivot(index=["model", "run"], columns="resolution", values="value")).map("{:.1f}".format)
+    wide = wide.reindex(order(rows.model), level=0)[sorted(wide.columns, key=pixels)]
+    return "# Single runs\n\nEqual error rate in per cent, lr_lr.\n\n" + markdown(wide.rename_axis(columns=None).reset_index())
+
+
+def metrics(results: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Equal error rates (lr_lr) of the teacher, the references and the five, by model and resolution."""
+    rows = results[(results.metric == "eer") & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
+    rows = rows[rows.model.isin([*REFERENCES, *FIVE])]
+    out: dict[str, dict[str, float]] = {}
+    for row in rows.itertuples():
+        out.setdefault(row.model, {})[f"eer_{row.resolution}"] = float(f"{row.value:.4g}")
+    return out
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame, page: str) -> None:
+    table.to_csv(folder / f"{name}.csv", index=False, float_format=DIGITS, lineterminator="\n")
+    (folder / f"{name}.md").write_text(page, encoding="utf-8")
+
+
+def run(study: Study) -> None:
+    """The `summary` stage."""
+    evaluation = Evaluation(study)
+    results = results_table(study, evaluation)
+    comparisons, runs = comparisons_table(study, evaluation), runs_table(study, evaluation)
+    teacher = teacher_table(study, evaluation)
+    with atomic_folder(study.reports / "tables") as folder:
+        write_table(folder, "results", results, results_page(results))
+        write_table(folder, "comparisons", comparisons, comparisons_page(comparisons))
+        write_table(folder, "runs", runs, runs_page(runs))
+        write_table(folder, "teacher", teacher, teacher_page(teacher))
+    with atomic_file(study.reports / "metrics.json") as file:
+        file.write_text(json.dumps(metrics(results), indent=2) + "\n", encoding="utf-8")

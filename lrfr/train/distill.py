@@ -1,0 +1,224 @@
+"""The one loop that trains every student: face loss + the method's terms, the same data, draws, recipe and budget for all.
+
+One call of the `distill` stage trains all folds and seeds of one model. Torch's global generator is used for initialisation
+only; what an image looks like is a function of (seed, epoch, image), so an interrupted training resumes bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from lrfr.config import Model, Study
+from lrfr.data.files import atomic_folder
+from lrfr.data.loading import Draw, epoch_batches, epoch_draws, view_index
+from lrfr.methods import METHODS
+from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.heads import FaceHead
+from lrfr.models.student import build_student, map_shapes, normalise
+from lrfr.models.teachers import TEACHERS
+from lrfr.parallel import parallel_map
+from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
+from lrfr.train.faces import Fold, read_fold
+from lrfr.train.targets import CachedTargets, OnlineTargets, load_targets
+from lrfr.train.tuned import teacher_view, tune
+
+MARGIN_RAMP = 0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
+SAVE_EVERY = 10  # epochs between resumable states
+EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
+
+
+class Source:
+    """The teacher's side of a batch, whatever the model's `teacher` is: none, cached, shuffled, or tuned and run on line."""
+
+    def __init__(self, study: Study, model: Model, fold: Fold) -> None:
+        self.fold, self.needs = fold, METHODS[model.method].needs
+        self.cached: CachedTargets | None = None
+        self.online: OnlineTargets | None = None
+        self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
+        self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
+        if model.teacher == "tuned":
+            trained, self.log = tune(study, model.tuned, fold)
+            self.online = OnlineTargets(trained, tuple(side for _, side in map_shapes(study.student, "plain", study.views.size)), self.needs)
+        elif model.teacher != "none":
+            variant = "se" if model.teacher == "se" else "plain"
+            self.cached, self.online = load_targets(study, fold, variant, self.needs)
+            if model.teacher == "shuffled" and self.cached is not None:
+                self.cached.shuffle(fold.labels)
+
+    def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
+        if self.cached is not None:
+            return self.cached(ids, draw.mirrored)
+        if self.online is None:
+            return Targets(torch.from_numpy(ids))
+        seen = draw.resolution if self.low_resolution else np.zeros_like(draw.resolution)
+        return self.online(ids, teacher_view(self.fold.chips[ids], seen, draw.mirrored))
+
+
+class Trainer:
+    """Student, face head, method and optimiser of one training."""
+
+    def __init__(self, study: Study, model: Model, fold: Fold, seed: int) -> None:
+        self.study, self.model, self.fold, self.seed = study, model, fold, seed
+        self.fabric = Fabric(accelerator=study.accelerator, devices=1)
+        size, teacher = study.views.size, TEACHERS[study.teacher.name]
+        student_maps = map_shapes(study.student, model.student, size)
+        shapes = Shapes(
+            student_maps,
+            tuple((channels, side) for channels, (_, side) in zip(teacher.channels, student_maps, strict=True)),
+            study.student.embedding,
+            teacher.embedding,
+            int(fold.labels.max()) + 1,
+            len(fold.people),
+        )
+        student = build_student(study.student, model.student, size, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = FaceHead(shapes.classes, study.student.embedding, study.train.scale)
+            self.method = METHODS[model.method](shapes, **model.options).to(self.fabric.device)
+        self.head = head.to(self.fabric.device)
+        parameters = [p for module in (student, self.head, self.method) for p in module.parameters()]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": study.train.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases, as usual
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=study.train.learning_rate)
+        self.student, self.optimizer = self.fabric.setup(student, optimizer)
+        self.source = Source(study, model, fold)
+        self.class_of = dict(zip(fold.images.tolist(), fold.labels.tolist(), strict=True))
+
+    def batches(self, epoch: int) -> list[tuple[np.ndarray, Draw]]:
+        """The epoch's batches: image numbers and what is drawn for each."""
+        train, views = self.study.train, self.study.views
+        hr = 1.0 if self.model.views == "hr" else views.hr_probability
+        draws = epoch_draws(self.seed, epoch, len(self.fold.people), views.smallest, views.largest, hr, train.jitter)
+        order = epoch_batches(self.seed, epoch, self.fold.images, self.fold.labels, train.batch, train.people_per_batch)
+        return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
+
+    def inputs(self, ids: np.ndarray, draw: Draw) -> Tensor:
+        """The student's views of a batch, float (B, 3, S, S)."""
+        view = view_index(draw.resolution, self.study.views.smallest, self.study.views.largest)
+        pixels = torch.from_numpy(self.fold.views[ids, draw.mirrored.astype(np.int64), view])
+        gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
+        return (normalise(pixels) * gain + bias).contiguous(memory_format=torch.channels_last)
+
+    def losses(self, ids: np.ndarray, draw: Draw, progress: float) -> dict[str, Tensor]:
+        """The face loss and the method's weighted terms for one batch."""
+        device = self.fabric.device
+        labels = torch.tensor([self.class_of[image] for image in ids.tolist()], device=device)
+        targets = Targets(*(move(field, device) for field in self.source(ids, draw)))
+        features = Features(*self.student(self.inputs(ids, draw).to(device)))
+        logits = self.head(features.embedding)
+        margin = self.study.train.margin * min(1.0, progress / MARGIN_RAMP)
+        face = self.head.loss(features.embedding, labels, margin)
+        return {"face": face, **self.method(features, logits, targets, labels, progress)}
+
+    def learning_rate(self, progress: float) -> float:
+        """Linear warm-up, then half a cosine to 0."""
+        warmup = self.study.train.warmup
+        factor = progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+        return self.study.train.learning_rate * factor
+
+    def epoch(self, epoch: int, measure: bool = False) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
+        """Train one epoch; return the mean of every term and, if asked, of every term's gradient ratio."""
+        self.student.train()
+        batches = self.batches(epoch)
+        sums: dict[str, list[float]] = {}
+        ratios: dict[str, list[tuple[str, float]]] = {}
+        for step, (ids, draw) in enumerate(batches):
+            progress = (epoch + (step + 1) / len(batches)) / self.study.train.epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(progress)
+            terms = self.losses(ids, draw, progress)
+            if measure:
+                for term, found in gradient_ratios(terms, self.student.stages).items():
+                    ratios.setdefault(term, []).append(found)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(torch.stack(list(terms.values())).sum())
+            self.optimizer.step()
+            for term, value in terms.items():
+                sums.setdefault(term, []).append(value.item())
+        means = {term: float(np.mean(values)) for term, values in sums.items()}
+        return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
+
+
+def move(field: Tensor | tuple[Tensor, ...] | None, device: torch.device) -> Tensor | tuple[Tensor, ...] | None:
+    if field is None:
+        return None
+    return tuple(t.to(device) for t in field) if isinstance(field, tuple) else field.to(device)
+
+
+def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> dict[str, tuple[str, float]]:
+    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach: is a term dead, or does it drown the rest?
+
+    Returns term -> (name of the stage, ratio); a term that reaches no stage (yet) has ratio 0 on the last one.
+    """
+
+    def norm(loss: Tensor, stage: nn.Module) -> float:
+        if not loss.requires_grad:
+            return 0.0
+        gradients = torch.autograd.grad(loss, list(stage.parameters()), retain_graph=True, allow_unused=True)
+        return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+
+    found = {}
+    for term, loss in terms.items():
+        if term == "face":
+            continue
+        found[term] = (f"stage{len(stages)}", 0.0)
+        for depth in range(len(stages), 0, -1):
+            size = norm(loss, stages[depth - 1])
+            if size > 0:
+                found[term] = (f"stage{depth}", size / norm(terms["face"], stages[depth - 1]))
+                break
+    return found
+
+
+def train_one(study: Study, model: Model, number: int, seed: int, code: str, folder: Path) -> None:
+    """Train one student of one fold and seed, from its last saved state if there is one, and write what it leaves."""
+    trainer = Trainer(study, model, read_fold(study, number), seed)
+    settings = study.model_dump(mode="json", include={"faces", "views", "teacher", "student", "train", "threads"})
+    state = resume_folder({"model": model.model_dump(), "fold": number, "seed": seed, "code": code, **settings})
+    modules = {"student": trainer.student.module, "head": trainer.head, "method": trainer.method}
+    start = {"epoch": 0, "log": [(number, seed, *row) for row in trainer.source.log], "gradients": []}
+    progress = load_state(state, modules, trainer.optimizer) or start
+    epochs = study.train.epochs
+    measured = {0: "start", min(round(EARLY * epochs), epochs - 1): "early", epochs - 1: "end"}
+    for epoch in range(progress["epoch"], epochs):
+        means, ratios = trainer.epoch(epoch, measure=epoch in measured)
+        progress["log"] += [(number, seed, epoch, term, value) for term, value in means.items()]
+        progress["gradients"] += [(number, seed, measured[epoch], (epoch + 1) / epochs, t, s, r) for t, (s, r) in ratios.items()]
+        progress["epoch"] = epoch + 1
+        if (epoch + 1) % SAVE_EVERY == 0 and epoch + 1 < epochs:
+            save_state(state, modules, trainer.optimizer, progress)
+    stem = folder / f"fold{number}-seed{seed}"
+    save_tensors(stem.with_suffix(".safetensors"), trainer.student.module.state_dict())
+    save_tensors(folder / f"fold{number}-seed{seed}-head.safetensors", trainer.head.state_dict() | {f"method.{k}": t for k, t in trainer.method.state_dict().items()})
+    stem.with_suffix(".json").write_text(json.dumps({"log": progress["log"], "gradients": progress["gradients"]}), encoding="utf-8")
+
+
+def run(study: Study, name: str) -> None:
+    """The `distill` stage of one model: all its folds and seeds."""
+    model = study.models[name]
+    code = (study.runs / "code" / f"distill-{name}.txt").read_text(encoding="utf-8")
+    tasks = [(number, seed) for number in study.folds_of(name) for seed in study.train.seeds]
+    with atomic_folder(study.runs / "students" / name) as folder:
+        threads = model.tuned.threads if model.tuned else study.threads
+        parallel_map(train_one, [(study, model, *task, code, folder) for task in tasks], study.jobs, threads, name)
+        logs, gradients = [], []
+        for number, seed in tasks:
+            path = folder / f"fold{number}-seed{seed}.json"
+            written = json.loads(path.read_text(encoding="utf-8"))
+            path.unlink()
+            logs += written["log"]
+            gradients += written["gradients"]
+        write = {"float_format": "%.6g", "index": False, "lineterminator": "\n"}
+        pd.DataFrame(logs, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(folder / "log.csv", **write)
+        columns = ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
+        pd.DataFrame(gradients, columns=columns).to_csv(folder / "gradients.csv", **write)

@@ -1,0 +1,85 @@
+import itertools
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lrfr.data import detect, orl
+from lrfr.data.files import read_image
+
+LFW = Path(__file__).resolve().parents[2].parent / "shared" / "datasets" / "lfw" / "lfw-deepfunneled.tgz"
+
+
+@pytest.fixture(scope="module")
+def mtcnn():
+    return detect.detector()
+
+
+@pytest.fixture
+def face(manifest):
+    row = orl.read_manifest(manifest).iloc[0]
+    return orl.read_face(row["name"], row["sha256"])
+
+
+def plausible(points):
+    eyes, nose, mouth = points[:2], points[2], points[3:]
+    in_order = eyes[0, 0] < eyes[1, 0] and mouth[0, 0] < mouth[1, 0]
+    return in_order and eyes[:, 1].max() < nose[1] < mouth[:, 1].min()
+
+
+def test_points_are_in_the_photographs_pixels(mtcnn, face):
+    faces, probability, points = detect.landmarks(mtcnn, face, 2, 40)
+    assert faces == 1 and probability > 0.9 and plausible(points)
+    assert np.array_equal(points, np.round(points, 1))
+    assert np.abs(points - [(27.6, 52), (62.7, 50.4), (46.8, 72.1), (32.4, 89), (59.4, 88.8)]).max() < 0.5
+    larger = detect.landmarks(mtcnn, face, 3, 20)[2]  # another border and enlargement change what it sees, not where it is
+    assert np.abs(larger - points).max() < 3
+
+
+def test_the_pupils_are_dark(mtcnn, face):
+    grey = np.asarray(face)[..., 0].astype(float)
+    for x, y in detect.landmarks(mtcnn, face, 2, 40)[2][:2].round().astype(int):
+        assert grey[y - 2 : y + 3, x - 2 : x + 3].min() < np.percentile(grey[y - 15 : y + 16, x - 12 : x + 13], 15)
+
+
+def test_nearest_to_the_centre_wins(mtcnn, face):
+    pair = Image.new("RGB", (300, 112), (90, 90, 90))
+    pair.paste(face, (104, 0))
+    pair.paste(face, (205, 0))
+    faces, _, points = detect.landmarks(mtcnn, pair, 2, 40)
+    alone = detect.landmarks(mtcnn, face, 2, 40)[2]
+    assert faces == 2 and np.abs(points - alone - [104, 0]).max() < 3
+
+
+def test_no_face(mtcnn):
+    assert detect.landmarks(mtcnn, Image.new("RGB", (92, 112), (120, 120, 120)), 2, 40) is None
+
+
+def test_stage_does_not_depend_on_processes(study, monkeypatch):
+    study.faces.people = 1
+    monkeypatch.setattr(detect, "CHUNK", 5)
+    detect.run(study)
+    table = pd.read_csv(study.runs / "landmarks.csv")
+    images = [(row.image, row.name, row.sha256) for row in orl.read_manifest(people=1).itertuples(index=False)]
+    here = pd.DataFrame(detect.detect_chunk((images, 2, 40, 1)), columns=detect.COLUMNS)
+    pd.testing.assert_frame_equal(table, here)
+    assert table["found"].all() and all(plausible(points.reshape(5, 2)) for points in table[detect.POINTS].to_numpy())
+
+
+def test_a_photograph_without_a_face_is_recorded(manifest, monkeypatch):
+    monkeypatch.setattr(orl, "read_face", lambda name, sha256: Image.new("RGB", (92, 112), (120, 120, 120)))
+    ((image, found, probability, faces, *points),) = detect.detect_chunk(([(7, "x", "y")], 2, 40, 1))
+    assert (image, found, faces) == (7, 0, 0) and np.isnan([probability, *points]).all()
+
+
+@pytest.mark.skipif(not LFW.is_file(), reason="LFW is not on this machine")
+def test_colour_photographs(mtcnn):
+    with tarfile.open(LFW, "r|gz") as archive:
+        members = (member for member in archive if member.name.endswith(".jpg"))
+        photographs = [archive.extractfile(member).read() for member in itertools.islice(members, 3)]
+    for data in photographs:
+        _, _, points = detect.landmarks(mtcnn, read_image(data), 1, 0)
+        assert plausible(points) and np.abs(points.mean(0) - 125).max() < 30

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lrfr.errors import UserError
+from lrfr.methods.common import attention_map, embedding_projector, one_of, ramp
+from lrfr.models.features import Shapes
+
+
+def test_ramp_rises_linearly_then_stays() -> None:
+    assert [ramp(progress, 0.5) for progress in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.5, 1.0, 1.0]
+    assert ramp(0.0, 0.0) == 1.0
+
+
+def test_attention_map_is_the_mean_square_over_channels() -> None:
+    features = torch.tensor([3.0, -4.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 3)
+    assert torch.equal(attention_map(features), torch.full((1, 1, 2, 3), 12.5))
+
+
+def test_projector_only_where_dimensions_differ() -> None:
+    shapes = Shapes(((4, 8),), ((4, 8),), 6, 6, 3, 10)
+    embedding = torch.ones(2, 6)
+    assert embedding_projector(shapes)(embedding) is embedding
+    assert embedding_projector(shapes._replace(teacher_embedding=9))(embedding).shape == (2, 9)
+
+
+def test_unknown_value_of_an_option_is_one_sentence() -> None:
+    assert one_of("pairs", "bank", ("bank", "batch")) == "bank"
+    with pytest.raises(UserError, match="option 'pairs': 'banks' does not exist; choose one of bank, batch"):
+        one_of("pairs", "banks", ("bank", "batch"))

@@ -1,0 +1,114 @@
+"""A tiny invented study on disk, so that pages, tables and figures can be tested without training anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lrfr.config import Study
+from lrfr.data.degrade import degrade, view_bank
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = {"eer": ("lr_lr", "hr_lr"), "accuracy": ("lr_lr", "hr_lr"), "rank1": ("hr_lr",)}
+
+
+def merged(a: dict, b: dict) -> dict:
+    return {**a, **{k: merged(a[k], v) if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k, v in b.items()}}
+
+
+def composed(study: str) -> dict:
+    """What conf/ says about a study: every group is a plain part of the whole."""
+    parts: dict = {}
+    for entry in yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))["defaults"]:
+        for group, names in entry.items() if isinstance(entry, dict) else ():
+            names = [study] if group == "study" else names if isinstance(names, list) else [names]
+            for name in names:
+                parts = merged(parts, yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text(encoding="utf-8")))
+    return parts
+
+
+def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
+    models = ["teacher", *study.models, "random_net", "raw_pixels"]
+    rows = [
+        (study.study, study.study, model, pairing, resolution, metric, value := float(rng.uniform(0.05, 0.4)), value - 0.03, value + 0.04, "bootstrap")
+        for metric, pairings in METRICS.items()
+        for model in models
+        for pairing in pairings
+        for resolution in study.resolutions
+    ]
+    names = "study protocol model pairing resolution metric value low high interval".split()
+    results = pd.DataFrame(rows, columns=names)
+    other = results[results.model != "scratch"].rename(columns={"model": "a", "value": "diff"})
+    comparisons = other.drop(columns=["interval"]).assign(b="scratch", p=0.2, p_holm=np.where(other.a == "kd", 0.01, 1.0))
+    return {
+        "results": results.assign(seeds=1, sd_seed=np.nan),
+        "comparisons": comparisons,
+        "runs": results.assign(fold=0, seed=0)[["model", "fold", "seed", "resolution", "metric", "value"]],
+        "teacher": results[results.model == "teacher"].rename(columns={"model": "setting"}),
+        "cost": pd.DataFrame({"model": list(study.models), "latency_ms": 3.0, "params": 10_000}),
+        "schemes": pd.DataFrame({"scheme": ["cached"], "seconds": [12.5]}),
+    }
+
+
+def write_study(folder: Path) -> Study:
+    """Write runs/smoke, reports/smoke and the notebooks' sources into an empty project folder."""
+    notebooks = ["00-start-here", "01-low-resolution-faces"]
+    values = composed("smoke") | {"result_notebooks": notebooks, "cost_notebooks": []}
+    study, rng = Study(**values), np.random.Generator(np.random.Philox(key=7))
+    (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("output", ".ipynb_checkpoints"))
+    runs, reports = folder / study.runs, folder / study.reports
+    for path in (runs / "embeddings", runs / "students/kd", reports / "tables", reports / "cost"):
+        path.mkdir(parents=True)
+
+    images = 10
+    person = np.repeat(np.arange(study.faces.people), images)
+    role = np.where(np.arange(study.faces.people) < 4, "test", np.where(np.arange(study.faces.people) < 6, "validation", "train"))
+    base = rng.integers(0, 256, (study.faces.people, 12, 12, 3))[person]
+    coarse = np.clip(base + rng.normal(0, 40, (len(person), 12, 12, 3)), 0, 255).astype(np.uint8)
+    chips = degrade(np.repeat(np.repeat(coarse, 13, 1), 13, 2)[:, :150, :150], 60, 150)
+    np.save(runs / "chips.npy", chips)
+    np.save(runs / "views.npy", view_bank(chips[:2], study.views.smallest, study.views.largest, study.views.size))
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0})
+    index.to_csv(runs / "index.csv", index=False)
+    pd.DataFrame({"fold": 0, "person": range(len(role)), "role": role}).to_csv(runs / "folds.csv", index=False)
+    held_out = person[role[person] != "train"]
+    centres = rng.normal(size=(study.faces.people, 16))
+    noise = {name: 0.3 + 0.4 * i for i, name in enumerate(("hr", *reversed(study.resolutions[:-1])))}
+    arrays = {f"fold0/seed0/{r}": (centres[held_out] + s * rng.normal(size=(len(held_out), 16))).astype(np.float32) for r, s in noise.items()}
+    for model in ("teacher", "kd"):
+        np.savez(runs / "embeddings" / f"{model}.npz", **arrays)
+    log = [(0, 0, epoch, term, 1 / (1 + epoch)) for epoch in range(3) for term in ("face", "kd", "learning_rate")]
+    pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(runs / "students/kd/log.csv", index=False)
+    for name, table in tables(study, rng).items():
+        table.to_csv(reports / ("cost" if name in ("cost", "schemes") else "tables") / f"{name}.csv", index=False)
+    return study
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A project folder of its own with an invented study; the test runs inside."""
+    study = write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return study
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    """The same with both notebooks executed and the site written. For reading only."""
+    from lrfr.report import notebooks, site
+
+    folder = tmp_path_factory.mktemp("project")
+    study = write_study(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in study.notebooks:
+            notebooks.run(study, name)
+        site.run(study)
+    return folder, study

@@ -1,0 +1,102 @@
+"""Shared plots: what they draw, not how it looks."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+
+from lrfr.report import faces, figures
+from lrfr.report.results import ORDER
+
+
+@pytest.fixture(autouse=True)
+def style():
+    figures.use_style()
+    yield
+    pyplot.close("all")
+
+
+def scores(shift: float) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.Generator(np.random.Philox(key=1))
+    same = np.arange(200) < 60
+    return rng.normal(size=200) + shift * same, same
+
+
+def test_every_model_has_a_look_of_its_own():
+    assert list(figures.MODELS) == ORDER
+    assert len({(look.colour, look.marker, str(look.line)) for look in figures.MODELS.values()}) == len(ORDER)
+    assert len({figures.colour(model) for model in figures.FIVE}) == 5
+
+
+def test_style_ignores_a_readers_own_settings():
+    matplotlib.rcParams["savefig.facecolor"] = "red"
+    figures.use_style()
+    assert matplotlib.rcParams["savefig.facecolor"] == "auto"
+
+
+def test_resolution_curve_draws_values_bands_and_chance():
+    rows = [(m, "lr_lr", r, "rank1", v, v - 0.1, v + 0.1) for m in ("kd", "teacher") for r, v in (("hr", 0.9), ("8", 0.3), ("16", 0.5))]
+    table = pd.DataFrame(rows, columns="model pairing resolution metric value low high".split())
+    ax = figures.resolution_curve(table, "rank1", "lr_lr", ["kd", "teacher"], chance=0.1).axes[0]
+    assert [line.get_label() for line in ax.lines[:2]] == ["teacher", "KD"]
+    assert np.allclose(ax.lines[0].get_ydata(), [30, 50, 90]) and np.allclose(ax.lines[2].get_ydata(), 10)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "16 px", "hr"] and len(ax.collections) == 2
+
+
+def test_error_rates_match_a_slow_count():
+    score, same = np.round(scores(1.0)[0], 1), scores(1.0)[1]  # rounding makes ties
+    far, tar = figures.error_rates(score, same)
+    slow = [(0.0, 0.0)] + [(float((score[~same] >= t).mean()), float((score[same] >= t).mean())) for t in sorted(set(score), reverse=True)]
+    assert np.allclose(np.transpose([far, tar]), slow)
+
+
+@pytest.mark.parametrize("det", [False, True])
+def test_roc_has_a_line_a_curve(det):
+    fig = figures.roc({"teacher": scores(2), "mine": scores(1)}, det)
+    assert [line.get_label() for line in fig.axes[0].lines[:2]] == ["teacher", "mine"]
+
+
+def test_histograms_share_their_axis():
+    fig = figures.similarity_histograms({"sharp": scores(3), "8 px": scores(0.5)})
+    assert len(fig.axes) == 2 and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+
+
+def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
+    rows = [(0, s, e, t, s + e) for s in (0, 2) for e in (0, 1) for t in ("face", "kd", "learning_rate")]
+    log = pd.DataFrame(rows, columns="fold seed epoch term value".split())
+    fig = figures.training_curves({"kd": log})
+    assert [ax.get_title() for ax in fig.axes] == ["face", "kd"] and np.allclose(fig.axes[0].lines[0].get_ydata(), [1, 2])
+
+
+def test_cost_scatter_has_a_point_a_model():
+    cost = pd.DataFrame({"model": ["kd", "scratch"], "latency_ms": [2.0, 3.0]})
+    rows = [(m, "hr_lr", "8", "eer", 0.2, 0.1, 0.3) for m in ("kd", "scratch", "raw_pixels")]
+    table = pd.DataFrame(rows, columns="model pairing resolution metric value low high".split())
+    ax = figures.cost_scatter(cost, table, "eer", "hr_lr", "8").axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch (no teacher)", "KD"]
+
+
+def test_mosaic_takes_columns_of_different_sizes():
+    fig = faces.mosaic({"8 px": np.zeros((3, 8, 8, 3), np.uint8), "sharp": np.zeros((3, 150, 150, 3), np.uint8)})
+    assert len(fig.axes) == 6 and fig.axes[1].get_title() == "sharp"
+
+
+def test_attention_survives_an_empty_map():
+    fig = faces.attention(np.zeros((2, 20, 20, 3), np.uint8), {"none": np.zeros((2, 4, 4)), "some": np.ones((2, 4, 4))})
+    assert np.isfinite(fig.axes[1].images[1].get_array()).all() and len(fig.axes) == 6
+
+
+def test_principal_plane_keeps_its_sign_and_its_distances():
+    rng = np.random.Generator(np.random.Philox(key=2))
+    flat = rng.normal(size=(20, 2)) @ rng.normal(size=(2, 9))
+    plane = faces.principal_plane(flat)
+    assert np.allclose(plane, faces.principal_plane(flat[::-1])[::-1])
+    assert np.isclose(np.linalg.norm(plane[0] - plane[1]), np.linalg.norm(flat[0] - flat[1]))
+
+
+def test_embedding_map_names_its_markers():
+    fig = faces.embedding_map(np.eye(4), np.array([0, 0, 1, 1]), ["HR", "8 px", "HR", "8 px"])
+    assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["HR", "8 px"]

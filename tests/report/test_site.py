@@ -1,0 +1,104 @@
+"""The site: complete or a clear refusal, the same bytes twice, and clean in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from lrfr.errors import UserError
+from lrfr.report import site
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=4000"
+).split()
+PROBE = """<script>addEventListener("load", async () => {
+  for (const image of document.images) { image.loading = "eager"; await image.decode().catch(() => console.error("broken image " + image.src)); }
+  const head = document.querySelector("table.sortable th:nth-child(2) button");
+  if (head) {
+    head.click();
+    const cells = [...head.closest("table").tBodies[0].rows].map(row => parseFloat(row.cells[1].textContent));
+    if (cells.some((value, i) => i && value < cells[i - 1])) console.error("not sorted");
+  }
+  for (const { name } of performance.getEntriesByType("resource")) if (!name.startsWith("file:")) console.error("request to " + name);
+  if (document.documentElement.scrollWidth > innerWidth) console.error("wider than the window");
+  document.title = "probed";
+});</script>"""
+
+
+class Links(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.targets += [value for key, value in attrs if key in ("href", "src")]
+        self.ids |= {value for key, value in attrs if key == "id"}
+
+
+def pages_of(reported) -> list[Path]:
+    folder, study = reported
+    return [folder / study.reports / "index.html", *(folder / study.reports / name / "index.html" for name in study.notebooks)]
+
+
+def test_every_link_leads_somewhere_inside_the_report(reported):
+    for page in pages_of(reported):
+        links = Links(page.read_text(encoding="utf-8"))
+        assert len(links.targets) > 3
+        for target in links.targets:
+            parts = urlsplit(target)
+            if parts.scheme == "data":
+                continue
+            assert not parts.scheme and not parts.netloc, target
+            assert (page.parent / unquote(parts.path)).exists() if parts.path else parts.fragment in links.ids, target
+
+
+def test_index_names_every_notebook_figure_and_table(reported):
+    folder, study = reported
+    index = (folder / study.reports / "index.html").read_text(encoding="utf-8")
+    for path in (folder / study.reports).rglob("*.png"):
+        assert path.relative_to(folder / study.reports).as_posix() in index
+    for name in site.TABLES:
+        assert f'id="table-{name}"' in index
+    assert str(folder) not in index and len(index) < 500_000
+
+
+def test_two_sites_are_the_same_bytes(reported, monkeypatch):
+    folder, study = reported
+    monkeypatch.chdir(folder)
+    assert site.index_html(study) == (study.reports / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name, stage", [("results", "summary"), ("schemes", "benchmark")])
+def test_a_missing_table_names_its_stage(project, name, stage):
+    (project.reports / site.TABLES[name].folder / f"{name}.csv").unlink()
+    with pytest.raises(UserError, match=rf"{name}.csv: missing; run `dvc repro {stage}@smoke`"):
+        site.read(project, name)
+
+
+def test_a_missing_notebook_names_its_stage(project):
+    with pytest.raises(UserError, match="00-start-here/index.html: missing; run `dvc repro notebook@smoke-00-start-here`"):
+        site.run(project)
+    assert not (project.reports / "index.html").exists()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_browser_finds_nothing_to_complain_about(reported, tmp_path, width):
+    for page in pages_of(reported):
+        probed = page.with_name(f"probed-{width}.html")
+        probed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+        command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / page.parent.name}", f"--window-size={max(width, 500)},2000", "--dump-dom"]
+        done = subprocess.run([*command, probed.as_uri()], capture_output=True, text=True, timeout=120)
+        probed.unlink()
+        assert "<title>probed</title>" in done.stdout, "the page's own script did not run to its end"
+        assert not re.findall(r"CONSOLE.*", done.stderr), page

