@@ -2,4 +2,5 @@ import sys
 
 from lrfr.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # worker processes that are spawned import this file
+    sys.exit(main())

@@ -86,7 +86,9 @@ def dispatch(arguments: argparse.Namespace) -> int:
     if stage == "distill":
         if arguments.model not in study.models:
             raise UserError(f"params.yaml: there is no model '{arguments.model}' in models; known are {', '.join(study.models)}.")
-        config.check_methods(study, "params.yaml")
+        from lrfr.train.blocks import check_blocks
+
+        check_blocks(study, "params.yaml")
         extra = [arguments.model]
     if stage == "notebook":
         if arguments.notebook not in study.notebooks:

@@ -6,7 +6,6 @@ be run. That is why the code fingerprints of the stages (`lrfr.fingerprint`) may
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,27 +209,6 @@ def sentence(error: ValidationError, file: str) -> str:
     if first["type"] == "missing":
         return f"{file}: parameter '{key}' is missing; compare with the files in conf/."
     return f"{file}: {key}: {first['msg'].removeprefix('Value error, ')}."
-
-
-def check_methods(study: Study, file: str) -> None:
-    """Refuse methods that do not exist and options that a method does not take (imports the methods, so torch)."""
-    from lrfr.methods import METHODS
-
-    blocks = {f"models.{name}": model for name, model in study.models.items()}
-    for method, arms in study.arms.items():
-        if method not in study.models:
-            raise UserError(f"{file}: arms.{method} belongs to no model; add a block models.{method} or remove it.")
-        blocks |= {f"arms.{method}.{arm}": study.arm(method, arm) for arm in arms}
-    for key, model in blocks.items():
-        if model.method not in METHODS:
-            raise UserError(f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}.")
-        parameters = inspect.signature(METHODS[model.method].__init__).parameters
-        options = {name for name in parameters if name not in ("self", "shapes")}
-        for name in sorted(options ^ set(model.options)):
-            problem = "is unknown" if name in model.options else "is missing"
-            raise UserError(f"{file}: {key}.options.{name} {problem}; '{model.method}' takes {', '.join(sorted(options)) or 'none'}.")
-        for need in sorted(METHODS[model.method].needs - set(study.targets.store)):
-            raise UserError(f"{file}: targets.store lacks '{need}', which {key} needs; add it.")
 
 
 def load(path: str | Path = "params.yaml") -> Study:

@@ -23,8 +23,6 @@ LEVELS = {
     "data": 1, "fingerprint": 1, "models": 2, "methods": 3, "evaluate": 4, "train": 5, "deploy": 6, "report": 6,
 }  # fmt: skip
 TOP = 7
-# `config.check_methods` looks names up in METHODS, on demand and inside the function.
-EXCEPTIONS = {("config", "methods")}
 
 
 def ids(path: Path) -> str:
@@ -64,7 +62,7 @@ def upward(path: Path) -> set[str]:
     used = {part(module) for module in modules if module.startswith("lrfr.")}
     known = {name for name in used if (ROOT / "lrfr" / name).is_dir() or (ROOT / "lrfr" / f"{name}.py").is_file()}
     level = LEVELS.get(own, TOP)
-    return {name for name in known - {own} if LEVELS.get(name, TOP) > level and (own, name) not in EXCEPTIONS}
+    return {name for name in known - {own} if LEVELS.get(name, TOP) > level}
 
 
 def unsafe_loads(source: str) -> list[int]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lrfr.evaluate.agreement import rank_correlation
 from lrfr.evaluate.identification import mate_ranks
+from lrfr.evaluate.statistics import drawn_people
 from lrfr.evaluate.verification import ROUNDING
 
 
@@ -132,4 +133,4 @@ class DensePairs:
             return np.append(point, np.full(len(self.counts) - 1, np.nan))
         without = np.array([rank_correlation(*positions, ((a != person) & (b != person)).astype(float)) for person in range(people)])
         influence = (people - 1) * (without.mean() - without)
-        return point + (self.counts - 1) @ influence / people
+        return np.append(point, point + self.counts[1:] @ influence / drawn_people(people))

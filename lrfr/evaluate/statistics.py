@@ -1,9 +1,11 @@
 """Intervals and tests whose unit is the person, not the pair: pairs that share a person are not independent.
 
 Dense lists (all pairs of some images): people are drawn with replacement, a genuine pair of person a weighs w_a, an impostor
-pair w_a * w_b, and the interval is the percentile interval of the statistic (Fogliato, Patil and Perona, arXiv 2306.01198,
-study this family). Sparse lists (LFW's 6000 pairs): there the pair's own noise dominates, which the product counts three times
-(the variance of w_a * w_b is 3, not 1); see `dyadic_interval`.
+pair w_a * w_b, and the interval is a percentile interval of the statistic (Fogliato, Patil and Perona, arXiv 2306.01198,
+study this family). With ten people in a stratum two small-sample corrections matter: n - 1 of n people are drawn (Rao and Wu,
+JASA 1988: n draws make the variance (n - 1)/n of what it should be), and the percentiles are those of Student's t (Hesterberg,
+The American Statistician 2015, "expanded percentiles"). Sparse lists (LFW's 6000 pairs): there the pair's own noise
+dominates, which the product counts three times (the variance of w_a * w_b is 3, not 1); see `dyadic_interval`.
 """
 
 from __future__ import annotations
@@ -50,16 +52,27 @@ def normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
+def student_quantile(level: float, freedom: int) -> float:
+    """Two-sided quantile of Student's t: 2.03 for 0.95 and 36 degrees of freedom (Abramowitz and Stegun 26.7.5, two terms)."""
+    z = normal_quantile(level)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def drawn_people(identities: int) -> int:
+    """How many people of a stratum a draw has: one fewer than there are, but two, without whom there is no impostor pair."""
+    return max(identities - 1, 2)
+
+
 def identity_counts(identities: int, draws: int, seed: int, stratum: int = 0) -> NDArray[np.int64]:
-    """How often each person of one stratum occurs in each draw: int64 (draws, identities), rows sum to `identities`.
+    """How often each person of one stratum occurs in each draw: int64 (draws, identities), rows sum to `drawn_people`.
 
     A draw of one person only, again and again, has no impostor pair; it is drawn anew, unless there is only one person. The
     draws depend on (identities, seed, stratum) alone, so every model meets the same ones: differences are paired.
     """
-    rng = generator(seed, stratum)
-    counts = rng.multinomial(identities, np.full(identities, 1 / identities), size=draws)
-    while identities > 1 and (alone := counts.max(axis=1) == identities).any():
-        counts[alone] = rng.multinomial(identities, np.full(identities, 1 / identities), size=alone.sum())
+    rng, size = generator(seed, stratum), drawn_people(identities)
+    counts = rng.multinomial(size, np.full(identities, 1 / identities), size=draws)
+    while identities > 1 and (alone := counts.max(axis=1) == size).any():
+        counts[alone] = rng.multinomial(size, np.full(identities, 1 / identities), size=alone.sum())
     return counts
 
 
@@ -69,8 +82,10 @@ def interval_method(id_a: ArrayLike, id_b: ArrayLike) -> str:
     return "dyadic multiplier" if np.size(id_a) / identities < SPARSE else "identity bootstrap"
 
 
-def percentile(draws: NDArray, level: float) -> tuple[float, float]:
-    """Percentile interval of draws (n,). Draws without a value (NaN: no pair of a kind had weight) are left out.
+def percentile(draws: NDArray, level: float, freedom: int) -> tuple[float, float]:
+    """Expanded percentile interval of draws (n,); freedom: number of people minus number of strata.
+
+    Draws without a value (NaN: no pair of a kind had weight) are left out.
 
     Raises
     ------
@@ -80,7 +95,8 @@ def percentile(draws: NDArray, level: float) -> tuple[float, float]:
     valid = draws[np.isfinite(draws)]
     if 2 * len(valid) < len(draws):
         raise ValueError("most draws have no genuine or no impostor pair; there are too few people for an interval.")
-    low, high = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
+    tail = NormalDist().cdf(-student_quantile(level, max(freedom, 1)))
+    low, high = np.quantile(valid, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -103,14 +119,11 @@ def dyadic_interval(
     jackknife, stay valid for rates at an estimated threshold (EER, TAR). If nothing but noise were left, half of the first
     variance would be: the result is never taken smaller.
     """
-    people = 1 + max(a.max(), b.max())
-    shared, own = [], []
-    for draw in range(draws):
-        rng = generator(seed, draw)
-        person = SPREAD * rng.choice([-1.0, 1.0], people)
-        pair = SPREAD * rng.choice([-1.0, 1.0], len(scores))
-        shared.append(evaluated(statistic, scores, same, 1 + person[a] + np.where(same, 0, person[b])))
-        own.append(evaluated(statistic, scores, same, 1 + np.where(same, 0, pair)))
+    rng = generator(seed, 0)
+    person = SPREAD * rng.choice(np.array([-1, 1], dtype=np.int8), (draws, 1 + max(a.max(), b.max())))
+    pair = SPREAD * rng.choice(np.array([-1, 1], dtype=np.int8), (draws, len(scores)))
+    shared = [evaluated(statistic, scores, same, 1 + e[a] + np.where(same, 0, e[b])) for e in person]
+    own = [evaluated(statistic, scores, same, 1 + np.where(same, 0, e)) for e in pair]
     shared_variance, own_variance = (np.nanvar(values) / SPREAD**2 for values in (shared, own))
     half = normal_quantile(level) * np.sqrt(max(shared_variance - own_variance, shared_variance / 2))
     point = evaluated(statistic, scores, same, np.ones(len(scores)))
@@ -168,14 +181,18 @@ def identity_bootstrap(
     if interval_method(id_a, id_b) == "dyadic multiplier":
         return dyadic_interval(statistic, scores, same, a, b, draws, level, seed)
     counts = np.empty((draws, len(names)))
-    for k in range(stratum_of.max() + 1):
-        counts[:, stratum_of == k] = identity_counts(int(np.sum(stratum_of == k)), draws, seed, k)
+    sizes = np.bincount(stratum_of)
+    for k, size in enumerate(sizes):  # the factor gives a stratum the same weight among the others in draws as in the data
+        counts[:, stratum_of == k] = identity_counts(int(size), draws, seed, k) * (size / drawn_people(int(size)))
     values = [evaluated(statistic, scores, same, np.where(same, w[a], w[a] * w[b])) for w in counts]
-    return Interval(evaluated(statistic, scores, same, np.ones(len(scores))), *percentile(np.array(values), level))
+    ends = percentile(np.array(values), level, len(names) - len(sizes))
+    return Interval(evaluated(statistic, scores, same, np.ones(len(scores))), *ends)
 
 
-def paired_difference(point_a: float, point_b: float, draws_a: ArrayLike, draws_b: ArrayLike, level: float = 0.95) -> Difference:
-    """a - b of two models on the same draws (n,), with percentile interval and two-sided p.
+def paired_difference(
+    point_a: float, point_b: float, draws_a: ArrayLike, draws_b: ArrayLike, level: float, freedom: int
+) -> Difference:
+    """a - b of two models on the same draws (n,), with the interval of `percentile` and a two-sided p.
 
     p = 2 (1 + min(draws with difference <= 0, draws with difference >= 0)) / (n + 1), at most 1: the 1 counts the data
     themselves, so p is never 0 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, eq. 4.11). Raises
@@ -185,7 +202,7 @@ def paired_difference(point_a: float, point_b: float, draws_a: ArrayLike, draws_
     if draws_a.shape != draws_b.shape:
         raise ValueError(f"paired differences need the same draws on both sides, not {len(draws_a)} and {len(draws_b)}.")
     difference = draws_a - draws_b
-    low, high = percentile(difference, level)
+    low, high = percentile(difference, level, freedom)
     valid = difference[np.isfinite(difference)]
     p = 2 * (1 + min(np.sum(valid <= 0), np.sum(valid >= 0))) / (len(valid) + 1)
     return Difference(float(point_a - point_b), low, high, float(min(1.0, p)))

@@ -174,16 +174,18 @@ def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], di
 def fold_means(study: Study, results: dict[tuple[str, str], dict]) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """draws.csv and draws.npy: the means over each set of folds that some model has, for every model that has these folds."""
     fold_sets = sorted({tuple(sorted(study.folds_of(m))) for m in study.models} | {tuple(sorted(study.faces.run_folds))}, key=len)
+    people = {number: build_fold(study, number).test_pairs.counts.shape[1] for number in study.faces.run_folds}
     rows, arrays = [], []
     for (kind, model), draws in results.items():
         available = {number for _, number in draws}
         for folds in fold_sets:
             if not available.issuperset(folds):
                 continue
+            freedom = sum(people[number] - 1 for number in folds)
             for key in dict.fromkeys(key for key, _ in draws):
                 values = np.mean([draws[key, number] for number in folds], axis=0)
                 undefined = 2 * np.isfinite(values[1:]).sum() < len(values) - 1  # too few people for an interval
-                low, high = (np.nan, np.nan) if undefined else percentile(values[1:], study.evaluate.level)
+                low, high = (np.nan, np.nan) if undefined else percentile(values[1:], study.evaluate.level, freedom)
                 method = LINEARISED if key[2] == "agreement" else "identity bootstrap"
                 name = " ".join(map(str, folds))
                 rows.append((kind, model, name, *key, values[0], low, high, method))

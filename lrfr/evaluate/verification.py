@@ -140,7 +140,7 @@ def balanced_threshold(scores: ArrayLike, same: ArrayLike) -> float:
 
 
 def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArray[np.int64]:
-    """How many of n pairs are right at each threshold if "same" is said for distance < threshold."""
+    """How many of n pairs are right at each threshold if "same" is said for distance < threshold (no distance equals a midpoint)."""
     genuine, impostor = np.sort(distances[same]), np.sort(distances[~same])
     return np.searchsorted(genuine, thresholds) + len(impostor) - np.searchsorted(impostor, thresholds)
 
@@ -148,10 +148,11 @@ def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArra
 def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insightface") -> FoldAccuracy:
     """LFW's accuracy: ten contiguous folds, each scored at the threshold that is best on the other nine.
 
-    distances: float (n,), squared L2 of unit vectors, 0 ... 4, n >= 10; same: bool (n,). "Same" is said for distance < threshold.
-    rule: "insightface" = the grid 0, 0.01 ... 3.99 and its first maximiser (recognition/arcface_torch/eval/verification.py);
-    "exact" = the median of the midpoints of neighbouring distances that maximise the accuracy (our choice: no grid, no bias
-    towards strict thresholds).
+    distances: float (n,), squared L2 of unit vectors, 0 ... 4, n >= 10; same: bool (n,).
+    rule: "insightface" = the grid 0, 0.01 ... 3.99 and its first maximiser, "same" is said for distance < threshold
+    (recognition/arcface_torch/eval/verification.py); "exact" = the median of the midpoints of neighbouring distances that
+    maximise the accuracy, "same" is said for distance <= threshold as everywhere else in this module (our choice: no grid, no
+    bias towards strict thresholds).
 
     Raises
     ------
@@ -171,6 +172,8 @@ def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insigh
         candidates = GRID if rule == "insightface" else midpoints(distances[train])
         correct = correct_at(distances[train], same[train], candidates)
         best = candidates[correct == correct.max()]
-        thresholds.append(best[0] if rule == "insightface" else np.median(best))
-        accuracies.append(np.mean((distances[fold] < thresholds[-1]) == same[fold]))
+        threshold = best[0] if rule == "insightface" else np.median(best)
+        accepted = distances[fold] < threshold if rule == "insightface" else distances[fold] <= threshold
+        thresholds.append(threshold)
+        accuracies.append(np.mean(accepted == same[fold]))
     return FoldAccuracy(float(np.mean(accuracies)), float(np.std(accuracies)), np.array(accuracies), np.array(thresholds))

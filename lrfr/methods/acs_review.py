@@ -8,7 +8,7 @@ that the teacher's shallow stages guide a deeper map of the student.
 From third parties (released code): ReviewKD's fusion (1x1 convolution and norm, gate, 3x3 convolution and norm) and pyramid,
 A-SKD's cosine loss on attention.
 Not known, so our choice: the attention operator (mean over channels of squared activations: no parameters, and the teacher
-needs no retraining), fusing on the *student's* side (a learnable map of the teacher could collapse), 16 fused channels, the
+needs no retraining), fusing on the *student's* side (a learnable map of the teacher could collapse), 8 fused channels, the
 pyramid's sizes. The spatial mean of both maps is subtracted before they are compared: maps without negative values are all
 nearly parallel, so their plain cosine distance is close to zero whatever they show.
 
@@ -31,14 +31,14 @@ from torch import Tensor, nn
 
 from lrfr.methods.common import attention_map, one_of, ramp
 from lrfr.models.features import Features, Shapes, Targets
-from lrfr.models.heads import unit
+from lrfr.models.heads import cosine_to
 
-FUSED_CHANNELS = 16  # our choice: the maps to be fused have one channel each
+FUSED_CHANNELS = 8  # our choice: the maps to be fused have one channel each
 
 
 def map_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over the batch of 1 - cosine of flattened maps: (B, C, H, W) both, a scalar in [0, 2]."""
-    return 1 - (unit(student.flatten(1)) * unit(teacher.flatten(1))).sum(1).mean()
+    return 1 - cosine_to(teacher.flatten(1), student.flatten(1)).mean()
 
 
 def map_l2(student: Tensor, teacher: Tensor) -> Tensor:
@@ -76,8 +76,11 @@ def fuse(shallow: Tensor, deeper: Tensor, gate: Tensor) -> Tensor:
 
     U is `deeper`, enlarged to H x W (nearest neighbour, which is exact for doubling and defined for odd sizes).
     """
-    enlarged = F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")
-    gates = F.conv2d(torch.cat([shallow, enlarged], 1), gate).sigmoid()
+    channels = shallow.shape[1]
+    # nearest enlargement copies values, so the gate's share of U can be computed before enlarging, on fewer positions
+    both = torch.cat([deeper, F.conv2d(deeper, gate[:, channels:])], 1)
+    enlarged, share = F.interpolate(both, size=shallow.shape[2:], mode="nearest").split([channels, 2], 1)
+    gates = (F.conv2d(shallow, gate[:, :channels]) + share).sigmoid()
     return shallow * gates[:, :1] + enlarged * gates[:, 1:]
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lrfr.errors import UserError
 from lrfr.methods.common import attention_map, embedding_projector
 from lrfr.models.features import Features, Shapes, Targets
-from lrfr.models.heads import unit
+from lrfr.models.heads import cosine_to, unit
 
 
 def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -35,7 +35,7 @@ def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) of equal dimension."""
-    return 1 - (unit(student) * unit(teacher.detach())).sum(-1).mean()
+    return 1 - cosine_to(teacher, student).mean()
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:

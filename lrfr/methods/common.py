@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from lrfr.errors import UserError
@@ -18,7 +19,8 @@ def attention_map(features: Tensor) -> Tensor:
 
     Zagoruyko and Komodakis (ICLR 2017), their F_sum^2 up to a constant. It has no parameters.
     """
-    return features.square().mean(1, keepdim=True)
+    # the norm writes no array of squares; its gradient at zero is zero
+    return torch.linalg.vector_norm(features, dim=1, keepdim=True).square() / features.shape[1]
 
 
 def embedding_projector(shapes: Shapes) -> nn.Module:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from lrfr.methods.baselines import soft_targets
 from lrfr.methods.common import one_of, ramp
 from lrfr.models.features import Features, Shapes, Targets
-from lrfr.models.heads import unit
+from lrfr.models.heads import cosine_to
 
 
 def log_split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ def hierarchical_cosine(student_maps: Sequence[Tensor], teacher_maps: Sequence[T
     for student, teacher in zip(student_maps, teacher_maps, strict=True):
         if student.shape != teacher.shape:
             raise ValueError(f"maps differ in shape: {tuple(student.shape)} and {tuple(teacher.shape)}")
-        levels.append(1 - (unit(student.flatten(1)) * unit(teacher.detach().flatten(1))).sum(1).mean())
+        levels.append(1 - cosine_to(teacher.flatten(1), student.flatten(1)).mean())
     return torch.stack(levels).mean()
 
 

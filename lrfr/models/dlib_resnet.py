@@ -60,11 +60,15 @@ class Block(nn.Module):
 
 
 class DlibResNet(nn.Module):
-    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`, maps (32, 35, 35), (64, 17, 17), (128, 8, 8), (256, 4, 4), embedding 128.
+    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`.
 
-    The embedding is raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the
-    residual branch of every block. Parameters named `last_stage.*` and `fc.*` are those that `suffix` uses.
+    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and raw:
+    faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual branch of
+    every block.
     """
+
+    HEAD = ("fc.",)  # prefixes of the parameters of `head`, and of `suffix`
+    LAST_STAGE = ("last_stage.", "fc.")
 
     def __init__(self, se_reduction: int | None = None) -> None:
         super().__init__()
@@ -89,14 +93,18 @@ class DlibResNet(nn.Module):
         return tuple(maps)
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `fc` takes, (B, 256)."""
+        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""
         last = self.last_stage["blocks"](x)
         return last, self.last_stage["top"](last).mean((2, 3))
 
     def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
         last, pooled = self.pooled(x)
-        return last, self.fc(pooled)
+        return last, self.head(pooled)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Pooled features, float (B, 256) -> the raw embedding (B, 128)."""
+        return self.fc(x)
 
     def forward(self, x: Tensor) -> Features:
         maps = self.prefix(x)
@@ -127,7 +135,7 @@ def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
     own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
     found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
     if own != found:
-        raise UserError(f"{what}: a dlib network of another architecture than the face ResNet; give dlib_face_recognition_resnet_model_v1.dat.")
+        raise UserError(f"{what}: a dlib network of another architecture; give dlib_face_recognition_resnet_model_v1.dat.")
     with torch.no_grad():
         net.mean.copy_(torch.from_numpy(weights.mean).reshape(1, 3, 1, 1))
         net.fc.weight.copy_(torch.from_numpy(weights.fc))

@@ -42,7 +42,7 @@ class Conv(NamedTuple):
 
 
 class DlibWeights(NamedTuple):
-    """mean: float32 (3,), RGB, subtracted from pixels in 0 ... 255. convs: from input to output. fc: float32 (outputs, inputs)."""
+    """mean: float32 (3,), RGB, of pixels in 0 ... 255. convs: from input to output. fc: float32 (outputs, inputs)."""
 
     mean: np.ndarray
     convs: tuple[Conv, ...]

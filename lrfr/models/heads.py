@@ -28,6 +28,18 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     return vectors * torch.where(alive, torch.where(alive, squared, 1.0).rsqrt(), 0.0)
 
 
+def cosine_to(references: Tensor, vectors: Tensor) -> Tensor:
+    """Cosine of each row with its reference: (B, D) both -> (B,); references pass no gradient.
+
+    The same as the product of unit vectors, with zero for rows without a direction, but writes fewer large arrays: stage maps
+    have tens of thousands of entries a face.
+    """
+    vectors = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
+    length = torch.linalg.vector_norm(vectors, dim=1)
+    alive = length > SHORTEST
+    return (vectors * unit(references.detach())).sum(1) * torch.where(alive, torch.where(alive, length, 1.0).reciprocal(), 0.0)
+
+
 def cosine_logits(embedding: Tensor, weight: Tensor, scale: float) -> Tensor:
     """scale * cosine between embeddings (B, D) and class weights (C, D): float (B, C) in [-scale, scale]."""
     with torch.autocast(embedding.device.type, enabled=False):  # half precision would round cosines to about 1e-3

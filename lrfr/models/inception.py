@@ -32,6 +32,9 @@ PUBLISHED: dict[str, tuple[str, str | None]] = {
 class InceptionTeacher(nn.Module):
     """float32 (B, 3, H, W) RGB in 0 ... 255, H and W from 75 -> `Features`; embedding (B, 512), before L2 normalisation."""
 
+    HEAD = ("net.last_linear.", "net.last_bn.")  # prefixes of the parameters of `head`, and of `suffix`
+    LAST_STAGE = ("net.mixed_7a.", "net.repeat_3.", "net.block8.", *HEAD)
+
     def __init__(self) -> None:
         super().__init__()
         self.net = InceptionResnetV1()
@@ -39,18 +42,28 @@ class InceptionTeacher(nn.Module):
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
         """The first three maps of chips in 0 ... 255; the last one is what `suffix` takes."""
         if min(x.shape[2:]) < SMALLEST:
-            raise UserError(f"inception_resnet_v1: {x.shape[2]} x {x.shape[3]} pixels are too few; give chips of at least {SMALLEST} pixels.")
+            size = f"{x.shape[2]} x {x.shape[3]}"
+            raise UserError(f"inception_resnet_v1: {size} pixels are too few; give chips of at least {SMALLEST} pixels.")
         n = self.net
         x = (x - 127.5) / 128  # "fixed image standardisation" of the published weights
         first = n.maxpool_3a(n.conv2d_2b(n.conv2d_2a(n.conv2d_1a(x))))
         second = n.repeat_1(n.conv2d_4b(n.conv2d_4a(n.conv2d_3b(first))))
         return first, second, n.repeat_2(n.mixed_6a(second))
 
-    def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 896-channel map (B, 896, H, W) -> the 1792-channel map and the embedding (B, 512)."""
+    def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The 896-channel map (B, 896, H, W) -> the 1792-channel map and what `head` takes, (B, 1792)."""
         n = self.net
         last = n.block8(n.repeat_3(n.mixed_7a(x)))
-        return last, n.last_bn(n.last_linear(n.dropout(n.avgpool_1a(last)).flatten(1)))
+        return last, n.avgpool_1a(last).flatten(1)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Pooled features, float (B, 1792) -> the embedding (B, 512)."""
+        return self.net.last_bn(self.net.last_linear(self.net.dropout(x)))
+
+    def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The 896-channel map (B, 896, H, W) -> the 1792-channel map and the embedding (B, 512)."""
+        last, pooled = self.pooled(x)
+        return last, self.head(pooled)
 
     def forward(self, x: Tensor) -> Features:
         maps = self.prefix(x)
@@ -74,7 +87,7 @@ def fetch(weights: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(RELEASE + name, str(path))
         except OSError as error:  # urllib's errors are OSErrors
-            raise UserError(f"{name}: cannot be downloaded from {RELEASE} ({error}); give the path of the file as weights.") from None
+            raise UserError(f"{name}: cannot be downloaded from {RELEASE} ({error}); give its path as weights.") from None
         memory.unlink(missing_ok=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is None and not memory.exists():

@@ -41,12 +41,17 @@ class SEBlock(nn.Module):
 
 
 class IdentityGate(nn.Module):
-    """A gate 2 sigmoid(.) in (0, 2) that starts as the identity: maps (B, C, H, W) -> the same shape."""
+    """A gate 2 sigmoid(.) in (0, 2) that starts as the identity: maps (B, C, H, W) -> the same shape.
+
+    Rows of W1 start in pairs a, -a. With the two hidden units of a 32-channel block, both of them may otherwise be off for every
+    face, and a gate whose hidden units are off and whose W2 is 0 never learns.
+    """
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = _hidden(channels, reduction)
-        self.w1 = nn.Parameter(nn.init.kaiming_normal_(torch.empty(hidden, channels), nonlinearity="relu"))
+        half = nn.init.kaiming_normal_(torch.empty((hidden + 1) // 2, channels), nonlinearity="relu")
+        self.w1 = nn.Parameter(torch.cat([half, -half])[:hidden])
         self.w2 = nn.Parameter(torch.zeros(channels, hidden))
 
     def forward(self, x: Tensor) -> Tensor:

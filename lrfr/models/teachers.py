@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from lrfr.errors import UserError
 from lrfr.models import dlib_resnet, inception
 from lrfr.models.dlib_weights import embedded_path, read_dlib
+from lrfr.models.state import insert_state, read_state
 
 SEED = 0  # of what is not loaded: gates, and networks of random weights; their first state is part of no comparison
 
@@ -43,55 +42,6 @@ class TeacherSpec(NamedTuple):
     build: Callable[[str, int | None], nn.Module]
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, or of a `.pt`/`.pth` state dict (read without running code from it).
-
-    Raises
-    ------
-    UserError
-        if the file is missing, is neither, or holds a value that is not finite.
-    """
-    path = Path(path)
-    try:
-        if path.suffix in (".pt", ".pth"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            state = load_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the path of a checkpoint.") from None
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file, or damaged ({error}); train again or fetch it again.") from None
-    except Exception:  # torch.load raises almost anything on hostile bytes
-        raise UserError(f"{path}: not a state dict that torch can read safely; fetch the file again.") from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path}: not a plain dictionary of tensors; save `module.state_dict()`.")
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: tensor '{name}' holds values that are not finite; the file is damaged or its training diverged.")
-    return state
-
-
-def insert_state(module: nn.Module, state: dict[str, Tensor], what: str | Path) -> None:
-    """Load a complete state, by name; `what` names its file in messages.
-
-    Raises
-    ------
-    UserError
-        naming the first tensor by which the state belongs to another architecture; the module is then unchanged.
-    """
-    own = module.state_dict()
-    for name in [*own, *state]:
-        expected, found = (tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (own, state))
-        if expected != found:
-            raise UserError(f"{what}: a checkpoint of another architecture: '{name}' should be {expected} and is {found}; check its network.")
-    module.load_state_dict(state)
-
-
-def load_state(module: nn.Module, path: str | Path) -> None:
-    """`read_state`, then `insert_state`; raises UserError as they do."""
-    insert_state(module, read_state(path), path)
-
-
 def _build_dlib(weights: str, se_reduction: int | None) -> nn.Module:
     net = dlib_resnet.DlibResNet(se_reduction)
     path = embedded_path() if weights == "embedded" else weights
@@ -105,8 +55,8 @@ def _build_inception(weights: str, se_reduction: int | None) -> nn.Module:
     teacher = inception.InceptionTeacher()
     if weights != "random":
         path = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
-        state = {name: tensor for name, tensor in read_state(path).items() if not name.startswith("logits.")}  # published with a classifier
-        insert_state(teacher.net, state, path)
+        state = read_state(path)  # published with a classifier of its training people
+        insert_state(teacher.net, {name: t for name, t in state.items() if not name.startswith("logits.")}, path)
     return teacher
 
 

@@ -25,7 +25,7 @@ def _bare(ax) -> None:
 
 def _grid(lines: int, titles: list[str]):
     fig, axes = pyplot.subplots(lines, len(titles), figsize=(CELL * len(titles), CELL * lines + 0.3), squeeze=False)
-    for ax, title in zip(axes[0], titles):
+    for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(fill(title, LETTERS), fontsize=9)
     for ax in axes.flat:
         _bare(ax)
@@ -39,8 +39,8 @@ def mosaic(columns: dict[str, np.ndarray]) -> Figure:
     """
     lines = len(next(iter(columns.values())))
     fig, axes = _grid(lines, list(columns))
-    for column, faces in zip(axes.T, columns.values()):
-        for ax, face in zip(column, faces):
+    for column, faces in zip(axes.T, columns.values(), strict=True):
+        for ax, face in zip(column, faces, strict=True):
             ax.imshow(face, interpolation="nearest")
     return fig
 
@@ -54,7 +54,7 @@ def attention(chips: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
     for i, chip in enumerate(chips):
         extent = (-0.5, chip.shape[1] - 0.5, chip.shape[0] - 0.5, -0.5)
         axes[i, 0].imshow(chip)
-        for ax, stack in zip(axes[i, 1:], maps.values()):
+        for ax, stack in zip(axes[i, 1:], maps.values(), strict=True):
             ax.imshow(chip.mean(axis=2), cmap="gray", vmin=0, vmax=255)
             top = max(float(stack[i].max()), np.finfo(np.float32).tiny)
             ax.imshow(stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
@@ -82,7 +82,15 @@ def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str] |
             x, y = points[(kinds == kind) & (people == person)].T
             face = PALETTE[j % len(PALETTE)]
             ax.scatter(x, y, s=30, color=face if i == 0 else "none", edgecolors=face, marker=MARKERS[i % len(MARKERS)])
-        ax.scatter([], [], s=30, color="#444444" if i == 0 else "none", edgecolors="#444444", marker=MARKERS[i % len(MARKERS)], label=kind)
+        ax.scatter(
+            [],
+            [],
+            s=30,
+            color="#444444" if i == 0 else "none",
+            edgecolors="#444444",
+            marker=MARKERS[i % len(MARKERS)],
+            label=kind,
+        )
     if marks is not None:
         ax.legend(fontsize=8)
     ax.set(xlabel="first principal component", ylabel="second principal component")

@@ -168,7 +168,7 @@ def similarity_histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], xlab
     """
     edges = np.histogram_bin_edges(np.concatenate([scores for scores, _ in panels.values()]), bins)
     fig, axes = pyplot.subplots(len(panels), 1, figsize=(6.4, 0.7 + 1.35 * len(panels)), sharex=True, squeeze=False)
-    for ax, (title, (scores, same)) in zip(axes[:, 0], panels.items()):
+    for ax, (title, (scores, same)) in zip(axes[:, 0], panels.items(), strict=True):
         for name, chosen, shade in (("different people", ~same, ORANGE), ("same person", same, BLUE)):
             ax.hist(scores[chosen], edges, density=True, color=shade, alpha=0.55, label=name)
             ax.axvline(np.median(scores[chosen]), color=shade, linewidth=1.5)
@@ -194,7 +194,7 @@ def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = Non
     fig, axes = pyplot.subplots(lines, columns, figsize=(3.1 * columns + 0.6, 2.5 * lines), squeeze=False)
     for ax in axes.flat[len(terms) :]:
         ax.remove()
-    for ax, term in zip(axes.flat, terms):
+    for ax, term in zip(axes.flat, terms, strict=False):
         for name, style in looks(list(logs)).items():
             values = logs[name][logs[name].term == term].groupby("epoch").value.agg(["mean", "min", "max"])
             if len(values):
@@ -216,7 +216,9 @@ def cost_scatter(
     for model in order(rows.index):
         row, style = rows.loc[model], look(model)
         error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
-        ax.errorbar(row[x], 100 * row.value, error, color=style.colour, marker=style.marker, linestyle="", label=style.label, capsize=2)
+        ax.errorbar(
+            row[x], 100 * row.value, error, color=style.colour, marker=style.marker, linestyle="", label=style.label, capsize=2
+        )
     ax.set(xscale="log", xlabel=x.replace("_ms", " (ms)").replace("_", " "), ylabel=f"{metric_label(metric)} (%)")
     ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {resolution if resolution == 'hr' else resolution + ' px'}")
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -29,6 +29,7 @@ from lrfr.errors import UserError
 from lrfr.report import pages
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+ARROWS = ("previous", "next")
 KERNEL = "lrfr"  # not python3: that name may belong to another environment
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -97,7 +98,13 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
         result = Path(folder) / "executed.ipynb"
         try:
             return papermill.execute_notebook(
-                str(source_path(name)), str(result), parameters, kernel_name=KERNEL, progress_bar=False, cwd=os.getcwd()
+                str(source_path(name)),
+                str(result),
+                parameters,
+                kernel_name=KERNEL,
+                language="python",
+                progress_bar=False,
+                cwd=os.getcwd(),
             )
         except PapermillExecutionError as error:
             cell = [cell.source for cell in source.cells].index(error.source) + 1 if error.source else error.cell_index
@@ -121,7 +128,8 @@ def output_html(output: NotebookNode, where: str) -> str:
         raise UserError(f"{where}: shows an object's address, which differs between runs; end its last line with a semicolon.")
     if table := data.get("application/vnd.lrfr.table+json"):
         note = f'<a href="{table["name"]}.csv">csv</a>'
-        return f"<figure>{pages.frame_html(data['text/html'])}<figcaption>{pages.inline_html(table['caption'])} {note}</figcaption></figure>\n"
+        words = pages.inline_html(table["caption"])
+        return f"<figure>{pages.frame_html(data['text/html'])}<figcaption>{words} {note}</figcaption></figure>\n"
     if "text/html" in data:
         return pages.frame_html(data["text/html"])
     if "text/markdown" in data:
@@ -155,7 +163,7 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
     steps = [f'<a href="../index.html">{study.study} study</a>']
     if position is not None:
         around = [study.notebooks[i] if 0 <= i < len(study.notebooks) else None for i in (position - 1, position + 1)]
-        titles = [f'<a href="../{other}/index.html">{arrow}</a>' for other, arrow in zip(around, ("previous", "next")) if other]
+        titles = [f'<a href="../{other}/index.html">{arrow}</a>' for other, arrow in zip(around, ARROWS, strict=True) if other]
         steps.append("<span>" + " · ".join(titles) + "</span>")
     body, number = [], 0
     for cell in notebook.cells:
@@ -184,8 +192,6 @@ def run(study: Study, name: str, parameters: dict[str, object] | None = None) ->
         if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
     """
     values = {"study": study.study, "fold": study.faces.run_folds[0], "seed": study.train.seeds[0], **(parameters or {})}
-    source = nbformat.read(source_path(name), as_version=4)
-    check_parameters(source, name, values)
     target = Path("notebooks") / "output" / name if parameters else study.reports / name
     start = time.perf_counter()
     with atomic_folder(target) as folder:

@@ -110,10 +110,11 @@ def figure_html(source: str, caption: str, note: str = "") -> str:
 
 
 def page(kind: str, title: str, body: str, navigation: str) -> str:
-    """A whole document (of the kind "index", wide, or "notebook"): no link to any other host, light and dark, readable on a phone."""
+    """A whole document (of the kind "index", wide, or "notebook") that asks no other host for anything."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body class="{kind}">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
+        f'<style>\n{CSS}</style>\n</head>\n<body class="{kind}">\n'
         f"{navigation}<main>\n{body}</main>\n<script>\n{SORT}</script>\n</body>\n</html>\n"
     )

@@ -31,11 +31,19 @@ class Table(NamedTuple):
 
 
 TABLES = {
-    "results": Table("tables", "summary", "Every metric of every model at every resolution, with intervals from a bootstrap over people."),
-    "comparisons": Table("tables", "summary", "Paired differences between models, with intervals and p-values before and after Holm's correction."),
-    "teacher": Table("tables", "summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."),
+    "results": Table(
+        "tables", "summary", "Every metric of every model at every resolution, with intervals from a bootstrap over people."
+    ),
+    "comparisons": Table(
+        "tables", "summary", "Paired differences between models, with intervals and p-values before and after Holm's correction."
+    ),
+    "teacher": Table(
+        "tables", "summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."
+    ),
     "runs": Table("tables", "summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
-    "cost": Table("cost", "benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."),
+    "cost": Table(
+        "cost", "benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."
+    ),
     "schemes": Table("cost", "benchmark", "What whole training schemes cost."),
 }
 PERCENT = "in per cent, with the interval in brackets"
@@ -69,11 +77,16 @@ def comparisons_html(table: pd.DataFrame) -> str:
     """Differences to `scratch`, in per cent points, one table per protocol, pairing and metric."""
     parts = []
     for title, part in groups(table[table.b == "scratch"]):
-        cells = [f"{100 * r.diff:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{'*' if r.p_holm < 0.05 else ''}" for r in part.itertuples()]
+        cells = [
+            f"{100 * r.diff:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{'*' if r.p_holm < 0.05 else ''}"
+            for r in part.itertuples()
+        ]
         wide = part.assign(cell=cells).pivot(index="a", columns="resolution", values="cell").fillna("")
-        wide = wide.loc[order(wide.index), sorted(wide.columns, key=pixels)].rename_axis(columns=None, index="model").reset_index()
+        wide = (
+            wide.loc[order(wide.index), sorted(wide.columns, key=pixels)].rename_axis(columns=None, index="model").reset_index()
+        )
         parts.append(f"<details><summary>{escape(title)}</summary>\n{pages.table_html(wide)}</details>\n")
-    words = "Differences model − scratch in per cent points; an asterisk marks p &lt; 0.05 after Holm. All other pairs are in the file."
+    words = "Differences model − scratch in per cent points; * marks p &lt; 0.05 after Holm. Other pairs are in the file."
     return f"<p>{words}</p>\n" + "".join(parts)
 
 
@@ -98,7 +111,9 @@ def table_section(study: Study, name: str) -> str:
 def notebook_folder(study: Study, name: str) -> Path:
     folder = study.reports / name
     if not (folder / "index.html").is_file():
-        raise UserError(f"{folder.as_posix()}/index.html: missing; run `dvc repro notebook@{study.study}-{name}` (stage 'notebook').")
+        raise UserError(
+            f"{folder.as_posix()}/index.html: missing; run `dvc repro notebook@{study.study}-{name}` (stage 'notebook')."
+        )
     return folder
 
 
@@ -124,7 +139,9 @@ def figures_section(study: Study) -> str:
         figures = captions(folder, "figures.json")
         for figure in figures:
             if not (folder / f"{figure}.png").is_file():
-                raise UserError(f"{folder.as_posix()}/{figure}.png: missing; run `dvc repro notebook@{study.study}-{name}` (stage 'notebook').")
+                raise UserError(
+                    f"{folder.as_posix()}/{figure}.png: missing; run `dvc repro notebook@{study.study}-{name}` first."
+                )
         note = f'Made by notebook <a href="{name}/index.html">{name}</a>.'
         parts += [pages.figure_html(f"{name}/{figure}.png", caption, note) for figure, caption in figures.items()]
     return f'<div class="gallery">\n{"".join(parts)}</div>\n'
@@ -142,11 +159,12 @@ def notebook_tables(study: Study) -> str:
 def index_html(study: Study) -> str:
     faces = study.faces
     summary = (
-        f"{faces.people} people of the source <code>{faces.source}</code>, {len(faces.run_folds)} of {faces.folds} identity folds, "
+        f"{faces.people} people of the source <code>{faces.source}</code>, {len(faces.run_folds)} of {faces.folds} folds, "
         f"{len(study.models)} trained models, {len(study.train.seeds)} seed{'s' if len(study.train.seeds) > 1 else ''} each. "
         "Test people are never trained on. Low-resolution faces are made from high-resolution ones by a stated degradation: "
         "nothing here is a result on natively low-resolution photographs."
     )
+    navigation = "".join(f'<a href="#{part}">{part}</a>' for part in ("headline", "notebooks", "figures", "tables"))
     top = headline(read(study, "results"))
     tables = "".join(table_section(study, name) for name in TABLES)
     return pages.page(
@@ -155,11 +173,11 @@ def index_html(study: Study) -> str:
         f"<h1>Knowledge distillation for low-resolution faces: the <code>{study.study}</code> study</h1>\n"
         f'<p class="lead">{summary}</p>\n'
         f'<h2 id="headline">Equal error rate, HR against LR</h2>\n{pages.table_html(top)}'
-        f'<p class="lead">Equal error rate {PERCENT}; lower is better. Columns: side of the aligned low-resolution face in pixels.</p>\n'
+        f'<p class="lead">Equal error rate {PERCENT}; lower is better. Columns: pixels on a side of the aligned face.</p>\n'
         f'<h2 id="notebooks">Notebooks</h2>\n{notebooks_section(study)}'
         f'<h2 id="figures">Figures</h2>\n{figures_section(study)}'
         f'<h2 id="tables">Tables</h2>\n<p>Click a column\'s head to sort.</p>\n{tables}{notebook_tables(study)}',
-        '<nav><a href="#headline">headline</a><a href="#notebooks">notebooks</a><a href="#figures">figures</a><a href="#tables">tables</a></nav>\n',
+        f"<nav>{navigation}</nav>\n",
     )
 
 

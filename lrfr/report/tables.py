@@ -43,6 +43,11 @@ class Evaluation:
         except FileNotFoundError as error:
             raise UserError(f"{error.filename}: not there; run `dvc repro` again.") from None
 
+    def freedom(self, folds: str) -> int:
+        """People minus strata, of the folds named as in draws.csv."""
+        chosen = self.counts[(self.counts.searches == 0) & self.counts.fold.isin([int(k) for k in folds.split()])]
+        return int((chosen.identities - 1).sum())
+
     def own(self, kind: str = "model") -> pd.DataFrame:
         """Rows of draws.csv in which each model is averaged over all its folds."""
         rows = self.draws[self.draws.kind == kind].copy()
@@ -104,8 +109,9 @@ def comparisons_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
                 if None in sides:
                     continue  # not every model has every pairing
                 (point_a, row_a), (point_b, row_b) = sides
-                draws = (evaluation.values[row].astype(np.float64) for row in (row_a, row_b))
-                family.append((study.study, PROTOCOL, a, b, *cell, *paired_difference(point_a, point_b, *draws, study.evaluate.level)))
+                draws = (evaluation.values[row] for row in (row_a, row_b))
+                result = paired_difference(point_a, point_b, *draws, study.evaluate.level, evaluation.freedom(common))
+                family.append((study.study, PROTOCOL, a, b, *cell, *result))
             out += [(*row, adjusted) for row, adjusted in zip(family, holm([row[-1] for row in family]), strict=True)]
     return pd.DataFrame(out, columns=["study", "protocol", "a", "b", *CELL, "diff", "low", "high", "p", "p_holm"])
 
@@ -123,8 +129,9 @@ def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
     differences = []
     for index, row in rows.iterrows():
         reference = base[tuple(row[name] for name in CELL)]
-        draws = (evaluation.values[i].astype(np.float64) for i in (index, reference))
-        differences.append(paired_difference(row.value, rows.value[reference], *draws, study.evaluate.level))
+        draws = (evaluation.values[i] for i in (index, reference))
+        freedom = evaluation.freedom(row.folds)
+        differences.append(paired_difference(row.value, rows.value[reference], *draws, study.evaluate.level, freedom))
     table = rows.rename(columns={"model": "setting"}).assign(study=study.study, protocol=PROTOCOL)
     columns = {"diff": 0, "diff_low": 1, "diff_high": 2, "p": 3}
     table = table.assign(**{name: [d[k] for d in differences] for name, k in columns.items()})
@@ -139,9 +146,8 @@ def headline(results: pd.DataFrame, metric: str = "eer", pairing: str = "lr_lr")
 def results_page(results: pd.DataFrame) -> str:
     """results.csv for people: one table of models by resolutions for each metric and pairing, in per cent with intervals."""
     most = results.folds.max()
-    named = results.assign(model=results.model)
     text = "# Results\n\nPer cent, with intervals in brackets; means over folds and seeds.\n"
-    for (metric, pairing), rows in named.groupby(["metric", "pairing"], sort=True):
+    for (metric, pairing), rows in results.groupby(["metric", "pairing"], sort=True):
         wide = reading.headline(rows, metric, pairing)
         fewer = rows[rows.folds < most].set_index("model").folds.to_dict()
         wide["model"] = [f"{m} ({fewer[m]} of {most} folds)" if m in fewer else m for m in wide.model]

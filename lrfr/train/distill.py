@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from lrfr.config import Model, Study
 from lrfr.data.files import atomic_folder
 from lrfr.data.loading import Draw, epoch_batches, epoch_draws, view_index
+from lrfr.evaluate.verification import equal_error_rate
 from lrfr.methods import METHODS
 from lrfr.models.features import Features, Shapes, Targets
-from lrfr.models.heads import FaceHead
+from lrfr.models.heads import FaceHead, unit
 from lrfr.models.student import build_student, map_shapes, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
@@ -32,6 +33,8 @@ from lrfr.train.tuned import teacher_view, tune
 
 MARGIN_RAMP = 0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
 SAVE_EVERY = 10  # epochs between resumable states
+VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER, at VALIDATED pixels: for the curves only
+VALIDATED = 16
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
 
 
@@ -149,6 +152,19 @@ class Trainer:
         return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
 
 
+    def validation_error(self) -> float:
+        """EER of the validation people's pairs, both at `VALIDATED` pixels; chooses nothing."""
+        faces = self.fold.validation
+        view = int(view_index(np.array(VALIDATED), self.study.views.smallest, self.study.views.largest))
+        self.student.eval()
+        with torch.no_grad():
+            pixels = normalise(torch.from_numpy(self.fold.views[faces, 0, view]))
+            x = unit(Features(*self.student(pixels.to(self.fabric.device))).embedding).double().cpu().numpy()
+        first, second = np.triu_indices(len(faces), 1)
+        people = self.fold.people[faces]
+        return equal_error_rate(-np.linalg.norm(x[first] - x[second], axis=1), people[first] == people[second])
+
+
 def move(field: Tensor | tuple[Tensor, ...] | None, device: torch.device) -> Tensor | tuple[Tensor, ...] | None:
     if field is None:
         return None
@@ -194,6 +210,8 @@ def train_one(study: Study, model: Model, number: int, seed: int, code: str, fol
         means, ratios = trainer.epoch(epoch, measure=epoch in measured)
         progress["log"] += [(number, seed, epoch, term, value) for term, value in means.items()]
         progress["gradients"] += [(number, seed, measured[epoch], (epoch + 1) / epochs, t, s, r) for t, (s, r) in ratios.items()]
+        if (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == epochs:
+            progress["log"].append((number, seed, epoch, "validation_eer", trainer.validation_error()))
         progress["epoch"] = epoch + 1
         if (epoch + 1) % SAVE_EVERY == 0 and epoch + 1 < epochs:
             save_state(state, modules, trainer.optimizer, progress)

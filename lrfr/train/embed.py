@@ -15,9 +15,9 @@ from lrfr.config import Study
 from lrfr.data.degrade import degrade
 from lrfr.data.files import atomic_folder
 from lrfr.data.loading import view_index
+from lrfr.models.state import insert_state, read_state
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.parallel import parallel_map
-from lrfr.train.checkpoint import load_into, load_tensors
 from lrfr.train.faces import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 
@@ -43,7 +43,7 @@ def load_student(study: Study, name: str, number: int, seed: int) -> StudentNet:
     """A trained student in eval mode."""
     path = study.runs / "students" / name / f"fold{number}-seed{seed}.safetensors"
     net = build_student(study.student, study.models[name].student, study.views.size, seed)
-    load_into(net, load_tensors(path), path)
+    insert_state(net, read_state(path), path)
     return net.eval()
 
 

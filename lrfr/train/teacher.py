@@ -6,11 +6,12 @@
 - `se`: the SE gates of every block (which start as the identity), the embedding layer and the class weights; for `se_dfd`.
 
 The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow cone, where
-raw cosines say nothing. Only the frozen part of the network is run once per face; the rest is trained on what it left.
+raw cosines say nothing. Only the frozen part of the network is run once per face; the rest is trained on what it left. An epoch is as many faces as the fold has, drawn from faces and mirror images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,12 @@ from lrfr.config import FineTune, Study
 from lrfr.data.files import atomic_folder
 from lrfr.data.loading import stream
 from lrfr.models.heads import FaceHead, unit
+from lrfr.models.state import insert_state, read_state
 from lrfr.models.teachers import build_teacher
 from lrfr.parallel import parallel_map
-from lrfr.train.checkpoint import load_into, load_tensors, save_tensors
+from lrfr.train.checkpoint import save_tensors
 from lrfr.train.faces import Fold, read_fold, teacher_input
 
-SETTINGS = ("pretrained", "head", "last_stage", "se")
 SE_REDUCTION = 16  # SE-Net's default
 STREAM = 1  # of `lrfr.data.loading.stream`: the order of the faces
 BATCH = 40  # images a forward pass; no influence on the numbers beyond float sums
@@ -65,69 +66,50 @@ def both_views(fold: Fold) -> tuple[Tensor, Tensor]:
     return torch.cat([chips, chips.flip(2)]), torch.from_numpy(np.tile(fold.labels, 2))
 
 
-def embed(function: nn.Module, inputs: Tensor) -> Tensor:
+def embed(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """`function(inputs)` in batches, without gradients."""
     with torch.inference_mode():
-        return torch.cat([function(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]).clone()
+        parts = [function(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
+    return torch.cat(parts).clone()  # a clone leaves inference mode, so that autograd may save it
 
 
-class Split(nn.Module):
-    """The trained part of a teacher: from `inputs` (what the frozen part left) to the raw embedding (B, D)."""
+class Part(NamedTuple):
+    """What a setting trains of a network.
 
-    def __init__(self, net: nn.Module, setting: str) -> None:
-        super().__init__()
-        self.net, self.setting = net, setting
+    forward: from what the frozen part left to the raw embedding (B, D). parameters: by name, those that are trained.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.setting == "head":
-            return self.net.fc(x)
-        if self.setting == "last_stage":
-            return self.net.suffix(x)[1]
-        return self.net(teacher_input(x)).embedding
-
-    def inputs(self, chips: Tensor) -> Tensor:
-        """What `forward` takes, for uint8 chips: pooled features, the map before the last stage, or the chips themselves."""
-        if self.setting == "se":
-            return chips
-        maps = embed(lambda x: self.net.prefix(teacher_input(x))[-1], chips)
-        return maps if self.setting == "last_stage" else embed(lambda x: self.net.pooled(x)[1], maps)
-
-    def trainable(self) -> list[nn.Parameter]:
-        """The parameters that the setting trains."""
-        prefixes = {"head": ("fc.",), "last_stage": ("last_stage.", "fc."), "se": ("fc.",)}[self.setting]
-        named = dict(self.net.named_parameters())
-        return [p for name, p in named.items() if name.startswith(prefixes) or (self.setting == "se" and ".gate." in name)]
+    forward: Callable[[Tensor], Tensor]
+    parameters: dict[str, nn.Parameter]
 
 
-def standardised(net: nn.Module, weight: Tensor, study: Study, fold: Fold) -> Trained:
-    """A teacher with the standardisation of its own training embeddings."""
-    chips, _ = both_views(fold)
-    mean, rms = standardisation(embed(lambda x: net(teacher_input(x)).embedding, chips))
-    return Trained(net, mean, rms, weight.detach(), study.teacher.scale)
+def part_of(net: nn.Module, setting: str) -> Part:
+    """The trained part of a network; its input is pooled features (head), the map before the last stage, or uint8 chips (se)."""
+    forward = {"head": net.head, "last_stage": lambda x: net.suffix(x)[1], "se": lambda x: net(teacher_input(x)).embedding}[setting]
+    wanted = {"head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
+    named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
+    return Part(forward, named)
 
 
-def fine_tune(study: Study, fold: Fold, setting: str, spec: FineTune) -> tuple[nn.Module, Tensor, list[tuple[int, float, float]]]:
-    """Train a setting; return the network, the class weights, and (epoch, mean loss, accuracy on the training faces)."""
-    net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
-    split = Split(net, setting)
-    chips, labels = both_views(fold)
-    inputs = split.inputs(chips)
-    raw = embed(split, inputs)
-    mean, rms = standardisation(raw)
+def standardised(net: nn.Module, raw: Tensor, weight: Tensor, study: Study) -> Trained:
+    """A teacher with the standardisation of its own raw embeddings (n, D) of the training faces."""
+    return Trained(net, *standardisation(raw), weight.detach(), study.teacher.scale)
+
+
+def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune) -> tuple[Tensor, list[tuple[int, float, float]]]:
+    """Train a part in place on inputs (n, ...) with labels (n,); return class weights and (epoch, mean loss, training accuracy)."""
+    mean, rms = standardisation(raw := embed(part.forward, inputs))
     head = FaceHead(int(labels.max()) + 1, raw.shape[1], study.teacher.scale, class_means((raw - mean) / rms, labels))
-    parameters = split.trainable()
-    for parameter in parameters:
+    for parameter in part.parameters.values():
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW([*parameters, *head.parameters()], lr=spec.learning_rate)
+    optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
     log = []
     for epoch in range(spec.epochs):
-        order = torch.from_numpy(stream(study.seed, epoch, STREAM).permutation(len(inputs)))
-        if setting == "se":
-            order = order[: len(order) // 2]  # the whole network is run: half of the mirrored set an epoch
+        order = torch.from_numpy(stream(study.seed, epoch, STREAM).permutation(len(inputs)))[: len(inputs) // 2]
+        margin = study.teacher.margin * min(1.0, (epoch + 1) / (MARGIN_RAMP * spec.epochs))
         losses, hits = [], 0
         for rows in order.split(spec.batch):
-            embedding = (split(inputs[rows]) - mean) / rms
-            margin = study.teacher.margin * min(1.0, (epoch + 1) / (MARGIN_RAMP * spec.epochs))
+            embedding = (part.forward(inputs[rows]) - mean) / rms
             loss = head.loss(embedding, labels[rows], margin)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -135,45 +117,54 @@ def fine_tune(study: Study, fold: Fold, setting: str, spec: FineTune) -> tuple[n
             losses.append(loss.item())
             hits += int((head(embedding).argmax(1) == labels[rows]).sum())
         log.append((epoch, float(np.mean(losses)), hits / len(order)))
-    net.requires_grad_(False)
-    return net, head.weight.detach(), log
+    for parameter in part.parameters.values():
+        parameter.requires_grad_(False)
+    return head.weight, log
 
 
-def train(study: Study, number: int, setting: str, folder: str) -> list[tuple]:
-    """One fold, one setting: write its file, return its log."""
-    fold = read_fold(study, number)
-    if setting == "pretrained":
+def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> list[tuple]:
+    """Settings of one fold that share their frozen part: write one file each, return the log."""
+    chips, labels = both_views(read_fold(study, number))
+    rows = []
+    frozen: dict[str, Tensor] = {"se": chips}
+    if settings != ("se",):
         net = build_teacher(study.teacher.name, study.teacher.weights, None)
-        chips, labels = both_views(fold)
-        raw = embed(lambda x: net(teacher_input(x)).embedding, chips)
-        mean, rms = standardisation(raw)
-        weight, log = class_means((raw - mean) / rms, labels), []
-    else:
-        net, weight, log = fine_tune(study, fold, setting, getattr(study.teacher, setting))
-    trained = standardised(net, weight, study, fold)
-    trainable = [] if setting == "pretrained" else Split(net, setting).trainable()
-    changed = {id(p) for p in trainable}
-    tensors = {f"net.{name}": p for name, p in net.named_parameters() if id(p) in changed}
-    tensors |= {"mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
-    save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
-    return [(number, setting, *row) for row in log]
+        frozen["last_stage"] = embed(lambda x: net.prefix(teacher_input(x))[-1], chips)
+        frozen["head"] = frozen["pretrained"] = embed(lambda x: net.pooled(x)[1], frozen["last_stage"])
+    for setting in settings:
+        net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
+        part = part_of(net, "head" if setting == "pretrained" else setting)
+        if setting == "pretrained":
+            raw = embed(part.forward, frozen[setting])
+            mean, rms = standardisation(raw)
+            changed, weight, log = {}, class_means((raw - mean) / rms, labels), []
+        else:
+            weight, log = fine_tune(study, part, frozen[setting], labels, getattr(study.teacher, setting))
+            changed = {f"net.{name}": p for name, p in part.parameters.items()}
+            raw = embed(part.forward, frozen[setting])
+        trained = standardised(net, raw, weight, study)
+        tensors = {**changed, "mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
+        save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
+        rows += [(number, setting, *row) for row in log]
+    return rows
 
 
 def load_trained(study: Study, number: int, setting: str) -> Trained:
     """Read what the `teacher` stage wrote for one fold and setting."""
     path = study.runs / "teacher" / f"fold{number}" / f"{setting}.safetensors"
-    tensors = load_tensors(path)
+    tensors = read_state(path)
     net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
     changed = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
-    load_into(net, net.state_dict() | changed, path)
+    insert_state(net, net.state_dict() | changed, path)
     return Trained(net, tensors["mean"], tensors["rms"][0], tensors["class_weight"], study.teacher.scale)
 
 
 def run(study: Study) -> None:
     """The `teacher` stage: every setting for every fold."""
+    groups = (("se",), ("pretrained", "head", "last_stage"))  # the slow one first: it shares no frozen part
     with atomic_folder(study.runs / "teacher") as folder:
-        tasks = [(study, number, setting, str(folder)) for number in study.faces.run_folds for setting in SETTINGS]
+        tasks = [(study, number, settings, str(folder)) for settings in groups for number in study.faces.run_folds]
         logs = parallel_map(train, tasks, study.jobs, study.threads, "teacher")
-        rows = [row for log in logs for row in log]
+        rows = sorted((row for log in logs for row in log), key=lambda row: row[:3])
         frame = pd.DataFrame(rows, columns=["fold", "setting", "epoch", "loss", "accuracy"])
         frame.to_csv(folder / "log.csv", index=False, float_format="%.6g", lineterminator="\n")

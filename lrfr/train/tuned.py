@@ -16,7 +16,7 @@ from lrfr.data.loading import epoch_batches, epoch_draws
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.models.heads import FaceHead
 from lrfr.train.faces import Fold, teacher_input
-from lrfr.train.teacher import Trained, load_trained, standardised
+from lrfr.train.teacher import Trained, embed, load_trained, standardised
 
 VALIDATED = (8, 16)  # pixels at which the validation EER is averaged: where the study looks first
 
@@ -96,4 +96,5 @@ def tune(study: Study, spec: Tuned, fold: Fold) -> tuple[Trained, list[tuple[int
     net = tuner.trained.net
     net.load_state_dict(kept["net"])
     net.requires_grad_(False)
-    return standardised(net, kept["head"]["weight"], study, fold), log
+    raw = embed(lambda x: net(teacher_input(x)).embedding, torch.from_numpy(fold.chips[fold.images]))
+    return standardised(net, raw, kept["head"]["weight"], study), log

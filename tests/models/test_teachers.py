@@ -12,7 +12,8 @@ from torch import nn
 from lrfr.errors import UserError
 from lrfr.models.dlib_weights import embedded_path
 from lrfr.models.inception import InceptionTeacher
-from lrfr.models.teachers import TEACHERS, build_teacher, load_state
+from lrfr.models.state import insert_state, read_state
+from lrfr.models.teachers import TEACHERS, build_teacher
 
 OFFLINE = {"dlib_resnet": "embedded", "inception_resnet_v1": "random"}
 
@@ -49,16 +50,30 @@ def test_a_teacher_is_frozen_and_in_eval_mode(built: tuple[str, nn.Module]) -> N
     assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
+def test_the_stated_parameters_are_those_that_suffix_and_head_use(built: tuple[str, nn.Module]) -> None:
+    name, net = built
+    with torch.no_grad():
+        stage = net.prefix(torch.full((2, 3, TEACHERS[name].chip, TEACHERS[name].chip), 100.0))[-1]
+        pooled = net.pooled(stage)[1]
+        assert torch.equal(net.head(pooled), net.suffix(stage)[1])
+    parameters = dict(net.named_parameters())
+    for run, prefixes in ((lambda: net.suffix(stage)[1], net.LAST_STAGE), (lambda: net.head(pooled), net.HEAD)):
+        net.requires_grad_(True)
+        gradients = torch.autograd.grad(run().square().sum(), list(parameters.values()), allow_unused=True)
+        net.requires_grad_(False)
+        used = {key for key, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+        assert used == {key for key in parameters if key.startswith(prefixes)}
+
+
 def test_building_twice_gives_the_same_bits_and_leaves_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    for build in (lambda: build_teacher("dlib_resnet", "embedded", 16), lambda: build_teacher("inception_resnet_v1", "random")):
-        first, second = build().state_dict(), build().state_dict()
-        assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (build_teacher("dlib_resnet", "embedded", 16).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_published_weights_lose_their_classifier(tmp_path: Path) -> None:
-    source = InceptionTeacher()
+    source = InceptionTeacher()  # other random weights than those that `build_teacher` starts from
     torch.save({**source.net.state_dict(), "logits.weight": torch.zeros(5, 512)}, tmp_path / "published.pt")
     net = build_teacher("inception_resnet_v1", str(tmp_path / "published.pt"))
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), source.state_dict().values(), strict=True))
@@ -88,7 +103,7 @@ def test_a_damaged_dlib_file_is_a_user_error(tmp_path: Path) -> None:
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     source, copy = nn.Linear(3, 2), nn.Linear(3, 2)
     save_file(source.state_dict(), tmp_path / "x.safetensors")
-    load_state(copy, tmp_path / "x.safetensors")
+    insert_state(copy, read_state(tmp_path / "x.safetensors"), tmp_path / "x.safetensors")
     assert torch.equal(source.weight, copy.weight) and torch.equal(source.bias, copy.bias)
 
 
@@ -109,7 +124,7 @@ def test_a_checkpoint_of_another_kind_is_refused_and_changes_nothing(
     before = module.weight.clone()
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     with pytest.raises(UserError, match=reason) as error:
-        load_state(module, path)
+        insert_state(module, read_state(path), path)
     assert str(path) in str(error.value) and torch.equal(module.weight, before)
 
 
@@ -123,4 +138,4 @@ def test_what_is_no_checkpoint_is_a_user_error(tmp_path: Path, name: str) -> Non
     if name.startswith("nested"):
         torch.save({"state": {"weight": torch.zeros(2, 3)}}, path)
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
-        load_state(nn.Linear(3, 2), path)
+        insert_state(nn.Linear(3, 2), read_state(path), path)

@@ -35,13 +35,24 @@ def composed(study: str) -> dict:
 def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     models = ["teacher", *study.models, "random_net", "raw_pixels"]
     rows = [
-        (study.study, study.study, model, pairing, resolution, metric, value := float(rng.uniform(0.05, 0.4)), value - 0.03, value + 0.04, "bootstrap")
+        (
+            study.study,
+            study.study,
+            model,
+            pairing,
+            resolution,
+            metric,
+            value := float(rng.uniform(0.05, 0.4)),
+            value - 0.03,
+            value + 0.04,
+            "bootstrap",
+        )
         for metric, pairings in METRICS.items()
         for model in models
         for pairing in pairings
         for resolution in study.resolutions
     ]
-    names = "study protocol model pairing resolution metric value low high interval".split()
+    names = ["study", "protocol", "model", "pairing", "resolution", "metric", "value", "low", "high", "interval"]
     results = pd.DataFrame(rows, columns=names)
     other = results[results.model != "scratch"].rename(columns={"model": "a", "value": "diff"})
     comparisons = other.drop(columns=["interval"]).assign(b="scratch", p=0.2, p_holm=np.where(other.a == "kd", 0.01, 1.0))
@@ -81,7 +92,10 @@ def write_study(folder: Path) -> Study:
     held_out = person[role[person] != "train"]
     centres = rng.normal(size=(study.faces.people, 16))
     noise = {name: 0.3 + 0.4 * i for i, name in enumerate(("hr", *reversed(study.resolutions[:-1])))}
-    arrays = {f"fold0/seed0/{r}": (centres[held_out] + s * rng.normal(size=(len(held_out), 16))).astype(np.float32) for r, s in noise.items()}
+    arrays = {
+        f"fold0/seed0/{r}": (centres[held_out] + s * rng.normal(size=(len(held_out), 16))).astype(np.float32)
+        for r, s in noise.items()
+    }
     for model in ("teacher", "kd"):
         np.savez(runs / "embeddings" / f"{model}.npz", **arrays)
     log = [(0, 0, epoch, term, 1 / (1 + epoch)) for epoch in range(3) for term in ("face", "kd", "learning_rate")]

@@ -26,7 +26,7 @@ def scores(shift: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_model_has_a_look_of_its_own():
-    assert list(figures.MODELS) == ORDER
+    assert tuple(figures.MODELS) == ORDER
     assert len({(look.colour, look.marker, str(look.line)) for look in figures.MODELS.values()}) == len(ORDER)
     assert len({figures.colour(model) for model in figures.FIVE}) == 5
 
@@ -38,8 +38,12 @@ def test_style_ignores_a_readers_own_settings():
 
 
 def test_resolution_curve_draws_values_bands_and_chance():
-    rows = [(m, "lr_lr", r, "rank1", v, v - 0.1, v + 0.1) for m in ("kd", "teacher") for r, v in (("hr", 0.9), ("8", 0.3), ("16", 0.5))]
-    table = pd.DataFrame(rows, columns="model pairing resolution metric value low high".split())
+    rows = [
+        (m, "lr_lr", r, "rank1", v, v - 0.1, v + 0.1)
+        for m in ("kd", "teacher")
+        for r, v in (("hr", 0.9), ("8", 0.3), ("16", 0.5))
+    ]
+    table = pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
     ax = figures.resolution_curve(table, "rank1", "lr_lr", ["kd", "teacher"], chance=0.1).axes[0]
     assert [line.get_label() for line in ax.lines[:2]] == ["teacher", "KD"]
     assert np.allclose(ax.lines[0].get_ydata(), [30, 50, 90]) and np.allclose(ax.lines[2].get_ydata(), 10)
@@ -49,7 +53,9 @@ def test_resolution_curve_draws_values_bands_and_chance():
 def test_error_rates_match_a_slow_count():
     score, same = np.round(scores(1.0)[0], 1), scores(1.0)[1]  # rounding makes ties
     far, tar = figures.error_rates(score, same)
-    slow = [(0.0, 0.0)] + [(float((score[~same] >= t).mean()), float((score[same] >= t).mean())) for t in sorted(set(score), reverse=True)]
+    slow = [(0.0, 0.0)] + [
+        (float((score[~same] >= t).mean()), float((score[same] >= t).mean())) for t in sorted(set(score), reverse=True)
+    ]
     assert np.allclose(np.transpose([far, tar]), slow)
 
 
@@ -66,7 +72,7 @@ def test_histograms_share_their_axis():
 
 def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
     rows = [(0, s, e, t, s + e) for s in (0, 2) for e in (0, 1) for t in ("face", "kd", "learning_rate")]
-    log = pd.DataFrame(rows, columns="fold seed epoch term value".split())
+    log = pd.DataFrame(rows, columns=["fold", "seed", "epoch", "term", "value"])
     fig = figures.training_curves({"kd": log})
     assert [ax.get_title() for ax in fig.axes] == ["face", "kd"] and np.allclose(fig.axes[0].lines[0].get_ydata(), [1, 2])
 
@@ -74,7 +80,7 @@ def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
 def test_cost_scatter_has_a_point_a_model():
     cost = pd.DataFrame({"model": ["kd", "scratch"], "latency_ms": [2.0, 3.0]})
     rows = [(m, "hr_lr", "8", "eer", 0.2, 0.1, 0.3) for m in ("kd", "scratch", "raw_pixels")]
-    table = pd.DataFrame(rows, columns="model pairing resolution metric value low high".split())
+    table = pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
     ax = figures.cost_scatter(cost, table, "eer", "hr_lr", "8").axes[0]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch (no teacher)", "KD"]
 

@@ -48,7 +48,9 @@ def test_a_failing_cell_is_named_and_the_old_report_survives(project):
     old.mkdir()
     (old / "index.html").write_text("old")
     write(OPEN, "value = 1 / 0")
-    with pytest.raises(UserError, match=r"notebooks/tiny.ipynb: cell 4 stopped with ZeroDivisionError: division by zero") as error:
+    with pytest.raises(
+        UserError, match=r"notebooks/tiny.ipynb: cell 4 stopped with ZeroDivisionError: division by zero"
+    ) as error:
         notebooks.run(project, "tiny")
     assert "\n" not in str(error.value)
     assert "value = 1 / 0" in Path("notebooks/output/tiny/traceback.txt").read_text()
@@ -57,7 +59,11 @@ def test_a_failing_cell_is_named_and_the_old_report_survives(project):
 
 @pytest.mark.parametrize(
     "code, complaint",
-    [(FIGURE + "fig.gca();", "cell 4: shows a figure without a caption"), ("object()", "cell 4: shows an object's address"), ("print(report.root)", "path")],
+    [
+        (FIGURE + "fig.gca();", "cell 4: shows a figure without a caption"),
+        ("object()", "cell 4: shows an object's address"),
+        ("print(report.root)", "path"),
+    ],
 )
 def test_what_differs_between_runs_is_refused(project, code, complaint):
     write(OPEN, code)
@@ -76,10 +82,18 @@ def test_two_runs_give_the_same_bytes(project):
         notebooks.run(project, "tiny")
         return {path.name: path.read_bytes() for path in (project.reports / "tiny").iterdir()}
 
-    table = "import pandas, sys\nreport.save_table(pandas.DataFrame({'a': [1.5]}), 'numbers', 'Some $x^2$.')\nprint('noise', file=sys.stderr)"
+    table = "import pandas, sys\nreport.save_table(pandas.DataFrame({'a': [1.5]}), 'numbers', 'Some $x^2$.')"
+    table += "\nprint('no' + 'ise', file=sys.stderr)"
     write(OPEN, FIGURE + "report.save(fig, 'empty', 'An empty figure.')", table)
     first = files()
-    assert first == files() and set(first) == {"index.html", "empty.png", "figures.json", "numbers.csv", "numbers.md", "tables.json"}
+    assert first == files() and set(first) == {
+        "index.html",
+        "empty.png",
+        "figures.json",
+        "numbers.csv",
+        "numbers.md",
+        "tables.json",
+    }
     page = first["index.html"].decode()
     assert '<img src="empty.png"' in page and "data:image" not in page and "noise" not in page and "<math" in page
     assert "out =" not in page and 'study = <span class="s2">' not in page  # the injected parameters, without the folder
@@ -109,5 +123,7 @@ def test_pages_of_the_committed_notebooks(reported):
         here = folder / study.reports / name
         page = (here / "index.html").read_text(encoding="utf-8")
         assert not re.search(r"""(src|href)=["']?(https?:)?//""", page) and str(folder) not in page
-        assert {f"{key}.png" for key in json.loads((here / "figures.json").read_text())} == {path.name for path in here.glob("*.png")}
+        assert {f"{key}.png" for key in json.loads((here / "figures.json").read_text())} == {
+            path.name for path in here.glob("*.png")
+        }
         assert "<math" in page and "<table" in page and "<img" in page

@@ -1,0 +1,34 @@
+"""Do the blocks of `models` and `arms` in params.yaml fit the methods they name?"""
+
+from __future__ import annotations
+
+import inspect
+
+from lrfr.config import Study
+from lrfr.errors import UserError
+from lrfr.methods import METHODS
+
+
+def check_blocks(study: Study, file: str) -> None:
+    """Refuse methods that do not exist, options that a method does not take, and needs that `targets.store` leaves unmet.
+
+    Raises
+    ------
+    UserError
+        naming the key in `file`.
+    """
+    blocks = {f"models.{name}": model for name, model in study.models.items()}
+    for method, arms in study.arms.items():
+        if method not in study.models:
+            raise UserError(f"{file}: arms.{method} belongs to no model; add a block models.{method} or remove it.")
+        blocks |= {f"arms.{method}.{arm}": study.arm(method, arm) for arm in arms}
+    for key, model in blocks.items():
+        if model.method not in METHODS:
+            raise UserError(f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}.")
+        parameters = inspect.signature(METHODS[model.method].__init__).parameters
+        options = {name for name in parameters if name not in ("self", "shapes")}
+        for name in sorted(options ^ set(model.options)):
+            problem = "is unknown" if name in model.options else "is missing"
+            raise UserError(f"{file}: {key}.options.{name} {problem}; '{model.method}' takes {', '.join(sorted(options)) or 'none'}.")
+        for need in sorted(METHODS[model.method].needs - set(study.targets.store)):
+            raise UserError(f"{file}: targets.store lacks '{need}', which {key} needs; add it.")
