@@ -27,7 +27,9 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="lrfr", description="Five papers on knowledge distillation for low-resolution faces, under one protocol.")
+    top = argparse.ArgumentParser(
+        prog="lrfr", description="Five papers on knowledge distillation for low-resolution faces, under one protocol."
+    )
     top.add_argument("--version", action="version", version=f"lrfr {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (_, text) in STAGES.items():
@@ -51,7 +53,9 @@ def study_names() -> list[str]:
 def switch_study(name: str) -> None:
     """Compose conf/ for a study, as `dvc exp run -S study=NAME` does, and write params.yaml."""
     if name not in study_names():
-        raise UserError(f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none (run this in the top folder of a clone)'}.")
+        raise UserError(
+            f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none (run this in the top folder of a clone)'}."
+        )
     from dvc.utils.hydra import compose_and_dump
 
     from lrfr.data.files import atomic_file
@@ -92,7 +96,9 @@ def dispatch(arguments: argparse.Namespace) -> int:
         extra = [arguments.model]
     if stage == "notebook":
         if arguments.notebook not in study.notebooks:
-            raise UserError(f"params.yaml: there is no notebook '{arguments.notebook}' in notebooks; known are {', '.join(study.notebooks)}.")
+            raise UserError(
+                f"params.yaml: there is no notebook '{arguments.notebook}' in notebooks; known are {', '.join(study.notebooks)}."
+            )
         extra = [arguments.notebook, notebook_parameters(arguments.parameter)]
     import_module(STAGES[stage][0]).run(study, *extra)
     return 0

@@ -73,7 +73,7 @@ class Teacher(Block):
     margin: float = Field(ge=0, lt=1)
     head: FineTune
     last_stage: FineTune
-    se: FineTune
+    se: FineTune | None  # null: no teacher with SE gates, for networks that have none
 
 
 class Targets(Block):
@@ -169,7 +169,9 @@ class Study(Block):
     def resolutions_are_views(self) -> Study:
         for resolution in self.evaluate.resolutions:
             if not self.views.smallest <= resolution <= self.views.largest:
-                raise ValueError(f"evaluate.resolutions: {resolution} px is outside views {self.views.smallest} ... {self.views.largest}")
+                raise ValueError(
+                    f"evaluate.resolutions: {resolution} px is outside views {self.views.smallest} ... {self.views.largest}"
+                )
         return self
 
     @property
@@ -225,7 +227,9 @@ def load(path: str | Path = "params.yaml") -> Study:
     except OSError:
         raise UserError(f"{path}: no such file; run lrfr in the top folder of a clone.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it or run `git restore {path}`.") from None
+        raise UserError(
+            f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it or run `git restore {path}`."
+        ) from None
     try:
         return Study(**values) if isinstance(values, dict) else Study.model_validate(values)
     except ValidationError as error:

@@ -11,26 +11,27 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
 from lrfr.config import Study
 from lrfr.data.files import atomic_folder
+from lrfr.errors import UserError
 
 ROOT = Path(__file__).parent
 REGISTRY = "lrfr.methods"
 IGNORED = {"lrfr", "lrfr.config", "lrfr.errors", "lrfr.progress"}  # these decide no number
+DISTILL, NOTEBOOK = "lrfr.train.distill", "lrfr.report.notebooks"
 ENTRIES = {
     "detect": "lrfr.data.detect",
     "prepare": "lrfr.data.prepare",
     "teacher": "lrfr.train.teacher",
     "targets": "lrfr.train.targets",
-    "distill": "lrfr.train.distill",
     "embed": "lrfr.train.embed",
     "evaluate": "lrfr.evaluate.study",
     "summary": "lrfr.report.tables",
     "benchmark": "lrfr.deploy.benchmark",
-    "notebook": "lrfr.report.notebooks",
     "site": "lrfr.report.site",
 }
 
@@ -49,10 +50,10 @@ def parse(module: str) -> ast.Module:
     return ast.parse(source_file(module).read_text(encoding="utf-8"))
 
 
-def imported(module: str) -> set[str]:
-    """Every `lrfr` module that a module names in an import, at its top or inside a function."""
+def imported(tree: ast.AST) -> set[str]:
+    """Every `lrfr` module that some code names in an import, at its top or inside a function."""
     found = set()
-    for node in ast.walk(parse(module)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -71,17 +72,23 @@ def registry() -> dict[str, str]:
     raise LookupError(f"{source_file(REGISTRY)} has no dict METHODS")
 
 
-def modules(entry: str, methods: set[str]) -> list[str]:
-    """All modules behind `entry`, sorted; through the registry only those of `methods`."""
+def notebook_imports(path: Path) -> set[str]:
+    """Every `lrfr` module that a notebook's code cells import."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return imported(ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")))
+
+
+def modules(entries: set[str], methods: set[str]) -> list[str]:
+    """All modules behind `entries`, sorted; through the registry only those of `methods`."""
     followed = {registry()[name] for name in methods}
     skipped = set(registry().values()) - followed
-    seen, waiting = set(), [entry]
+    seen, waiting = set(), sorted(entries)
     while waiting:
         module = waiting.pop()
         if module in seen or module in IGNORED:
             continue
         seen.add(module)
-        found = imported(module)
+        found = imported(parse(module))
         waiting += found - skipped if module == REGISTRY else found
     return sorted(seen)
 
@@ -92,23 +99,29 @@ def normalised(module: str) -> str:
         return ""
     tree = ast.parse(source_file(module).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
 
-def fingerprint(entry: str, methods: set[str]) -> str:
+def fingerprint(entries: set[str], methods: set[str]) -> str:
     """One line a module: its hash and its name, so that a diff tells what changed."""
-    return "".join(f"{hashlib.sha256(normalised(m).encode()).hexdigest()[:16]} {m}\n" for m in modules(entry, methods))
+    return "".join(f"{hashlib.sha256(normalised(m).encode()).hexdigest()[:16]} {m}\n" for m in modules(entries, methods))
 
 
 def run(study: Study) -> None:
-    """The `fingerprint` stage: one file a stage, one a trained model."""
-    parse.cache_clear()
+    """The `fingerprint` stage: one file a stage, one a trained model, one a notebook."""
     everything = set(registry())
+    files = {stage: fingerprint({entry}, everything) for stage, entry in ENTRIES.items()}
+    files |= {f"distill-{name}": fingerprint({DISTILL}, {model.method}) for name, model in study.models.items()}
+    for name in study.notebooks:
+        path = Path("notebooks") / f"{name}.ipynb"
+        if not path.is_file():
+            raise UserError(f"{path.as_posix()}: no such notebook; correct result_notebooks or cost_notebooks in params.yaml.")
+        files[f"notebook-{name}"] = fingerprint({NOTEBOOK} | notebook_imports(path), everything)
     with atomic_folder(study.runs / "code") as folder:
-        for stage, entry in ENTRIES.items():
-            if stage != "distill":
-                (folder / f"{stage}.txt").write_text(fingerprint(entry, everything), encoding="utf-8")
-        for name, model in study.models.items():
-            (folder / f"distill-{name}.txt").write_text(fingerprint(ENTRIES["distill"], {model.method}), encoding="utf-8")
+        for name, text in files.items():
+            (folder / f"{name}.txt").write_text(text, encoding="utf-8")

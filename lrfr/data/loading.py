@@ -48,7 +48,9 @@ def epoch_draws(seed: int, epoch: int, images: int, smallest: int, largest: int,
     return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1])
 
 
-def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def epoch_batches(
+    seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Batches of an epoch as (images, half), each of shape (B,); half is 0 in the uniform, 1 in the balanced part.
 
     The balanced part of a batch holds `people` people x 4 of their images, among people with at least 4; the rest is uniform over
@@ -72,7 +74,11 @@ def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray,
         people = 0
     count = batch - people * PER_PERSON
     steps = max(1, round(len(uniform) / batch))
-    chosen = np.concatenate([rng.permutation(eligible) for _ in range(-(-steps * people // max(len(eligible), 1)))]) if people else eligible
+    chosen = (
+        np.concatenate([rng.permutation(eligible) for _ in range(-(-steps * people // max(len(eligible), 1)))])
+        if people
+        else eligible
+    )
     turns = chosen[: steps * people]
     # a person's turns are limited like his share of the uniform part
     repeats = np.array([np.count_nonzero(turns[:t] == person) for t, person in enumerate(turns)])
@@ -80,7 +86,9 @@ def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray,
     batches = []
     for step in range(steps):
         first = np.array(uniform[step * count : (step + 1) * count], dtype=np.int64)
-        balanced = [rng.choice(rows_of[person], PER_PERSON, replace=False) for person in turns[step * people : (step + 1) * people]]
+        balanced = [
+            rng.choice(rows_of[person], PER_PERSON, replace=False) for person in turns[step * people : (step + 1) * people]
+        ]
         second = np.concatenate(balanced) if balanced else np.empty(0, dtype=np.int64)
         rows = np.concatenate([first, second])
         half = np.concatenate([np.zeros(len(first), dtype=np.int64), np.ones(len(second), dtype=np.int64)])

@@ -86,7 +86,14 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     for name, found in times.items():
         ratios = [t / s for t, s in zip(found, times["scratch"], strict=True)]
         reference = statistics.median(times["scratch"])
-        rows.append((name, statistics.median(found), statistics.median(ratios), online[name] / reference if name in online else float("nan")))
+        rows.append(
+            (
+                name,
+                statistics.median(found),
+                statistics.median(ratios),
+                online[name] / reference if name in online else float("nan"),
+            )
+        )
     conventional = trainers["kd"]
     conventional.source.low_resolution = True
     extra = {"kd_lr_online": seconds(lambda: conventional.epoch(last)), "kd_online": online["kd"]}
@@ -103,7 +110,7 @@ def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float], scratch_f
     log = pd.read_csv(study.runs / "students" / tuned / "log.csv")
     teacher_epochs = int(log[log.term == "teacher_face"].epoch.max())
     tuner = Tuner(study, study.models[tuned].tuned, fold)
-    tuning = seconds(lambda: (tuner.epoch(1), validation_error(tuner.trained, fold)))
+    tuning = seconds(lambda: (tuner.epoch(1), validation_error(study, tuner.trained, fold)))
     caching = seconds(lambda: compute(study, fold.number, "plain", scratch_folder))
     cached = float(cost.set_index("model").epoch_seconds["kd"])
     rows = [
@@ -121,7 +128,11 @@ def environment(study: Study) -> dict[str, object]:
     """Versions and machine, as far as they explain times; no names, no paths."""
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         processor = names[0] if names else processor
     return {
         "python": platform.python_version(),
@@ -138,7 +149,10 @@ def run(study: Study) -> None:
     limit_threads(study.threads)
     spec, size = TEACHERS[study.teacher.name], study.views.size
     face = torch.zeros(1, 3, size, size)
-    nets = {kind: network_cost(build_student(study.student, kind, size, study.seed), face, study.benchmark.latency_runs) for kind in ("plain", "se")}
+    nets = {
+        kind: network_cost(build_student(study.student, kind, size, study.seed), face, study.benchmark.latency_runs)
+        for kind in ("plain", "se")
+    }
     teacher = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
     costs = {name: nets[model.student] for name, model in study.models.items()}
     costs["teacher"] = network_cost(teacher, torch.zeros(1, 3, spec.chip, spec.chip), study.benchmark.latency_runs)
@@ -153,6 +167,9 @@ def run(study: Study) -> None:
         for name, frame in (("cost", cost), ("schemes", table)):
             frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
             lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
-            lines += ["| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |" for row in frame.itertuples(index=False)]
+            lines += [
+                "| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |"
+                for row in frame.itertuples(index=False)
+            ]
             (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (folder / "environment.json").write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")

@@ -36,7 +36,9 @@ def spearman(a: ArrayLike, b: ArrayLike, weights: ArrayLike | None = None) -> fl
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     weights = np.ones(a.shape) if weights is None else np.asarray(weights, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or a.shape != weights.shape:
-        raise ValueError(f"both lists and the weights must be vectors of one length, not of shapes {a.shape}, {b.shape}, {weights.shape}.")
+        raise ValueError(
+            f"both lists and the weights must be vectors of one length, not of shapes {a.shape}, {b.shape}, {weights.shape}."
+        )
     if np.isnan(a).any() or np.isnan(b).any():
         raise ValueError("a similarity is NaN; leave a pair without a score out of both lists.")
     result = rank_correlation(np.unique(a, return_inverse=True)[1], np.unique(b, return_inverse=True)[1], weights)

@@ -23,13 +23,16 @@ def checked_search(similarity: ArrayLike, probe_labels: ArrayLike, gallery_label
     probe_labels, gallery_labels = np.asarray(probe_labels), np.asarray(gallery_labels)
     if similarity.ndim != 2 or similarity.shape != (probe_labels.size, gallery_labels.size) or not similarity.size:
         raise ValueError(
-            f"similarity must be (probes, gallery) = ({probe_labels.size}, {gallery_labels.size}) and not empty, not {similarity.shape}."
+            f"similarity must be (probes, gallery) = ({probe_labels.size}, {gallery_labels.size}) and not empty, "
+            f"not {similarity.shape}."
         )
     nan = np.isnan(similarity)
     failed = nan.all(axis=1)
     if (nan.any(axis=1) & ~failed).any():
         row = int(np.argmax(nan.any(axis=1) & ~failed))
-        raise ValueError(f"row {row} of similarity is NaN in part; a failed probe is NaN throughout, a failed gallery image is -inf.")
+        raise ValueError(
+            f"row {row} of similarity is NaN in part; a failed probe is NaN throughout, a failed gallery image is -inf."
+        )
     return np.where(failed[:, None], -np.inf, similarity), probe_labels[:, None] == gallery_labels[None, :], failed
 
 
@@ -72,7 +75,9 @@ def average_precision(similarity: NDArray, mates: NDArray, rule: str) -> float:
     return float(np.mean((before + precision) / 2))
 
 
-def mean_average_precision(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, rule: str = "trapezoid") -> float:
+def mean_average_precision(
+    similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, rule: str = "trapezoid"
+) -> float:
     """Mean over probes of the average precision, in [0, 1]; a NaN row counts 0; ties are pessimistic.
 
     rule: "trapezoid" = TinyFace's official code (compute_AP of Market-1501, after the Oxford buildings code): the area under the
@@ -87,4 +92,6 @@ def mean_average_precision(similarity: ArrayLike, probe_labels: ArrayLike, galle
         raise ValueError(f"rule must be 'trapezoid' or 'standard', not '{rule}'.")
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     require_mates(mates)
-    return float(np.mean([0.0 if lost else average_precision(*row, rule) for *row, lost in zip(similarity, mates, failed, strict=True)]))
+    return float(
+        np.mean([0.0 if lost else average_precision(*row, rule) for *row, lost in zip(similarity, mates, failed, strict=True)])
+    )

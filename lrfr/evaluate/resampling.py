@@ -32,8 +32,8 @@ def first_true(condition: Callable[[NDArray[np.int64]], NDArray[np.bool_]], last
 class DensePairs:
     """All pairs i < j of n images, and the weights of people in each draw.
 
-    labels: int (n,), person 0 ... p-1 of each image, none missing. counts: (draws, p) from `identity_counts`. A first draw in which
-    everybody counts once is put in front, so that row 0 of every result is the statistic of the data themselves.
+    labels: int (n,), person 0 ... p-1 of each image, none missing. counts: (draws, p) from `identity_counts`. A first draw in
+    which everybody counts once is put in front, so that row 0 of every result is the statistic of the data themselves.
     """
 
     def __init__(self, labels: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
@@ -131,6 +131,8 @@ class DensePairs:
         point = rank_correlation(*positions, np.ones(len(a)))
         if people < 3:  # leaving one of two people out leaves no impostor pair
             return np.append(point, np.full(len(self.counts) - 1, np.nan))
-        without = np.array([rank_correlation(*positions, ((a != person) & (b != person)).astype(float)) for person in range(people)])
+        without = np.array(
+            [rank_correlation(*positions, ((a != person) & (b != person)).astype(float)) for person in range(people)]
+        )
         influence = (people - 1) * (without.mean() - without)
         return np.append(point, point + self.counts[1:] @ influence / drawn_people(people))

@@ -1,13 +1,13 @@
 """The `evaluate` stage: every model, resolution and pairing of a study, in every bootstrap draw.
 
-Protocol `dense`: all pairs of the test people's photographs of a fold, and every search of a low-resolution photograph among one
-high-resolution photograph of each test person. Metrics are computed per fold and seed and averaged: scores of two trained networks
-are never pooled or thresholded against each other. People are drawn within folds, the same draws for every model.
+Protocol `dense`: all pairs of the test people's photographs of a fold, and every search of a low-resolution photograph among
+one high-resolution photograph of each test person. Metrics are computed per fold and seed and averaged: scores of two trained
+networks are never pooled or thresholded against each other. People are drawn within folds, the same draws for every model.
 
 Writes under runs/<study>/evaluation/:
 points.csv  kind, model, pairing, fold, seed, resolution, metric, value: every single measurement;
-draws.csv   kind, model, folds, pairing, resolution, metric, value, low, high, interval: means over folds and seeds, one row per
-            row of draws.npy; `folds` names the folds of the mean, since a model trained on fewer folds is compared on these alone;
+draws.csv   kind, model, folds, pairing, resolution, metric, value, low, high, interval: means over folds and seeds, one row
+            per row of draws.npy; `folds` names the folds of the mean, since a model trained on fewer folds is compared on these;
 draws.npy   float32 (rows, draws): the same means in every draw;
 counts.csv  fold, searches (0 = pairs, 1 = rank-1), n_genuine, n_impostor, identities, fta.
 `kind` is model, or setting for the teachers of tables/teacher.csv.
@@ -65,7 +65,9 @@ def build_fold(study: Study, number: int) -> TestFold:
         rows[name] = np.flatnonzero(held_out.person.map(role) == name)
         people, labels = np.unique(held_out.person.to_numpy()[rows[name]], return_inverse=True)
         if len(people) < 2 or len(labels) == len(people):
-            raise UserError(f"folds.csv: fold {number} has too few {name} people or photographs to compare; change faces in params.yaml.")
+            raise UserError(
+                f"folds.csv: fold {number} has too few {name} people or photographs to compare; change faces in params.yaml."
+            )
         pairs[name] = DensePairs(labels, identity_counts(len(people), draws, study.seed, number))
     return TestFold(len(held_out), rows["test"], rows["validation"], pairs["test"], pairs["validation"])
 
@@ -103,7 +105,8 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, fold: Te
 def verify(study: Study, fold: TestFold, similarities: NDArray) -> tuple[dict[str, NDArray], NDArray]:
     """Metrics (1 + draws,) of one fold's test pairs, at the threshold of its validation pairs, and the test scores.
 
-    similarities: (rows, rows), first photograph of a pair in rows. The threshold is part of the system under test: it stays in all draws.
+    similarities: (rows, rows), first photograph of a pair in rows. The threshold is part of the system under test: it stays in
+    all draws.
     """
     validation = fold.validation_pairs.scores(similarities[np.ix_(fold.validation, fold.validation)])
     threshold = balanced_threshold(validation, fold.validation_pairs.same)
@@ -112,7 +115,7 @@ def verify(study: Study, fold: TestFold, similarities: NDArray) -> tuple[dict[st
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """Everything about one model, fold and seed: (1 + draws,) per pairing, resolution and metric, the first without resampling."""
+    """All about one model, fold and seed: (1 + draws,) per pairing, resolution and metric, the first without resampling."""
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
     space = (lambda x: x) if model == TEACHER else unit  # the teacher decides by the L2 distance of its raw vectors
@@ -163,7 +166,11 @@ def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], di
     for number in sorted(numbers):
         fold = build_fold(study, number)
         for seed in seeds:
-            cell = evaluate_setting(study, model, number, fold) if kind == "setting" else evaluate_cell(study, model, number, seed, fold)
+            cell = (
+                evaluate_setting(study, model, number, fold)
+                if kind == "setting"
+                else evaluate_cell(study, model, number, seed, fold)
+            )
             for (pairing, resolution, metric), values in cell.items():
                 points.append((kind, model, pairing, number, seed, resolution, metric, values[0]))
                 key = ((pairing, resolution, metric), number)
@@ -195,7 +202,7 @@ def fold_means(study: Study, results: dict[tuple[str, str], dict]) -> tuple[pd.D
 
 
 def count(study: Study) -> pd.DataFrame:
-    """counts.csv: comparisons per fold. fta: test photographs whose face the detector missed (a fallback crop stands in for it)."""
+    """counts.csv: comparisons per fold. fta: test photographs without a detected face (a fallback crop is used)."""
     index, _ = read_faces(study)
     rows = []
     for number in sorted(study.faces.run_folds):

@@ -140,7 +140,7 @@ def balanced_threshold(scores: ArrayLike, same: ArrayLike) -> float:
 
 
 def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArray[np.int64]:
-    """How many of n pairs are right at each threshold if "same" is said for distance < threshold (no distance equals a midpoint)."""
+    """How many of n pairs are right at each threshold if "same" is said for smaller distances."""
     genuine, impostor = np.sort(distances[same]), np.sort(distances[~same])
     return np.searchsorted(genuine, thresholds) + len(impostor) - np.searchsorted(impostor, thresholds)
 

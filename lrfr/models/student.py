@@ -52,7 +52,9 @@ class StudentNet(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], embedding: int, size: int, reduction: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True)
+        )
         inputs = (channels[0], *channels[:-1])
         self.stages = nn.ModuleList(Block(i, o, s, reduction) for i, o, s in zip(inputs, channels, STRIDES, strict=True))
         last = channels[-1]

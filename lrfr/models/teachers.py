@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrfr.errors import UserError
 from lrfr.models import dlib_resnet, inception
 from lrfr.models.dlib_weights import embedded_path, read_dlib
+from lrfr.models.heads import unit
 from lrfr.models.state import insert_state, read_state
 
 SEED = 0  # of what is not loaded: gates, and networks of random weights; their first state is part of no comparison
@@ -40,6 +41,10 @@ class TeacherSpec(NamedTuple):
     embedding: int
     weights: tuple[str, ...]
     build: Callable[[str, int | None], nn.Module]
+
+    def comparable(self, embedding: Tensor) -> Tensor:
+        """Embeddings (B, D) in the space in which plain L2 distance decides."""
+        return unit(embedding) if self.score == "unit" else embedding
 
 
 def _build_dlib(weights: str, se_reduction: int | None) -> nn.Module:

@@ -40,6 +40,11 @@ TABLES = {
     "teacher": Table(
         "tables", "summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."
     ),
+    "gradients": Table(
+        "tables",
+        "summary",
+        "How strongly each weighted term pulls, relative to the face loss: is one dead, or does one drown the rest?",
+    ),
     "runs": Table("tables", "summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
     "cost": Table(
         "cost", "benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."

@@ -17,15 +17,14 @@ from lrfr.data.files import atomic_file, atomic_folder
 from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.report import results as reading
-from lrfr.report.results import markdown, order, pixels
+from lrfr.report.results import order, pixels
+from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
 PROTOCOL = "dense"  # see lrfr.evaluate.study
 DIGITS = "%.6g"
-REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these
-FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # and these with each other
+REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these, and the five papers' methods with each other
 NOT_COMPARED = ("agreement",)  # describes a student, is no merit
 HEADLINE = ("8", "16", "32", "hr")
-SIGNIFICANT = 0.05  # marked in the Markdown table, after Holm's correction
 CELL = ["pairing", "resolution", "metric"]
 
 
@@ -76,7 +75,10 @@ def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
     chosen = pd.DataFrame([totals[row.folds, int(row.metric == "rank1")] for row in table.itertuples()]).reset_index(drop=True)
     table = table.reset_index(drop=True).join(chosen).assign(study=study.study, protocol=PROTOCOL, folds=table.n_folds.to_numpy())
     ranks = {name: k for k, name in enumerate(order(table.model))}
-    table = table.sort_values(["metric", "pairing", "model", "resolution"], key=lambda c: c.map({"model": ranks.get, "resolution": pixels}.get(c.name, str)))
+    table = table.sort_values(
+        ["metric", "pairing", "model", "resolution"],
+        key=lambda c: c.map({"model": ranks.get, "resolution": pixels}.get(c.name, str)),
+    )
     head = ["study", "protocol", "model", *CELL, "value", "low", "high", "interval", "seeds", "sd_seed"]
     return table[[*head, *names, "folds"]].reset_index(drop=True)
 
@@ -138,54 +140,21 @@ def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
     return table[["study", "protocol", "setting", *CELL, "value", "low", "high", "interval", *columns]]
 
 
+def gradients_table(study: Study) -> pd.DataFrame:
+    """gradients.csv: each term's gradient norm relative to the face loss's, over folds and seeds.
+
+    On the deepest stage that both reach.
+    """
+    frames = [pd.read_csv(study.runs / "students" / name / "gradients.csv").assign(model=name) for name in study.models]
+    rows = pd.concat([frame for frame in frames if len(frame)])
+    by = ["model", "term", "when", "progress", "stage"]
+    table = rows.groupby(by, sort=False).ratio.agg(["mean", "min", "max"]).reset_index()
+    return table.assign(study=study.study)[["study", *by, "mean", "min", "max"]]
+
+
 def headline(results: pd.DataFrame, metric: str = "eer", pairing: str = "lr_lr") -> pd.DataFrame:
     """Models by 8, 16, 32 px and hr, "11.2 [9.8, 12.9]" in per cent: the table on the README's first screen."""
     return reading.headline(results[results.resolution.isin(HEADLINE)], metric, pairing)
-
-
-def results_page(results: pd.DataFrame) -> str:
-    """results.csv for people: one table of models by resolutions for each metric and pairing, in per cent with intervals."""
-    most = results.folds.max()
-    text = "# Results\n\nPer cent, with intervals in brackets; means over folds and seeds.\n"
-    for (metric, pairing), rows in results.groupby(["metric", "pairing"], sort=True):
-        wide = reading.headline(rows, metric, pairing)
-        fewer = rows[rows.folds < most].set_index("model").folds.to_dict()
-        wide["model"] = [f"{m} ({fewer[m]} of {most} folds)" if m in fewer else m for m in wide.model]
-        text += f"\n## {metric}, {pairing} ({rows.interval.iloc[0]})\n\n{markdown(wide)}"
-    return text
-
-
-def comparisons_page(comparisons: pd.DataFrame) -> str:
-    """comparisons.csv for people: a table of models by resolutions for each reference, metric and pairing."""
-    text = f"# Paired differences\n\nPer cent points, with intervals; * marks p < {SIGNIFICANT} after Holm's correction.\n"
-    rows = comparisons.assign(
-        cell=[f"{100 * r.diff:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{'*' * (r.p_holm < SIGNIFICANT)}" for r in comparisons.itertuples()],
-        reference=comparisons.b.where(~(comparisons.a.isin(FIVE) & comparisons.b.isin(FIVE)), "each other"),
-    )
-    rows["row"] = rows.a.where(rows.reference != "each other", rows.a + " - " + rows.b)
-    for (reference, metric, pairing), group in rows.groupby(["reference", "metric", "pairing"], sort=True):
-        wide = group.pivot(index="row", columns="resolution", values="cell").fillna("")
-        wide = wide.loc[list(dict.fromkeys(group.row)), sorted(wide.columns, key=pixels)]
-        text += f"\n## Against {reference}: {metric}, {pairing}\n\n{markdown(wide.rename_axis(columns=None).reset_index(names='model'))}"
-    return text
-
-
-def teacher_page(teacher: pd.DataFrame) -> str:
-    """teacher.csv for people."""
-    columns = ["metric", "resolution", "setting"]
-    rows = [
-        (*(getattr(r, c) for c in columns), f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]", f"{100 * r.diff:+.1f} [{100 * r.diff_low:+.1f}, {100 * r.diff_high:+.1f}]")
-        for r in teacher.sort_values(columns[:2], kind="stable").itertuples()
-    ]
-    return "# The teacher's settings\n\nPer cent, on held-out people.\n\n" + markdown(pd.DataFrame(rows, columns=[*columns, "value", "minus pretrained"]))
-
-
-def runs_page(runs: pd.DataFrame) -> str:
-    """runs.csv for people: the spread over folds of the equal error rate, low against low resolution."""
-    rows = runs[(runs.metric == "eer") & (runs.pairing == "lr_lr")].assign(run=lambda t: "fold " + t.fold.astype(str) + ", seed " + t.seed.astype(str))
-    wide = (100 * rows.pivot(index=["model", "run"], columns="resolution", values="value")).map("{:.1f}".format)
-    wide = wide.reindex(order(rows.model), level=0)[sorted(wide.columns, key=pixels)]
-    return "# Single runs\n\nEqual error rate in per cent, lr_lr.\n\n" + markdown(wide.rename_axis(columns=None).reset_index())
 
 
 def metrics(results: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -208,11 +177,12 @@ def run(study: Study) -> None:
     evaluation = Evaluation(study)
     results = results_table(study, evaluation)
     comparisons, runs = comparisons_table(study, evaluation), runs_table(study, evaluation)
-    teacher = teacher_table(study, evaluation)
+    teacher, gradients = teacher_table(study, evaluation), gradients_table(study)
     with atomic_folder(study.reports / "tables") as folder:
         write_table(folder, "results", results, results_page(results))
         write_table(folder, "comparisons", comparisons, comparisons_page(comparisons))
         write_table(folder, "runs", runs, runs_page(runs))
         write_table(folder, "teacher", teacher, teacher_page(teacher))
+        write_table(folder, "gradients", gradients, gradients_page(gradients))
     with atomic_file(study.reports / "metrics.json") as file:
         file.write_text(json.dumps(metrics(results), indent=2) + "\n", encoding="utf-8")

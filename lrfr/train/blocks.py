@@ -29,6 +29,8 @@ def check_blocks(study: Study, file: str) -> None:
         options = {name for name in parameters if name not in ("self", "shapes")}
         for name in sorted(options ^ set(model.options)):
             problem = "is unknown" if name in model.options else "is missing"
-            raise UserError(f"{file}: {key}.options.{name} {problem}; '{model.method}' takes {', '.join(sorted(options)) or 'none'}.")
+            raise UserError(
+                f"{file}: {key}.options.{name} {problem}; '{model.method}' takes {', '.join(sorted(options)) or 'none'}."
+            )
         for need in sorted(METHODS[model.method].needs - set(study.targets.store)):
             raise UserError(f"{file}: targets.store lacks '{need}', which {key} needs; add it.")

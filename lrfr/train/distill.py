@@ -49,7 +49,9 @@ class Source:
         self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
         if model.teacher == "tuned":
             trained, self.log = tune(study, model.tuned, fold)
-            self.online = OnlineTargets(trained, tuple(side for _, side in map_shapes(study.student, "plain", study.views.size)), self.needs)
+            self.online = OnlineTargets(
+                trained, tuple(side for _, side in map_shapes(study.student, "plain", study.views.size)), self.needs
+            )
         elif model.teacher != "none":
             variant = "se" if model.teacher == "se" else "plain"
             self.cached, self.online = load_targets(study, fold, variant, self.needs)
@@ -148,9 +150,10 @@ class Trainer:
             self.optimizer.step()
             for term, value in terms.items():
                 sums.setdefault(term, []).append(value.item())
+            if hasattr(self.method, "pairs"):  # of ICD-Face's banks: too few, and its histograms mean nothing
+                sums.setdefault("pairs", []).append(self.method.pairs)
         means = {term: float(np.mean(values)) for term, values in sums.items()}
         return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
-
 
     def validation_error(self) -> float:
         """EER of the validation people's pairs, both at `VALIDATED` pixels; chooses nothing."""
@@ -217,8 +220,13 @@ def train_one(study: Study, model: Model, number: int, seed: int, code: str, fol
             save_state(state, modules, trainer.optimizer, progress)
     stem = folder / f"fold{number}-seed{seed}"
     save_tensors(stem.with_suffix(".safetensors"), trainer.student.module.state_dict())
-    save_tensors(folder / f"fold{number}-seed{seed}-head.safetensors", trainer.head.state_dict() | {f"method.{k}": t for k, t in trainer.method.state_dict().items()})
-    stem.with_suffix(".json").write_text(json.dumps({"log": progress["log"], "gradients": progress["gradients"]}), encoding="utf-8")
+    save_tensors(
+        folder / f"fold{number}-seed{seed}-head.safetensors",
+        trainer.head.state_dict() | {f"method.{k}": t for k, t in trainer.method.state_dict().items()},
+    )
+    stem.with_suffix(".json").write_text(
+        json.dumps({"log": progress["log"], "gradients": progress["gradients"]}), encoding="utf-8"
+    )
 
 
 def run(study: Study, name: str) -> None:

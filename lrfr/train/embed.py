@@ -17,6 +17,7 @@ from lrfr.data.files import atomic_folder
 from lrfr.data.loading import view_index
 from lrfr.models.state import insert_state, read_state
 from lrfr.models.student import StudentNet, build_student, normalise
+from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.faces import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
@@ -36,7 +37,9 @@ def views_at(study: Study, fold: Fold, resolution: str) -> np.ndarray:
 def embed_views(net: StudentNet, views: np.ndarray) -> np.ndarray:
     """Float32 (n, D)."""
     with torch.inference_mode():
-        return torch.cat([net(normalise(torch.from_numpy(views[i : i + BATCH]))).embedding for i in range(0, len(views), BATCH)]).numpy()
+        return torch.cat(
+            [net(normalise(torch.from_numpy(views[i : i + BATCH]))).embedding for i in range(0, len(views), BATCH)]
+        ).numpy()
 
 
 def load_student(study: Study, name: str, number: int, seed: int) -> StudentNet:
@@ -86,7 +89,7 @@ def teacher_maps(study: Study, resolution: str) -> np.ndarray:
 
 
 def teacher_embeddings(study: Study, maps: dict[str, np.ndarray], folder: Path) -> None:
-    """Raw embeddings of the study's teacher, and of all settings for tables/teacher.csv, from `teacher_maps` by resolution."""
+    """Embeddings of the study's teacher, and of all settings for tables/teacher.csv, from `teacher_maps` by resolution."""
     seed, chosen, settings = study.train.seeds[0], {}, {}
     for number in study.faces.run_folds:
         fold = read_fold(study, number)
@@ -95,10 +98,11 @@ def teacher_embeddings(study: Study, maps: dict[str, np.ndarray], folder: Path) 
             for resolution in study.resolutions:
                 with torch.inference_mode():
                     embedding = trained.net.suffix(torch.from_numpy(maps[resolution][fold.held_out]))[1]
+                compared = TEACHERS[study.teacher.name].comparable(embedding).numpy()
                 if resolution in COMPARED:
-                    settings[f"fold{number}/{setting}/{resolution}"] = embedding.numpy()
+                    settings[f"fold{number}/{setting}/{resolution}"] = compared
                 if setting == study.teacher.setting:
-                    chosen[f"fold{number}/seed{seed}/{resolution}"] = embedding.numpy()
+                    chosen[f"fold{number}/seed{seed}/{resolution}"] = compared
                     if resolution == "hr":
                         chosen[f"fold{number}/seed{seed}/standardised"] = ((embedding - trained.mean) / trained.rms).numpy()
     save_arrays(folder / "teacher.npz", chosen)

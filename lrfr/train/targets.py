@@ -25,6 +25,7 @@ from lrfr.train.faces import Fold, read_fold, teacher_input
 from lrfr.train.teacher import Trained, load_trained
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
+TEMPERATURES = (1.0, 2.0, 4.0)  # of confidence.csv, by which the methods' temperature is chosen
 CHECKED = 4  # images recomputed whenever a cache is opened: our choice, half a second
 TOLERANCE = 5e-2  # relative, of float16 maps and of another batch size; a swapped image differs by far more
 
@@ -86,7 +87,11 @@ class CachedTargets:
 
     def __call__(self, ids: np.ndarray, mirrored: np.ndarray) -> Targets:
         rows = np.array([self.row[image] for image in ids.tolist()])
-        named = {name: torch.from_numpy(array[rows, mirrored.astype(np.int64)]) for name, array in self.arrays.items() if self.wanted(name)}
+        named = {
+            name: torch.from_numpy(array[rows, mirrored.astype(np.int64)])
+            for name, array in self.arrays.items()
+            if self.wanted(name)
+        }
         return assemble(torch.from_numpy(ids), named, self.needs)
 
     def check(self, online: OnlineTargets, fold: Fold) -> None:
@@ -103,7 +108,9 @@ class CachedTargets:
         for name, new, old in zip(Targets._fields, fresh, cached, strict=True):
             for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (new, old)), strict=True):
                 if a is not None and (a - b).float().norm() > TOLERANCE * a.float().norm():
-                    raise UserError(f"cached targets of fold {fold.number}: '{name}' differs from the teacher's own output; run `dvc repro -f targets`.")
+                    raise UserError(
+                        f"cached targets of fold {fold.number}: '{name}' differs from the teacher's own output; run `dvc repro -f targets`."
+                    )
 
     def shuffle(self, labels: np.ndarray) -> None:
         """Answer for every image with another person's targets: the control in which a teacher can only mislead.
@@ -134,7 +141,9 @@ def compute(study: Study, number: int, variant: str, folder: Path) -> None:
     size = sum(sum(p.nbytes for p in parts[name]) for name, kind in kinds.items() if kind in ("maps", "attention"))
     if size > study.targets.budget_mb * 2**20:
         keep -= {"maps", "attention"}
-        print(f"fold {number}: maps need {size / 2**20:.0f} MB, more than targets.budget_mb; their methods run the teacher on line")
+        print(
+            f"fold {number}: maps need {size / 2**20:.0f} MB, more than targets.budget_mb; their methods run the teacher on line"
+        )
     target = folder / f"fold{number}" / variant
     target.mkdir(parents=True)
     np.save(target / "images.npy", fold.images)
@@ -157,8 +166,25 @@ def load_targets(study: Study, fold: Fold, variant: str, needs: frozenset[str]) 
     return cached, online
 
 
+def confidence(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """Mean probability that a softened teacher gives the right class: logits (n, 2, C), labels (n,). Wanted: 0.6 to 0.9."""
+    soft = torch.from_numpy(logits).double().div(temperature).softmax(2).numpy()
+    return float(soft[np.arange(len(labels)), :, labels].mean())
+
+
 def run(study: Study) -> None:
     """The `targets` stage."""
-    variants = sorted({model.teacher for model in study.models.values()} & {"plain", "se"} | {"plain"})
+    variants = ("plain",) if study.teacher.se is None else ("plain", "se")
     with atomic_folder(study.runs / "targets") as folder:
-        parallel_map(compute, [(study, k, v, folder) for k in study.faces.run_folds for v in variants], study.jobs, study.threads, "targets")
+        parallel_map(
+            compute,
+            [(study, k, v, folder) for k in study.faces.run_folds for v in variants],
+            study.jobs,
+            study.threads,
+            "targets",
+        )
+        rows = ["fold,temperature,p_target"]
+        for number in study.faces.run_folds:
+            logits, labels = np.load(folder / f"fold{number}" / "plain" / "logits.npy"), read_fold(study, number).labels
+            rows += [f"{number},{t:g},{confidence(logits, labels, t):.6g}" for t in TEMPERATURES]
+        (folder / "confidence.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")

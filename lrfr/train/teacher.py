@@ -85,7 +85,9 @@ class Part(NamedTuple):
 
 def part_of(net: nn.Module, setting: str) -> Part:
     """The trained part of a network; its input is pooled features (head), the map before the last stage, or uint8 chips (se)."""
-    forward = {"head": net.head, "last_stage": lambda x: net.suffix(x)[1], "se": lambda x: net(teacher_input(x)).embedding}[setting]
+    forward = {"head": net.head, "last_stage": lambda x: net.suffix(x)[1], "se": lambda x: net(teacher_input(x)).embedding}[
+        setting
+    ]
     wanted = {"head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
     named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
     return Part(forward, named)
@@ -96,7 +98,9 @@ def standardised(net: nn.Module, raw: Tensor, weight: Tensor, study: Study) -> T
     return Trained(net, *standardisation(raw), weight.detach(), study.teacher.scale)
 
 
-def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune) -> tuple[Tensor, list[tuple[int, float, float]]]:
+def fine_tune(
+    study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune
+) -> tuple[Tensor, list[tuple[int, float, float]]]:
     """Train a part in place on inputs (n, ...) with labels (n,); return class weights and (epoch, mean loss, training accuracy)."""
     mean, rms = standardisation(raw := embed(part.forward, inputs))
     head = FaceHead(int(labels.max()) + 1, raw.shape[1], study.teacher.scale, class_means((raw - mean) / rms, labels))
@@ -161,7 +165,9 @@ def load_trained(study: Study, number: int, setting: str) -> Trained:
 
 def run(study: Study) -> None:
     """The `teacher` stage: every setting for every fold."""
-    groups = (("se",), ("pretrained", "head", "last_stage"))  # the slow one first: it shares no frozen part
+    groups = [("pretrained", "head", "last_stage")]
+    if study.teacher.se is not None:
+        groups.insert(0, ("se",))  # the slow one first: it shares no frozen part
     with atomic_folder(study.runs / "teacher") as folder:
         tasks = [(study, number, settings, str(folder)) for settings in groups for number in study.faces.run_folds]
         logs = parallel_map(train, tasks, study.jobs, study.threads, "teacher")

@@ -15,6 +15,7 @@ from lrfr.data.degrade import degrade
 from lrfr.data.loading import epoch_batches, epoch_draws
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.models.heads import FaceHead
+from lrfr.models.teachers import TEACHERS
 from lrfr.train.faces import Fold, teacher_input
 from lrfr.train.teacher import Trained, embed, load_trained, standardised
 
@@ -34,15 +35,15 @@ def teacher_view(chips: np.ndarray, resolution: np.ndarray, mirrored: np.ndarray
     return views
 
 
-def validation_error(trained: Trained, fold: Fold) -> float:
-    """Mean EER of the validation people's pairs over `VALIDATED` pixels, raw L2."""
+def validation_error(study: Study, trained: Trained, fold: Fold) -> float:
+    """Mean EER of the validation people's pairs over `VALIDATED` pixels."""
     people = fold.people[fold.validation]
     first, second = np.triu_indices(len(people), 1)
     errors = []
     for size in VALIDATED:
         views = degrade(torch.from_numpy(fold.chips[fold.validation]), size, fold.chips.shape[1])
         with torch.inference_mode():
-            x = trained.net(teacher_input(views)).embedding.double().numpy()
+            x = TEACHERS[study.teacher.name].comparable(trained.net(teacher_input(views)).embedding).double().numpy()
         errors.append(equal_error_rate(-np.linalg.norm(x[first] - x[second], axis=1), people[first] == people[second]))
     return float(np.mean(errors))
 
@@ -82,11 +83,11 @@ class Tuner:
 def tune(study: Study, spec: Tuned, fold: Fold) -> tuple[Trained, list[tuple[int, str, float]]]:
     """Fine-tune all layers; return the teacher of the epoch that validation liked best, and the log as (epoch, term, value)."""
     tuner = Tuner(study, spec, fold)
-    best, kept, since = validation_error(tuner.trained, fold), tuner.state(), 0
+    best, kept, since = validation_error(study, tuner.trained, fold), tuner.state(), 0
     log = [(0, "teacher_validation_eer", best)]
     for epoch in range(1, spec.max_epochs + 1):
         log.append((epoch, "teacher_face", tuner.epoch(epoch)))
-        error = validation_error(tuner.trained, fold)
+        error = validation_error(study, tuner.trained, fold)
         log.append((epoch, "teacher_validation_eer", error))
         since = 0 if error < best else since + 1
         if error < best:

@@ -60,7 +60,7 @@ def test_mean_over_folds_equals_identity_bootstrap_with_strata(metric):
 
 def test_identification_equals_loops_over_galleries(pairs):
     similarity = drawn(1)
-    photographs = [np.flatnonzero(LABELS == p) for p in range(PEOPLE)]
+    photographs = [np.flatnonzero(p == LABELS) for p in range(PEOPLE)]
     hits = {p: [] for p in range(PEOPLE)}
     for g in range(2):  # person 4 has two photographs
         gallery = [images[g] for images in photographs]

@@ -21,7 +21,9 @@ COSINES = np.column_stack([GENUINE, IMPOSTOR]).ravel()
 SAME = np.tile([True, False], 10)
 # E3: 40 pairs, as distances
 FAR_GENUINE = "3005 4505 5005 6205 7005 8105 9005 10205 11505 14005 3505 4105 5505 6605 7405 7905 8805 9705 10805 12205"
-FAR_IMPOSTOR = "6005 8505 9505 10505 11005 12005 12505 13005 13505 14505 10005 10705 11205 11605 11805 12405 12805 13305 13805 15005"
+FAR_IMPOSTOR = (
+    "6005 8505 9505 10505 11005 12005 12505 13005 13505 14505 10005 10705 11205 11605 11805 12405 12805 13305 13805 15005"
+)
 DISTANCES = np.array([int(d) / 1e4 for d in (FAR_GENUINE + " " + FAR_IMPOSTOR).split()])
 KINDS = np.repeat([True, False], 20)
 
@@ -39,8 +41,12 @@ def slow_rates(scores, same, weights):
     out = [(0.0, 1.0)]
     for t in sorted(set(scores), reverse=True):
         accepted = [w * (s >= t) for s, w in zip(scores, weights, strict=True)]
-        impostor = sum(a for a, g in zip(accepted, same, strict=True) if not g) / sum(w for w, g in zip(weights, same, strict=True) if not g)
-        genuine = sum(a for a, g in zip(accepted, same, strict=True) if g) / sum(w for w, g in zip(weights, same, strict=True) if g)
+        impostor = sum(a for a, g in zip(accepted, same, strict=True) if not g) / sum(
+            w for w, g in zip(weights, same, strict=True) if not g
+        )
+        genuine = sum(a for a, g in zip(accepted, same, strict=True) if g) / sum(
+            w for w, g in zip(weights, same, strict=True) if g
+        )
         out.append((impostor, 1 - genuine))
     return out
 
@@ -189,7 +195,11 @@ def test_ten_fold_accuracy_agrees_with_loops_and_uneven_folds(rule):
         start += size
         train = [i for i in range(73) if i not in test]
         distinct = sorted({distances[i] for i in train})
-        grid = [k * 0.01 for k in range(400)] if rule == "insightface" else [(a + b) / 2 for a, b in zip(distinct, distinct[1:], strict=False)]
+        grid = (
+            [k * 0.01 for k in range(400)]
+            if rule == "insightface"
+            else [(a + b) / 2 for a, b in zip(distinct, distinct[1:], strict=False)]
+        )
         right = [sum((distances[i] < t) == same[i] for i in train) for t in grid]
         best = [t for t, r in zip(grid, right, strict=True) if r == max(right)]
         threshold = best[0] if rule == "insightface" else np.median(best)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
@@ -91,3 +92,18 @@ def fill(method: nn.Module, shapes: Shapes, same: bool = False) -> nn.Module:
 
 def values(terms: dict[str, Tensor]) -> dict[str, float]:
     return {name: term.item() for name, term in terms.items()}
+
+
+class TinyNet(nn.Module):
+    """Two convolutions, and a linear layer that can tell 32 images apart."""
+
+    def __init__(self, channels: tuple[int, int], embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, channels[0], 5, padding=2)
+        self.second = nn.Conv2d(channels[0], channels[1], 3, stride=2, padding=1)
+        self.last = nn.Linear(64, embedding)
+
+    def forward(self, images: Tensor) -> Features:
+        first = F.leaky_relu(self.first(images))
+        second = F.leaky_relu(self.second(first))
+        return Features((first, second), self.last(images.flatten(1)))

@@ -6,8 +6,7 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lrfr.methods import METHODS
 from lrfr.methods.common import attention_map
@@ -20,6 +19,7 @@ from tests.methods.blocks import (
     IDS,
     LABELS,
     N,
+    TinyNet,
     batch,
     build,
     count_terms,
@@ -201,24 +201,9 @@ BOUNDS = {
     "mmd": 0.01,
     "fcd": 0.005,
     "sdc": 0.01,
-    "review": 0.1,
+    "review": 0.2,
 }
 WEIGHTS = {"kd": ("weight", "dkd"), "review": ("weight",)}  # otherwise the option has the term's name, or is "weight"
-
-
-class TinyNet(nn.Module):
-    """Two convolutions, and a linear layer that can tell 32 images apart."""
-
-    def __init__(self, channels: tuple[int, int], embedding: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, channels[0], 5, padding=2)
-        self.second = nn.Conv2d(channels[0], channels[1], 3, stride=2, padding=1)
-        self.last = nn.Linear(64, embedding)
-
-    def forward(self, images: Tensor) -> Features:
-        first = F.leaky_relu(self.first(images))
-        second = F.leaky_relu(self.second(first))
-        return Features((first, second), self.last(images.flatten(1)))
 
 
 def weight_of(block: str, term: str) -> float:

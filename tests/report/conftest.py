@@ -61,6 +61,7 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
         "comparisons": comparisons,
         "runs": results.assign(fold=0, seed=0)[["model", "fold", "seed", "resolution", "metric", "value"]],
         "teacher": results[results.model == "teacher"].rename(columns={"model": "setting"}),
+        "gradients": pd.DataFrame({"model": ["kd"], "term": ["kd"], "stage": ["stage4"], "when": ["end"], "mean": [1.0]}),
         "cost": pd.DataFrame({"model": list(study.models), "latency_ms": 3.0, "params": 10_000}),
         "schemes": pd.DataFrame({"scheme": ["cached"], "seconds": [12.5]}),
     }

@@ -1,0 +1,75 @@
+"""The study's tables as Markdown pages for people: models in rows, resolutions in columns, per cent with intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lrfr.report.results import headline, markdown, order, pixels
+
+FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
+SIGNIFICANT = 0.05  # marked after Holm's correction
+
+
+def per_cent(value: float, low: float, high: float, sign: str = "") -> str:
+    """Like "11.2 [9.8, 12.9]" from fractions; sign "+" shows the sign of positive numbers too."""
+    point, *ends = (f"{100 * number:{sign}.1f}" for number in (value, low, high))
+    return f"{point} [{', '.join(ends)}]"
+
+
+def results_page(results: pd.DataFrame) -> str:
+    """results.csv for people: one table of models by resolutions for each metric and pairing, in per cent with intervals."""
+    most = results.folds.max()
+    text = "# Results\n\nPer cent, with intervals in brackets; means over folds and seeds.\n"
+    for (metric, pairing), rows in results.groupby(["metric", "pairing"], sort=True):
+        wide = headline(rows, metric, pairing)
+        fewer = rows[rows.folds < most].set_index("model").folds.to_dict()
+        wide["model"] = [f"{m} ({fewer[m]} of {most} folds)" if m in fewer else m for m in wide.model]
+        text += f"\n## {metric}, {pairing} ({rows.interval.iloc[0]})\n\n{markdown(wide)}"
+    return text
+
+
+def comparisons_page(comparisons: pd.DataFrame) -> str:
+    """comparisons.csv for people: a table of models by resolutions for each reference, metric and pairing."""
+    text = f"# Paired differences\n\nPer cent points, with intervals; * marks p < {SIGNIFICANT} after Holm's correction.\n"
+    marks = np.where(comparisons.p_holm < SIGNIFICANT, "*", "")
+    rows = comparisons.assign(
+        cell=[per_cent(r.diff, r.low, r.high, "+") + mark for r, mark in zip(comparisons.itertuples(), marks, strict=True)],
+        reference=comparisons.b.where(~(comparisons.a.isin(FIVE) & comparisons.b.isin(FIVE)), "each other"),
+    )
+    rows["row"] = rows.a.where(rows.reference != "each other", rows.a + " - " + rows.b)
+    for (reference, metric, pairing), group in rows.groupby(["reference", "metric", "pairing"], sort=True):
+        wide = group.pivot(index="row", columns="resolution", values="cell").fillna("")
+        wide = wide.loc[list(dict.fromkeys(group.row)), sorted(wide.columns, key=pixels)]
+        wide = wide.rename_axis(columns=None).reset_index(names="model")
+        text += f"\n## Against {reference}: {metric}, {pairing}\n\n{markdown(wide)}"
+    return text
+
+
+def teacher_page(teacher: pd.DataFrame) -> str:
+    """teacher.csv for people."""
+    rows = [
+        (r.metric, r.resolution, r.setting, per_cent(r.value, r.low, r.high), per_cent(r.diff, r.diff_low, r.diff_high, "+"))
+        for r in teacher.sort_values(["metric", "resolution"], kind="stable").itertuples()
+    ]
+    table = pd.DataFrame(rows, columns=["metric", "resolution", "setting", "value", "minus pretrained"])
+    return f"# The teacher's settings\n\nPer cent, on held-out people.\n\n{markdown(table)}"
+
+
+def runs_page(runs: pd.DataFrame) -> str:
+    """runs.csv for people: the spread over folds of the equal error rate, low against low resolution."""
+    rows = runs[(runs.metric == "eer") & (runs.pairing == "lr_lr")]
+    rows = rows.assign(run="fold " + rows.fold.astype(str) + ", seed " + rows.seed.astype(str))
+    wide = (100 * rows.pivot(index=["model", "run"], columns="resolution", values="value")).map("{:.1f}".format)
+    wide = wide.reindex(order(rows.model), level=0)[sorted(wide.columns, key=pixels)]
+    return "# Single runs\n\nEqual error rate in per cent, lr_lr.\n\n" + markdown(wide.rename_axis(columns=None).reset_index())
+
+
+def gradients_page(gradients: pd.DataFrame) -> str:
+    """gradients.csv for people."""
+    spread = zip(gradients["mean"], gradients["min"], gradients["max"], strict=True)
+    cells = gradients.assign(ratio=[f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in spread])
+    keys = ["model", "term", "stage"]
+    wide = cells.pivot_table(index=keys, columns="when", values="ratio", aggfunc="first", sort=False)[["start", "early", "end"]]
+    text = "Gradient norm of each weighted term over that of the face loss: mean [smallest, largest] over folds and seeds."
+    return f"# Gradient ratios\n\n{text}\n\n{markdown(wide.rename_axis(columns=None).reset_index())}"

@@ -1,0 +1,110 @@
+"""What several packages' tests share: conf/ as composed, and a tiny invented study whose teacher has really been trained."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lrfr.config import Study
+
+ROOT = Path(__file__).resolve().parents[1]
+PEOPLE, IMAGES = 6, 6  # of the tiny study: one fold with 3 people to train on, 2 for validation, 1 for the test
+
+
+@pytest.fixture(scope="session")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
+    """study -> what hydra makes of conf/ for it, composed by the function that `dvc exp run -S study=NAME` uses."""
+    from dvc.utils.hydra import compose_and_dump
+
+    @cache
+    def compose(study: str) -> dict:
+        target = tmp_path_factory.mktemp("composed") / "params.yaml"
+        compose_and_dump(str(target), str(ROOT / "conf"), None, "config", None, [f"study={study}"])
+        return yaml.safe_load(target.read_text(encoding="utf-8"))
+
+    return lambda study: copy.deepcopy(compose(study))
+
+
+@pytest.fixture(scope="session")
+def tiny_values(composed: Callable[[str], dict]) -> dict:
+    """Parameters of a study that trains in seconds: every model of `smoke`, three epochs, narrow networks."""
+    values = composed("smoke")
+    values |= {"study": "tiny", "jobs": 1, "result_notebooks": [], "cost_notebooks": []}
+    values["faces"] |= {"people": PEOPLE, "folds": PEOPLE, "run_folds": [0], "validation_people": 2}
+    values["views"] |= {"smallest": 8, "largest": 16}
+    values["train"] |= {"epochs": 3, "batch": 12, "people_per_batch": 2}
+    values["student"] |= {"channels": [8, 8, 12, 16], "se_channels": [8, 8, 11, 15], "se_reduction": 4, "embedding": 32}
+    for name, epochs in (("head", 2), ("last_stage", 1), ("se", 1)):
+        values["teacher"][name] |= {"epochs": epochs, "batch": 9}
+    values["models"]["kd_tuned_teacher"]["tuned"] |= {"batch": 9, "max_epochs": 1, "threads": 1}
+    values["evaluate"] |= {"resolutions": [8, 16]}
+    return values
+
+
+def invented_faces() -> np.ndarray:
+    """uint8 (36, 150, 150, 3): coarse random patterns, one a person, with noise an image."""
+    rng = np.random.Generator(np.random.Philox(key=7))
+    pattern = np.repeat(rng.uniform(40, 215, (PEOPLE, 6, 6, 3)), IMAGES, axis=0)
+    coarse = (pattern + rng.normal(0, 20, pattern.shape)).clip(0, 255).astype(np.uint8)
+    return coarse.repeat(25, axis=1).repeat(25, axis=2)
+
+
+@pytest.fixture(scope="session")
+def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -> tuple[Study, Path]:
+    """The tiny study and a folder with what its stages up to `targets` wrote. For reading only."""
+    from lrfr.data.degrade import view_bank
+    from lrfr.data.splits import identity_folds
+    from lrfr.train import targets, teacher
+
+    study, folder = Study(**tiny_values), tmp_path_factory.mktemp("trained")
+    runs = folder / study.runs
+    runs.mkdir(parents=True)
+    chips = invented_faces()
+    np.save(runs / "chips.npy", chips)
+    np.save(runs / "views.npy", view_bank(chips, study.views.smallest, study.views.largest, study.views.size))
+    person = np.repeat(np.arange(PEOPLE), IMAGES)
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "invented", "fallback": 0})
+    index.to_csv(runs / "index.csv", index=False)
+    identity_folds(PEOPLE, study.faces.folds, study.faces.validation_people, study.seed).to_csv(runs / "folds.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        teacher.run(study)
+        targets.run(study)
+    return study, folder
+
+
+@pytest.fixture
+def tiny(trained_study: tuple[Study, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The tiny study in a folder of its own, where a test may change everything; the test runs inside."""
+    study, folder = trained_study
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / study.runs / "code").mkdir()
+    for name in study.models:
+        (tmp_path / study.runs / "code" / f"distill-{name}.txt").write_text("0123456789abcdef lrfr.train.distill\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LRFR_CACHE", str(tmp_path / ".cache"))
+    return study
+
+
+@pytest.fixture
+def changed() -> Callable[..., Study]:
+    """(study, {"train.epochs": 2, ...}) -> the study with these parameters, validated again."""
+
+    def change(study: Study, values: dict[str, object]) -> Study:
+        whole = study.model_dump()
+        for key, value in values.items():
+            block, names = whole, key.split(".")
+            for name in names[:-1]:
+                block = block[name]
+            block[names[-1]] = value
+        return Study(**whole)
+
+    return change

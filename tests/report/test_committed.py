@@ -1,0 +1,101 @@
+"""What is committed under reports/orl keeps the promises that the README makes about it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lrfr.config import load
+from lrfr.report.results import markdown
+from lrfr.report.tables import headline
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = ROOT / "reports" / "orl"
+STUDY = load(ROOT / "params.yaml")
+FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")
+SHOWN = ("teacher", "hr_student", "scratch", "kd", *FIVE)  # the README's rows
+
+
+def table(name: str) -> pd.DataFrame:
+    return pd.read_csv(REPORT / "tables" / f"{name}.csv", dtype={"resolution": str})
+
+
+def readme_table() -> str:
+    results = table("results")
+    return markdown(headline(results[results.model.isin(SHOWN)]))
+
+
+def test_the_readme_shows_the_committed_numbers() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- headline -->\n(.*?)\n?<!-- /headline -->", text, re.DOTALL)
+    assert shown and shown[1].strip() == readme_table().strip()
+    for image in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (ROOT / image).is_file(), image
+
+
+def test_every_model_floor_and_pairing_is_there() -> None:
+    results = table("results")
+    assert set(results.model) == {*STUDY.models, "teacher", "random_net", "raw_pixels"}
+    for metric in ("accuracy", "eer", "auc", "tar@far=0.01"):
+        rows = results[(results.metric == metric) & (results.pairing == "lr_lr")]
+        assert (rows.groupby("model").resolution.apply(set) == set(STUDY.resolutions)).all(), metric
+    assert {"lr_lr", "hr_lr", "teacher_lr"} <= set(results.pairing) and {"rank1", "agreement"} <= set(results.metric)
+    everyone = results[results.model != "kd_tuned_teacher"]
+    assert set(everyone.folds) == {STUDY.faces.folds} and set(results[results.model == "kd_tuned_teacher"].folds) == {1}
+    counts = everyone[(everyone.metric == "eer")]
+    assert set(counts.identities) == {STUDY.faces.people} and set(counts.fta) == {0}
+
+
+def test_intervals_hold_their_values() -> None:
+    results = table("results")
+    assert (results.low <= results.value).all() and (results.value <= results.high).all()
+
+
+@pytest.mark.parametrize("resolution", ["8", "12", "16"])
+@pytest.mark.parametrize("reference", ["scratch", "teacher"])
+def test_differences_with_intervals_at_low_resolution(reference: str, resolution: str) -> None:
+    rows = table("comparisons")
+    rows = rows[(rows.b == reference) & (rows.resolution == resolution) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
+    assert set(FIVE) <= set(rows.a) and rows[["diff", "low", "high", "p", "p_holm"]].notna().all(axis=None)
+
+
+def test_training_on_small_faces_helps_on_small_faces() -> None:
+    """The one ordering that 24 training people can show: `scratch` beats `hr_student` at 8 px."""
+    results = table("results").query("metric == 'eer' and resolution == '8'").set_index(["pairing", "model"]).value
+    for pairing in ("lr_lr", "hr_lr"):
+        assert results[pairing, "scratch"] < results[pairing, "hr_student"]
+
+
+def test_no_term_is_dead_and_none_drowns_the_rest() -> None:
+    gradients = table("gradients")
+    after = gradients[gradients.when.isin(["early", "end"])]
+    assert set(after.model) == {name for name, model in STUDY.models.items() if model.teacher != "none"}
+    assert (after["mean"] > 0.05).all() and (after["mean"] < 5).all()
+
+
+def test_the_teacher_table_compares_three_settings() -> None:
+    teacher = table("teacher")
+    assert set(teacher.setting) == {"pretrained", "head", "last_stage"} and set(teacher.resolution) == {"hr", "16", "8"}
+    other = teacher[(teacher.setting == "last_stage") & (teacher.metric == "eer")]
+    assert (other["diff"] != 0).all()
+
+
+def test_reports_are_small_and_complete() -> None:
+    files = [path for path in (ROOT / "reports").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20e6
+    for name in STUDY.notebooks:
+        assert (REPORT / name / "index.html").is_file() and list((REPORT / name).glob("*.png")), name
+        assert json.loads((REPORT / name / "figures.json").read_text(encoding="utf-8"))
+    assert (REPORT / "08-comparison" / "accuracy-against-resolution.png").is_file()
+
+
+def test_the_lock_belongs_to_these_parameters() -> None:
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name, block in parameters["models"].items():
+        assert lock[f"distill@orl-{name}"]["params"]["params.yaml"][f"models.{name}"] == block

@@ -1,0 +1,124 @@
+"""The whole graph on the smoke study, in a temporary clone, as a user runs it: once, then what must and must not run again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMED = (  # everything that may differ between two runs of the same study: measured in seconds, or showing what was
+    "reports/smoke/cost/",
+    "reports/smoke/09-cost-and-deployment/",
+    "reports/smoke/index.html",
+)
+FOLLOWS = {"embed@smoke", "evaluate@smoke", "summary@smoke"}  # up to the tables, whatever model was trained again
+
+
+class Clone:
+    """A temporary clone of the tree as it stands, with the commands that a user types."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listing = self.run("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+        for name in filter(None, listing.split("\0")):
+            if (ROOT / name).is_file() and not name.startswith("reports/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self.run("git", "init", "-q")
+        self.commit()
+
+    def run(self, *command: str, cwd: Path | None = None) -> str:
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder),  # this clone's lrfr, not the installed one
+            **{f"GIT_{who}_{what}": "lrfr@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        }
+        done = subprocess.run(command, cwd=cwd or self.folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def repro(self, *arguments: str) -> set[str]:
+        """`dvc repro`; the stages that were executed."""
+        return set(re.findall(r"^Running stage '(.+)':", self.run("dvc", "repro", *arguments), re.MULTILINE))
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "--allow-empty", "-m", "state")
+
+    def hashes(self) -> dict[str, str]:
+        """Hash of every file that the study wrote, but for the timed ones."""
+        files = [p for top in ("runs", "reports") for p in (self.folder / top / "smoke").rglob("*") if p.is_file()]
+        names = {p.relative_to(self.folder).as_posix(): p for p in files}
+        return {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in names.items() if not name.startswith(TIMED)}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    clone = Clone(tmp_path_factory.mktemp("clone"))
+    clone.run("python", "-m", "lrfr", "study", "smoke")
+    clone.commit()
+    clone.executed = clone.repro()
+    clone.commit()
+    return clone
+
+
+def test_one_command_writes_the_whole_report(clone: Clone) -> None:
+    parameters = yaml.safe_load((clone.folder / "params.yaml").read_text(encoding="utf-8"))
+    report = clone.folder / "reports" / "smoke"
+    notebooks = parameters["result_notebooks"] + parameters["cost_notebooks"]
+    assert {f"distill@smoke-{name}" for name in parameters["models"]} | {f"notebook@smoke-{n}" for n in parameters["result_notebooks"]} <= clone.executed
+    assert (report / "index.html").is_file() and (report / "metrics.json").is_file()
+    for name in notebooks:
+        assert (report / name / f"{name}.html").is_file() or (report / name / "index.html").is_file(), name
+        assert list((report / name).glob("*.png")), f"{name} shows no figure"
+    results = pd.read_csv(report / "tables" / "results.csv")
+    floors = {"teacher", "random_net", "raw_pixels"}
+    assert set(results.model) == set(parameters["models"]) | floors
+    assert (results.low <= results.value + 1e-9).all() and (results.value <= results.high + 1e-9).all()
+    assert set(pd.read_csv(report / "cost" / "cost.csv").model) == set(parameters["models"]) | {"teacher"}
+
+
+def test_a_second_run_changes_nothing(clone: Clone) -> None:
+    assert clone.repro() == set()
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_a_method_parameter_reruns_that_method_and_what_follows(clone: Clone) -> None:
+    clone.run("git", "checkout", "-q", ".")
+    parameters = yaml.safe_load((clone.folder / "params.yaml").read_text(encoding="utf-8"))
+    parameters["models"]["rkd"]["options"]["angle"] *= 2
+    (clone.folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+    # the fingerprint stage hashes code by model, so it looks again, finds the same code, and leaves the other models alone
+    assert clone.repro("summary@smoke") - {"fingerprint@smoke"} == {"distill@smoke-rkd"} | FOLLOWS
+    clone.run("git", "checkout", "-q", ".")
+
+
+def test_a_docstring_trains_nothing(clone: Clone) -> None:
+    path = clone.folder / "lrfr" / "methods" / "hkdd.py"
+    path.write_text(path.read_text(encoding="utf-8").replace('"""', '"""Edited. ', 1) + "\n# a comment\n", encoding="utf-8")
+    assert clone.repro("summary@smoke") == {"fingerprint@smoke"}
+    clone.run("git", "checkout", "-q", ".")
+
+
+def test_a_constant_reruns_the_methods_that_use_it(clone: Clone) -> None:
+    path = clone.folder / "lrfr" / "methods" / "icd_face.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\nEXTRA = 1\n", encoding="utf-8")
+    assert clone.repro("summary@smoke") == {"fingerprint@smoke", "distill@smoke-icd_face"}  # the same students: nothing follows
+    clone.run("git", "checkout", "-q", ".")
+
+
+def test_everything_but_times_is_reproduced_byte_for_byte(clone: Clone) -> None:
+    clone.repro()
+    before = clone.hashes()
+    assert clone.repro("--force", "--no-run-cache") >= clone.executed - {"data.dvc"}
+    after = clone.hashes()
+    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == set()

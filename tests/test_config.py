@@ -1,0 +1,142 @@
+"""params.yaml: every study of conf/ is valid, and what cannot be run is refused in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from lrfr import config
+from lrfr.config import Study
+from lrfr.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
+DELETE = object()
+
+
+def test_the_studies_exist():
+    assert {"orl", "smoke"} <= set(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_composes_to_a_valid_one(composed: Callable[[str], dict], name: str):
+    study = Study(**composed(name))
+    assert study.study == name
+    assert study.runs == Path("runs") / name and study.reports == Path("reports") / name
+    assert study.resolutions == (*map(str, study.evaluate.resolutions), "hr")
+    for method, arms in study.arms.items():
+        for arm in arms:
+            assert study.arm(method, arm) != study.models[method], f"{method}.{arm} changes nothing"
+
+
+def test_the_committed_parameters_are_the_composition_of_orl(composed: Callable[[str], dict]):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    assert values == composed("orl") and list(values["models"]) == list(composed("orl")["models"])
+
+
+def test_an_arm_merges_options_and_replaces_the_rest(composed: Callable[[str], dict]):
+    study = Study(**composed("orl"))
+    arm = study.arm("hkdd", "beta_1")
+    assert arm.options == study.models["hkdd"].options | {"beta": 1}
+    assert arm.model_copy(update={"options": study.models["hkdd"].options}) == study.models["hkdd"]
+    assert study.arm("mkmmd", "tuned_teacher").tuned is not None
+    assert study.models["hkdd"].options["beta"] != 1  # the block itself is untouched
+
+
+def test_a_study_is_frozen(composed: Callable[[str], dict]):
+    study = Study(**composed("smoke"))
+    with pytest.raises(ValidationError):
+        study.seed = 5
+
+
+def test_a_model_of_the_first_fold_has_one_fold(composed: Callable[[str], dict]):
+    study = Study(**composed("orl"))
+    assert study.folds_of("kd_tuned_teacher") == (0,) and study.folds_of("kd") == (0, 1, 2, 3)
+
+
+def write(path: Path, values: dict, key: str, value: object) -> None:
+    block, names = values, key.split(".")
+    for name in names[:-1]:
+        block = block[name]
+    if value is DELETE:
+        del block[names[-1]]
+    else:
+        block[names[-1]] = value
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("train.epohcs", 3, "unknown parameter 'train.epohcs'"),
+        ("models.kd.studnet", "plain", "unknown parameter 'models.kd.studnet'"),
+        ("extra", 1, "unknown parameter 'extra'"),
+        ("train.epochs", DELETE, "parameter 'train.epochs' is missing"),
+        ("faces", DELETE, "parameter 'faces' is missing"),
+        ("train.epochs", "many", "train.epochs"),
+        ("train.epochs", 0, "train.epochs"),
+        ("train.seeds", [], "train.seeds"),
+        ("study", "My Study", "study"),
+        ("faces.source", "nowhere", "faces.source"),
+        ("faces.validation_people", 29, "faces: 40 people in 4 folds with 29 for validation leave a fold without identities"),
+        ("faces.run_folds", [4], "run_folds must lie in 0 ... 3"),
+        ("faces.run_folds", [-1], "run_folds must lie in 0 ... 3"),
+        ("evaluate.resolutions", [8, 40], "40 px is outside views 8 ... 32"),
+        ("models.kd.teacher", "tuned", "`tuned` and `teacher: tuned` belong together"),
+        ("models.kd.teacher", "professor", "models.kd.teacher"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(
+    tmp_path: Path, composed: Callable[[str], dict], key: str, value: object, reason: str
+):
+    write(tmp_path / "params.yaml", composed("orl"), key, value)
+    with pytest.raises(UserError) as error:
+        config.load(tmp_path / "params.yaml")
+    assert reason in str(error.value) and "params.yaml: " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_largest_validation_set_that_leaves_two_people_is_accepted(composed: Callable[[str], dict]):
+    values = composed("orl")
+    values["faces"]["validation_people"] = 28
+    assert Study(**values).faces.validation_people == 28
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("study: [orl", "not valid YAML"),
+        ("- a list\n", "params.yaml: "),
+        ("", "params.yaml: "),
+        ("just words", "params.yaml: "),
+        ("study: orl\n1: 2\n", "params.yaml: "),
+    ],
+)
+def test_what_is_no_parameter_file_is_one_sentence(tmp_path: Path, text: str, reason: str):
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=reason) as error:
+        config.load(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_no_text_and_a_missing_file_are_refused(tmp_path: Path):
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00study")
+    for path in (tmp_path / "params.yaml", tmp_path / "absent.yaml"):
+        with pytest.raises(UserError, match=path.name):
+            config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.people_per_batch", 17),  # 17 x 4 images do not fit into a batch of 64
+        ("views.size", 20),  # the student's input is a multiple of 8
+    ],
+)
+def test_impossible_sizes_are_refused(tmp_path: Path, composed: Callable[[str], dict], key: str, value: int):
+    write(tmp_path / "params.yaml", composed("orl"), key, value)
+    with pytest.raises(UserError, match=key.split(".")[1]):
+        config.load(tmp_path / "params.yaml")

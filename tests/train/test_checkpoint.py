@@ -1,0 +1,244 @@
+"""Files that outlive a process: the same bytes for the same tensors; a training that goes on bit for bit, or starts anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lrfr.config import Study
+from lrfr.data.splits import identity_folds
+from lrfr.errors import UserError
+from lrfr.train import distill
+from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
+from lrfr.train.distill import Trainer, train_one
+
+CODE = "0123456789abcdef lrfr.train.distill\n"
+
+
+def build(width: int = 33) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        modules = {"student": nn.Sequential(nn.Conv2d(8, width, 3), nn.BatchNorm2d(width)), "head": nn.Linear(width, 2)}
+    modules["student"].to(memory_format=torch.channels_last)
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    groups = [{"params": parameters[:2], "weight_decay": 0.1}, {"params": parameters[2:], "weight_decay": 0.0}]
+    return modules, torch.optim.AdamW(groups, lr=0.01)
+
+
+def steps(modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+    for step in range(first, last):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 / (step + 1)
+        x = torch.randn(4, 8, 6, 6, generator=torch.Generator().manual_seed(step))
+        loss = modules["head"](modules["student"](x).mean((2, 3))).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def everything(modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    moments = [state[name] for state in optimizer.state_dict()["state"].values() for name in sorted(state)]
+    return [t for module in modules.values() for t in module.state_dict().values()] + moments
+
+
+def test_training_goes_on_bit_for_bit(tmp_path: Path):
+    straight = build()
+    steps(*straight, 0, 6)
+    first = build()
+    steps(*first, 0, 3)
+    save_state(tmp_path / "state", *first, {"epoch": 3, "log": [(0, "face", 0.1 + 0.2)]})
+    second = build()
+    progress = load_state(tmp_path / "state", *second)
+    assert progress["epoch"] == 3 and progress["log"][0][2] == 0.1 + 0.2
+    steps(*second, 3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(everything(*straight), everything(*second), strict=True))
+
+
+def test_there_is_nothing_to_resume_at_first(tmp_path: Path):
+    modules, optimizer = build()
+    assert load_state(tmp_path / "absent", modules, optimizer) is None
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path):
+    save_state(tmp_path / "state", *build(32), {"epoch": 1})
+    with pytest.raises(UserError, match="another architecture: '0.weight' should be"):
+        load_state(tmp_path / "state", *build(33))
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path):
+    save_state(tmp_path / "state", *build(), {"epoch": 1})
+    path = tmp_path / "state" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="state.safetensors"):
+        load_state(tmp_path / "state", *build())
+
+
+def test_a_state_replaces_the_one_before_and_a_failed_one_does_not(tmp_path: Path):
+    modules, optimizer = build()
+    save_state(tmp_path / "state", modules, optimizer, {"epoch": 1})
+    save_state(tmp_path / "state", modules, optimizer, {"epoch": 2})
+    with pytest.raises(TypeError):
+        save_state(tmp_path / "state", modules, optimizer, {"epoch": object()})  # no JSON
+    assert load_state(tmp_path / "state", modules, optimizer) == {"epoch": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path: Path):
+    tensor = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last).requires_grad_(True)
+    save_tensors(tmp_path / "deep" / "a.safetensors", {"x": tensor, "y": torch.ones(2)})
+    save_tensors(tmp_path / "b.safetensors", {"y": torch.ones(2), "x": tensor.detach().contiguous()})
+    assert (tmp_path / "deep" / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert torch.equal(load_file(tmp_path / "b.safetensors")["x"], tensor)
+
+
+def test_the_folder_is_a_hash_of_the_whole_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    key = {"train": {"epochs": 3, "rate": 0.1}, "code": "abc", "seed": 0}
+    assert resume_folder(key) == resume_folder({"seed": 0, "code": "abc", "train": {"rate": 0.1, "epochs": 3}})
+    others = [key | {"seed": 1}, key | {"code": "abd"}, key | {"train": {"epochs": 3, "rate": 0.2}}, {**key, "more": None}]
+    assert len({resume_folder(k) for k in (key, *others)}) == 5
+    assert resume_folder(key).parts[0] == ".cache"
+    monkeypatch.setenv("LRFR_CACHE", str(tmp_path))
+    assert resume_folder(key).is_relative_to(tmp_path)
+
+
+class Killed(Exception):
+    pass
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def trained(study: Study, model: str, folder: Path, seed: int = 0) -> dict[str, bytes]:
+    folder.mkdir()
+    train_one(study, study.models[model], 0, seed, CODE, folder)
+    return contents(folder)
+
+
+class Watch:
+    """The epochs that were really trained, and before which one the training is killed."""
+
+    def __init__(self) -> None:
+        self.trained: list[int] = []
+        self.kill: int | None = None
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """A state is saved after every epoch; the training can be killed."""
+    watch, original = Watch(), Trainer.epoch
+
+    def epoch(self: Trainer, number: int, measure: bool = False):
+        if number == watch.kill:
+            raise Killed
+        watch.trained.append(number)
+        return original(self, number, measure)
+
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    monkeypatch.setattr(distill, "SAVE_EVERY", 1)
+    return watch
+
+
+@pytest.mark.parametrize("model", ["scratch", "icd_face", "hkdd", "se_dfd"])
+def test_an_interrupted_training_goes_on_bit_for_bit(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch, model: str
+):
+    monkeypatch.setenv("LRFR_CACHE", str(tmp_path / "straight"))
+    straight = trained(tiny, model, tmp_path / "a")
+    assert watch.trained == [0, 1, 2]
+    monkeypatch.setenv("LRFR_CACHE", str(tmp_path / "interrupted"))
+    watch.trained, watch.kill = [], 2
+    with pytest.raises(Killed):
+        trained(tiny, model, tmp_path / "b")
+    assert watch.trained == [0, 1] and not any((tmp_path / "b").iterdir())
+    watch.trained, watch.kill = [], None
+    resumed = trained(tiny, model, tmp_path / "c")
+    assert watch.trained == [2] and resumed == straight
+
+
+def state_folder(study: Study, model: str, monkeypatch: pytest.MonkeyPatch, *, seed: int = 0, code: str = CODE) -> str:
+    """Where this training would look for its state."""
+    found, original = [], distill.resume_folder
+
+    def spy(key: dict) -> Path:
+        found.append(original(key).name)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(distill, "resume_folder", spy)
+        train_one(study, study.models[model], 0, seed, code, Path("unused"))
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train.learning_rate": 0.001},
+        {"train.epochs": 4},
+        {"train.people_per_batch": 1},
+        {"views.hr_probability": 0.3},
+        {"student.channels": (8, 8, 12, 17)},
+        {"teacher.scale": 9.0},
+        {"teacher.last_stage.epochs": 2},
+        {"models.scratch.views": "hr"},
+        {"models.scratch.student": "se"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_parameter_never_picks_up_an_old_state(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+):
+    before = state_folder(tiny, "scratch", monkeypatch)
+    assert state_folder(tiny, "scratch", monkeypatch) == before
+    assert state_folder(changed(tiny, change), "scratch", monkeypatch) != before
+
+
+def test_another_seed_code_or_model_has_another_state(tiny: Study, monkeypatch: pytest.MonkeyPatch):
+    places = [
+        state_folder(tiny, "scratch", monkeypatch),
+        state_folder(tiny, "scratch", monkeypatch, seed=1),
+        state_folder(tiny, "scratch", monkeypatch, code=CODE.replace("0", "1")),
+        state_folder(tiny, "hr_student", monkeypatch),
+        state_folder(tiny, "feature", monkeypatch),
+        state_folder(tiny, "shuffled", monkeypatch),
+    ]
+    assert len(set(places)) == 6
+
+
+def other_views(study: Study) -> None:
+    np.save(study.runs / "views.npy", 255 - np.load(study.runs / "views.npy"))
+
+
+def other_folds(study: Study) -> None:
+    table = identity_folds(study.faces.people, study.faces.folds, study.faces.validation_people, study.seed)
+    table.to_csv(study.runs / "folds.csv", index=False)
+
+
+def other_targets(study: Study) -> None:
+    path = study.runs / "targets" / "fold0" / "plain" / "embedding.npy"
+    np.save(path, np.load(path) * np.float32(1.001))
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "left_on_disk"),
+    [
+        ("scratch", {}, other_views),  # another manifest, or another version of the data stages
+        ("scratch", {"detect.enlarge": 3}, other_views),
+        ("scratch", {"seed": 1}, other_folds),
+        ("feature", {}, other_targets),
+    ],
+    ids=["faces", "detect.enlarge", "seed", "targets"],
+)
+def test_what_an_earlier_stage_wrote_anew_never_meets_an_old_state(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, model: str, change: dict, left_on_disk: Callable
+):
+    before = state_folder(tiny, model, monkeypatch)
+    study = changed(tiny, change)
+    left_on_disk(study)
+    assert state_folder(study, model, monkeypatch) != before

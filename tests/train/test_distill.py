@@ -1,0 +1,223 @@
+"""The one loop: the same views and first weights for all, a teacher left alone, a student exported alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lrfr.config import Study
+from lrfr.data.loading import Draw, view_index
+from lrfr.errors import UserError
+from lrfr.models.student import build_student, normalise
+from lrfr.train import distill
+from lrfr.train.distill import Trainer, gradient_ratios
+from lrfr.train.faces import read_fold, teacher_input
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_two_processes_train_what_one_does(tiny: Study, changed: Callable[..., Study]):
+    found = []
+    for jobs in (1, 2):
+        study = changed(tiny, {"jobs": jobs, "train.seeds": (0, 1)})
+        distill.run(study, "feature")
+        found.append(contents(study.runs / "students" / "feature"))
+    assert found[0] == found[1]
+    names = [f"fold0-seed{seed}{part}.safetensors" for seed in (0, 1) for part in ("", "-head")]
+    assert set(found[0]) == {*names, "log.csv", "gradients.csv"}
+    assert found[0][names[0]] != found[0][names[2]]  # another seed is another student
+
+
+def test_the_logs_of_a_stage(tiny: Study):
+    distill.run(tiny, "hkdd")
+    folder = tiny.runs / "students" / "hkdd"
+    log, gradients = pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "gradients.csv")
+    assert list(log.columns) == ["fold", "seed", "epoch", "term", "value"]
+    counts = log.groupby("term").size().to_dict()
+    assert counts["face"] == tiny.train.epochs and counts["validation_eer"] == 1 and len(counts) == 4  # and two of hkdd's own
+    assert log[log.term == "validation_eer"].value.between(0, 1).all() and np.isfinite(log.value).all()
+    assert list(gradients.columns) == ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
+    assert list(gradients.when.unique()) == ["start", "early", "end"]
+    assert set(gradients.term) == set(counts) - {"face", "validation_eer"} and (gradients.ratio > 0).all()
+    assert np.allclose(sorted(set(gradients.progress)), [1 / 3, 2 / 3, 1])
+
+
+@pytest.mark.parametrize("model", ["hkdd", "fitnet", "icd_face", "acs_review", "se_dfd"])
+def test_the_exported_student_holds_nothing_but_the_student(tiny: Study, changed: Callable[..., Study], model: str):
+    study = changed(tiny, {"train.epochs": 1})
+    distill.run(study, model)
+    folder = study.runs / "students" / model
+    own = build_student(study.student, study.models[model].student, study.views.size, 0).state_dict()
+    assert load_file(folder / "fold0-seed0.safetensors").keys() == own.keys()
+    head = load_file(folder / "fold0-seed0-head.safetensors")
+    assert "weight" in head and any(name.startswith("method.") for name in head)
+
+
+@pytest.mark.parametrize("model", ["kd", "fitnet", "at", "se_dfd", "kd_tuned_teacher"])
+def test_the_teacher_is_frozen_in_eval_mode_and_gets_no_gradient(tiny: Study, model: str):
+    trainer = Trainer(tiny, tiny.models[model], read_fold(tiny, 0), 0)
+    trainer.source.cached = None
+    net = trainer.source.online.trained.net
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    trainer.epoch(tiny.train.epochs - 1)
+    assert not any(module.training for module in net.modules()) and trainer.student.training
+    assert all(p.grad is None and not p.requires_grad for p in net.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert not optimised & {id(p) for p in net.parameters()}
+
+
+def test_every_parameter_of_student_head_and_method_is_trained_once(tiny: Study):
+    trainer = Trainer(tiny, tiny.models["fitnet"], read_fold(tiny, 0), 0)
+    modules = (trainer.student.module, trainer.head, trainer.method)
+    own = [id(p) for module in modules for p in module.parameters()]
+    groups = trainer.optimizer.param_groups
+    assert sorted(own) == sorted(id(p) for group in groups for p in group["params"])
+    assert all(p.ndim > 1 for p in groups[0]["params"]) and groups[0]["weight_decay"] == tiny.train.weight_decay
+    assert all(p.ndim <= 1 for p in groups[1]["params"]) and groups[1]["weight_decay"] == 0
+
+
+def test_all_models_of_a_seed_start_from_the_same_student_and_see_the_same_draws(tiny: Study):
+    first, second, high = (
+        Trainer(tiny, tiny.models[name], read_fold(tiny, 0), 0) for name in ("scratch", "fitnet", "hr_student")
+    )
+    states = [trainer.student.module.state_dict() for trainer in (first, second, high)]
+    assert all(torch.equal(states[0][name], other[name]) for name in states[0] for other in states[1:])
+    assert all(torch.equal(first.head.weight, trainer.head.weight) for trainer in (second, high))
+    for (ids, draw), (other_ids, other), (high_ids, full) in zip(
+        first.batches(1), second.batches(1), high.batches(1), strict=True
+    ):
+        assert np.array_equal(ids, other_ids) and all(np.array_equal(a, b) for a, b in zip(draw, other, strict=True))
+        assert np.array_equal(ids, high_ids) and not full.resolution.any() and draw.resolution.any()
+        assert np.array_equal(draw.mirrored, full.mirrored) and set(ids.tolist()) <= set(first.fold.images.tolist())
+
+
+def test_the_student_sees_the_drawn_views(tiny: Study):
+    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    ids, views = trainer.fold.images[[3, 1]], trainer.fold.views
+    draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]))
+    found = trainer.inputs(ids, draw)
+    last = view_index(np.array(0), tiny.views.smallest, tiny.views.largest)
+    for row, pixels, gain, bias in ((0, views[ids[0], 1, 1], 1.5, 0), (1, views[ids[1], 0, int(last)], 1, 0.25)):
+        assert torch.allclose(found[row], normalise(torch.tensor(pixels)[None])[0] * gain + bias, atol=1e-6)
+
+
+def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: Study):
+    trainer = Trainer(tiny, tiny.models["feature"], read_fold(tiny, 0), 0)
+    ids = trainer.fold.images[:3]
+    draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3))
+    cached = trainer.source(ids, draw)
+    trainer.source.cached = None
+    assert torch.allclose(trainer.source(ids, draw).embedding, cached.embedding, atol=1e-4)
+
+
+def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
+    trainer = Trainer(tiny, tiny.models["kd_tuned_teacher"], read_fold(tiny, 0), 0)
+    terms = {term for _, term, _ in trainer.source.log}
+    assert trainer.source.cached is None and terms == {"teacher_face", "teacher_validation_eer"}
+    ids, flags = trainer.fold.images[:2], np.zeros(2, dtype=bool)
+    low, high = (trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2))).logits for size in (8, 0))
+    teacher = trainer.source.online.trained
+    with torch.inference_mode():
+        embedding = (teacher.net(teacher_input(torch.from_numpy(trainer.fold.chips[ids]))).embedding - teacher.mean) / teacher.rms
+        cosines = nn.functional.normalize(embedding) @ nn.functional.normalize(teacher.class_weight).T
+    assert torch.allclose(high, teacher.scale * cosines, atol=1e-3) and (low - high).abs().max() > 0.01
+
+
+def test_shuffled_targets_are_shuffled(tiny: Study):
+    fold = read_fold(tiny, 0)
+    plain, shuffled = (Trainer(tiny, tiny.models[name], fold, 0) for name in ("feature", "shuffled"))
+    ids, draw = plain.batches(0)[0]
+    distances = torch.cdist(shuffled.source(ids, draw).embedding, plain.source(ids, draw).embedding).diagonal()
+    assert distances.min() > 0
+
+
+def test_targets_that_are_not_stored_are_never_passed_off_as_shuffled(tiny: Study, changed: Callable[..., Study]):
+    """A control that quietly teaches the truth would be worse than none."""
+    study = changed(tiny, {"models.at.teacher": "shuffled"})
+    for path in (study.runs / "targets" / "fold0" / "plain").glob("attention*.npy"):
+        path.unlink()
+    with pytest.raises(UserError, match="shuffled"):
+        Trainer(study, study.models["at"], read_fold(study, 0), 0)
+
+
+def test_the_learning_rate_warms_up_and_decays_to_zero(tiny: Study):
+    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    rate, warmup = tiny.train.learning_rate, tiny.train.warmup
+    assert trainer.learning_rate(warmup / 2) == pytest.approx(rate / 2)
+    assert trainer.learning_rate(warmup) == pytest.approx(rate)
+    assert trainer.learning_rate(warmup + (1 - warmup) / 2) == pytest.approx(rate / 2)
+    assert trainer.learning_rate(warmup + (1 - warmup) / 3) == pytest.approx(rate * 0.75)
+    assert trainer.learning_rate(1) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_margin_grows_from_zero(tiny: Study, monkeypatch: pytest.MonkeyPatch):
+    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    ids, draw = trainer.batches(0)[0]
+    seen = []
+    monkeypatch.setattr(trainer.head, "loss", lambda embedding, labels, margin: seen.append(margin) or embedding.sum())
+    for progress in (0, distill.MARGIN_RAMP / 2, distill.MARGIN_RAMP, 1):
+        trainer.losses(ids, draw, progress)
+    assert seen == pytest.approx([0, tiny.train.margin / 2, tiny.train.margin, tiny.train.margin])
+
+
+def test_training_lowers_the_face_loss(tiny: Study, changed: Callable[..., Study]):
+    trainer = Trainer(changed(tiny, {"train.epochs": 8, "train.margin": 0.0}), tiny.models["scratch"], read_fold(tiny, 0), 0)
+    losses = [trainer.epoch(epoch)[0]["face"] for epoch in range(8)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def scalar(weight: float) -> nn.Linear:
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(layer.weight, weight)
+    return layer
+
+
+def test_gradient_ratios_of_a_network_that_can_be_computed_by_hand():
+    """y = b a x with a = 2, b = 5, x = 3: dy/db = a x = 6, dy/da = b x = 15, d(a x)/da = x = 3."""
+    stages = nn.ModuleList([scalar(2.0), scalar(5.0)])
+    middle = stages[0](torch.tensor([[3.0]]))
+    y = stages[1](middle).sum()
+    terms = {
+        "face": 2 * y,
+        "whole": 0.5 * y,  # reaches both stages: compared on the last one
+        "early": 4 * middle.sum(),  # reaches the first alone: 4 * 3 against 2 * 15
+        "constant": torch.tensor(7.0),
+        "still": 0.0 * y,
+    }
+    found = gradient_ratios(terms, stages)
+    assert set(found) == {"whole", "early", "constant", "still"}
+    assert found["whole"] == ("stage2", pytest.approx(0.25)) and found["early"] == ("stage1", pytest.approx(0.4))
+    assert found["constant"] == found["still"] == ("stage2", 0.0)
+    assert all(p.grad is None for p in stages.parameters())
+    assert math.isclose(gradient_ratios({"face": y, "same": y}, stages)["same"][1], 1)
+
+
+def test_measuring_changes_no_weight(tiny: Study):
+    first, second = (Trainer(tiny, tiny.models["hkdd"], read_fold(tiny, 0), 0) for _ in range(2))
+    first.epoch(0, measure=True), second.epoch(0)
+    pairs = zip(first.student.module.state_dict().values(), second.student.module.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_validation_error_changes_no_weight_and_knows_no_training_person(tiny: Study):
+    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    before = {name: tensor.clone() for name, tensor in trainer.student.module.state_dict().items()}
+    assert 0 <= trainer.validation_error() <= 1
+    after = trainer.student.module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    blank = np.array(trainer.fold.views)
+    blank[trainer.fold.images] = 0
+    error = trainer.validation_error()
+    trainer.fold = trainer.fold._replace(views=blank)
+    assert trainer.validation_error() == error

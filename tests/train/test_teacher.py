@@ -1,0 +1,110 @@
+"""Fine-tuning changes what its setting says, to the last bit nothing else, and teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lrfr.config import Study
+from lrfr.errors import UserError
+from lrfr.models.heads import unit
+from lrfr.models.state import read_state
+from lrfr.models.teachers import build_teacher
+from lrfr.train import teacher
+from lrfr.train.faces import read_fold, teacher_input
+
+BELONGS = {
+    "pretrained": lambda name: False,
+    "head": lambda name: name.startswith("fc."),
+    "last_stage": lambda name: name.startswith(("last_stage.", "fc.")),
+    "se": lambda name: name.startswith("fc.") or ".gate." in name,
+}
+
+
+@pytest.mark.parametrize("setting", BELONGS)
+def test_weights_differ_exactly_where_the_setting_says(tiny: Study, setting: str):
+    reduction = teacher.SE_REDUCTION if setting == "se" else None
+    before = build_teacher("dlib_resnet", "embedded", reduction).state_dict()
+    trained = teacher.load_trained(tiny, 0, setting)
+    after = trained.net.state_dict()
+    different = {name for name in before if not torch.equal(before[name], after[name])}
+    assert different == {name for name in before if BELONGS[setting](name)}
+    stored = read_state(tiny.runs / "teacher" / "fold0" / f"{setting}.safetensors")
+    assert {n.removeprefix("net.") for n in stored if n.startswith("net.")} == different
+    assert not trained.net.training and not any(p.requires_grad for p in trained.net.parameters())
+
+
+@pytest.mark.parametrize("setting", BELONGS)
+def test_the_statistics_are_those_of_the_finished_network(tiny: Study, setting: str):
+    trained, fold = teacher.load_trained(tiny, 0, setting), read_fold(tiny, 0)
+    chips = torch.from_numpy(fold.chips[fold.images])
+    with torch.inference_mode():
+        raw = torch.cat([trained.net(teacher_input(x)).embedding for x in (chips, chips.flip(2))]).double()
+    assert torch.allclose(raw.mean(0), trained.mean.double(), atol=1e-5)
+    standardised = (raw - trained.mean) / trained.rms
+    assert standardised.square().sum(1).mean() == pytest.approx(1, abs=1e-3)
+    if setting == "pretrained":  # class weights are the mean directions; both kinds of image count
+        labels = np.tile(fold.labels, 2)
+        expected = torch.stack([unit(standardised)[labels == c].mean(0) for c in range(3)])
+        assert torch.allclose(trained.class_weight.double(), expected, atol=1e-4)
+    logits = unit(standardised.float()) @ unit(trained.class_weight).T
+    assert (logits.argmax(1).numpy() == np.tile(fold.labels, 2)).all()  # invented people are easy to tell apart
+
+
+def test_the_log_has_a_line_for_every_epoch(tiny: Study):
+    log = pd.read_csv(tiny.runs / "teacher" / "log.csv")
+    assert list(log.columns) == ["fold", "setting", "epoch", "loss", "accuracy"]
+    assert log.groupby("setting").size().to_dict() == {"head": 2, "last_stage": 1, "se": 1}
+    assert log.accuracy.between(0, 1).all() and (log.loss > 0).all()
+
+
+def test_the_same_bytes_twice_and_with_two_processes(tiny: Study, changed: Callable[..., Study]):
+    folder = tiny.runs / "teacher"
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    teacher.run(changed(tiny, {"jobs": 2}))
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert len(before) == 5
+
+
+def test_standardisation_at_known_points():
+    mean, rms = teacher.standardisation(torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 1.0], [2.0, -1.0]]))
+    assert mean.tolist() == [2, 0] and rms == 1
+
+
+def test_class_means_are_means_of_unit_vectors():
+    embeddings = torch.tensor([[3.0, 0.0], [0.0, 5.0], [0.0, -2.0]])
+    assert teacher.class_means(embeddings, torch.tensor([0, 0, 1])).tolist() == [[0.5, 0.5], [0, -1]]
+
+
+def test_mirror_images_come_second_with_the_same_labels(tiny: Study):
+    fold = read_fold(tiny, 0)
+    chips, labels = teacher.both_views(fold)
+    assert np.array_equal(chips[18:].numpy(), fold.chips[fold.images][:, :, ::-1]) and labels.tolist() == fold.labels.tolist() * 2
+
+
+def test_batches_do_not_change_an_embedding():
+    inputs = torch.arange(2.0 * teacher.BATCH + 3).reshape(-1, 1)
+    found = teacher.embed(lambda x: 2 * x, inputs)
+    assert torch.equal(found, 2 * inputs) and not found.is_inference()
+
+
+def test_a_teacher_file_of_another_network_is_refused(tiny: Study):
+    folder = tiny.runs / "teacher" / "fold0"
+    (folder / "head.safetensors").write_bytes((folder / "se.safetensors").read_bytes())
+    with pytest.raises(UserError, match="head.safetensors: a checkpoint of another architecture"):
+        teacher.load_trained(tiny, 0, "head")
+
+
+def test_a_network_without_gates_trains_no_se_teacher(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+    monkeypatch.setattr(
+        teacher, "parallel_map", lambda function, tasks, *rest: seen.extend(t[2] for t in tasks) or [[] for _ in tasks]
+    )
+    teacher.run(changed(tiny, {"teacher.se": None}))
+    assert seen == [("pretrained", "head", "last_stage")]
