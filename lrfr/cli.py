@@ -54,7 +54,8 @@ def switch_study(name: str) -> None:
     """Compose conf/ for a study, as `dvc exp run -S study=NAME` does, and write params.yaml."""
     if name not in study_names():
         raise UserError(
-            f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none (run this in the top folder of a clone)'}."
+            f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none'} "
+            "(run this in the top folder of a clone)."
         )
     from dvc.utils.hydra import compose_and_dump
 

@@ -35,7 +35,7 @@ def write_manifest(path: str | Path = "lrfr/data/manifests/orl.csv") -> None:
     """Write the manifest of the installed images: s1/1.pgm ... s1/10.pgm, s2/1.pgm ... (this wrote the committed one)."""
     names = [f"s{person}/{photograph}.pgm" for person in range(1, PEOPLE + 1) for photograph in range(1, PHOTOGRAPHS + 1)]
     digests = [hashlib.sha256((folder() / name).read_bytes()).hexdigest() for name in names]
-    rows = [(i, name, name.split("/")[0], digest) for i, (name, digest) in enumerate(zip(names, digests))]
+    rows = [(i, name, name.split("/")[0], digest) for i, (name, digest) in enumerate(zip(names, digests, strict=True))]
     with atomic_file(path) as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n")
 

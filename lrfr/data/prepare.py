@@ -26,7 +26,7 @@ def read_landmarks(path: Path, images: int) -> list[np.ndarray | None]:
     if list(table.columns) != COLUMNS or list(table["image"]) != list(range(images)):
         raise UserError(f"{path}: not the landmarks of images 0 ... {images - 1}; run the detect stage again.")
     points = table[POINTS].to_numpy(np.float64).reshape(-1, 5, 2)
-    return [place if found else None for place, found in zip(points, table["found"])]
+    return [place if found else None for place, found in zip(points, table["found"], strict=True)]
 
 
 def run(study: Study) -> None:
@@ -34,7 +34,7 @@ def run(study: Study) -> None:
     torch.set_num_threads(study.threads)
     manifest = orl.read_manifest(people=study.faces.people)
     points = read_landmarks(study.runs / "landmarks.csv", len(manifest))
-    faces = zip(manifest["name"], manifest["sha256"], points)
+    faces = zip(manifest["name"], manifest["sha256"], points, strict=True)
     chips = np.stack(
         [
             align.chip(orl.read_face(name, sha256), place, orl.FALLBACK)

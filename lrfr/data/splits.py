@@ -35,6 +35,6 @@ def identity_folds(people: int, folds: int, validation_people: int, seed: int) -
         circle = np.roll(order, -start)
         roles = ["test"] * len(test) + ["validation"] * validation_people
         roles += ["train"] * (people - len(roles))
-        rows += sorted((fold, int(person), role) for person, role in zip(circle, roles))
+        rows += sorted((fold, int(person), role) for person, role in zip(circle, roles, strict=True))
         start += len(test)
     return pd.DataFrame(rows, columns=["fold", "person", "role"])

@@ -26,7 +26,7 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
 from lrfr.train.distill import Trainer
-from lrfr.train.faces import read_fold
+from lrfr.train.faces import Fold, read_fold
 from lrfr.train.targets import compute
 from lrfr.train.teacher import load_trained
 from lrfr.train.tuned import Tuner, validation_error
@@ -35,14 +35,14 @@ THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
 
 
-def seconds(function: Callable[[], object]) -> float:
+def seconds(function: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
-    function()
+    function(*arguments)
     return time.perf_counter() - start
 
 
 def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
-    """Parameters, multiply-accumulates (torch's own counter, convolutions and matrix products), float32 bytes, median latency, throughput.
+    """Parameters, multiply-accumulates (torch's own counter: convolutions, matrix products), bytes, median latency, throughput.
 
     inputs : one image, float (1, 3, S, S).
     """
@@ -52,8 +52,8 @@ def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
         with FlopCounterMode(display=False) as counter:
             net(inputs)
         net(batch)  # warm-up
-        latency = statistics.median(seconds(lambda: net(inputs)) for _ in range(runs))
-        throughput = THROUGHPUT_BATCH / statistics.median(seconds(lambda: net(batch)) for _ in range(max(3, runs // 10)))
+        latency = statistics.median(seconds(net, inputs) for _ in range(runs))
+        throughput = THROUGHPUT_BATCH / statistics.median(seconds(net, batch) for _ in range(max(3, runs // 10)))
     return {
         "params": sum(p.numel() for p in net.parameters()),
         "macs": counter.get_total_flops() // 2,
@@ -76,12 +76,12 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
         trainer.epoch(last)  # warm-up
     for _ in bar(range(study.benchmark.rounds), "epochs"):
         for name, trainer in trainers.items():
-            times[name].append(seconds(lambda: trainer.epoch(last)))
+            times[name].append(seconds(trainer.epoch, last))
     online: dict[str, float] = {}
     for name, trainer in bar(list(trainers.items()), "on-line epochs"):
         if trainer.source.cached is not None:
             trainer.source.cached = None
-            online[name] = seconds(lambda: trainer.epoch(last))
+            online[name] = seconds(trainer.epoch, last)
     rows = []
     for name, found in times.items():
         ratios = [t / s for t, s in zip(found, times["scratch"], strict=True)]
@@ -96,28 +96,31 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
         )
     conventional = trainers["kd"]
     conventional.source.low_resolution = True
-    extra = {"kd_lr_online": seconds(lambda: conventional.epoch(last)), "kd_online": online["kd"]}
+    extra = {"kd_lr_online": seconds(conventional.epoch, last), "kd_online": online["kd"]}
     return pd.DataFrame(rows, columns=["model", "epoch_seconds", "epoch_ratio", "online_epoch_ratio"]), extra
 
 
-def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float], scratch_folder: Path) -> pd.DataFrame:
-    """Whole training schemes for one fold, from measured epochs times their number.
-
-    The number of the tuned teacher's epochs is what its early stopping took in this study's own run (students/kd_tuned_teacher).
-    """
-    fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
-    tuned = next(name for name, model in study.models.items() if model.teacher == "tuned")
+def conventional_scheme(study: Study, tuned: str, fold: Fold, student_seconds: float) -> tuple[str, int, float, float, float]:
+    """The row of the scheme that fine-tunes the teacher: its epochs are what early stopping took in this study's own run."""
     log = pd.read_csv(study.runs / "students" / tuned / "log.csv")
     teacher_epochs = int(log[log.term == "teacher_face"].epoch.max())
     tuner = Tuner(study, study.models[tuned].tuned, fold)
     tuning = seconds(lambda: (tuner.epoch(1), validation_error(study, tuner.trained, fold)))
-    caching = seconds(lambda: compute(study, fold.number, "plain", scratch_folder))
+    return ("teacher tuned on LR, then on line", teacher_epochs, teacher_epochs * tuning, 0.0, student_seconds)
+
+
+def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float], scratch_folder: Path) -> pd.DataFrame:
+    """Whole training schemes for one fold, from measured epochs times their number; `speedup` is over the first row."""
+    fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
+    caching = seconds(compute, study, fold.number, "plain", scratch_folder)
     cached = float(cost.set_index("model").epoch_seconds["kd"])
     rows = [
-        ("teacher tuned on LR, then on line", teacher_epochs, teacher_epochs * tuning, 0.0, epochs * extra["kd_lr_online"]),
         ("frozen HR teacher, on line", 0, 0.0, 0.0, epochs * extra["kd_online"]),
         ("frozen HR teacher, cached", 0, 0.0, caching, epochs * cached),
     ]
+    tuned = next((name for name, model in study.models.items() if model.tuned), None)
+    if tuned is not None:
+        rows.insert(0, conventional_scheme(study, tuned, fold, epochs * extra["kd_lr_online"]))
     table = pd.DataFrame(rows, columns=["scheme", "teacher_epochs", "teacher_seconds", "targets_seconds", "student_seconds"])
     table["total_seconds"] = table.teacher_seconds + table.targets_seconds + table.student_seconds
     table["speedup"] = table.total_seconds.iloc[0] / table.total_seconds

@@ -22,10 +22,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        if path.suffix in (".pt", ".pth"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            state = load_file(path)
+        pickled = path.suffix in (".pt", ".pth")
+        state = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the path of a checkpoint.") from None
     except SafetensorError as error:

@@ -109,7 +109,7 @@ class CachedTargets:
             for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (new, old)), strict=True):
                 if a is not None and (a - b).float().norm() > TOLERANCE * a.float().norm():
                     raise UserError(
-                        f"cached targets of fold {fold.number}: '{name}' differs from the teacher's own output; run `dvc repro -f targets`."
+                        f"cached targets of fold {fold.number}: '{name}' is not what the teacher gives; run `dvc repro -f`."
                     )
 
     def shuffle(self, labels: np.ndarray) -> None:

@@ -6,7 +6,8 @@
 - `se`: the SE gates of every block (which start as the identity), the embedding layer and the class weights; for `se_dfd`.
 
 The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow cone, where
-raw cosines say nothing. Only the frozen part of the network is run once per face; the rest is trained on what it left. An epoch is as many faces as the fold has, drawn from faces and mirror images.
+raw cosines say nothing. Only the frozen part of the network is run once per face; the rest is trained on what it
+left. An epoch is as many faces as the fold has, drawn from faces and mirror images.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def standardised(net: nn.Module, raw: Tensor, weight: Tensor, study: Study) -> T
 def fine_tune(
     study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune
 ) -> tuple[Tensor, list[tuple[int, float, float]]]:
-    """Train a part in place on inputs (n, ...) with labels (n,); return class weights and (epoch, mean loss, training accuracy)."""
+    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, training accuracy)."""
     mean, rms = standardisation(raw := embed(part.forward, inputs))
     head = FaceHead(int(labels.max()) + 1, raw.shape[1], study.teacher.scale, class_means((raw - mean) / rms, labels))
     for parameter in part.parameters.values():

@@ -98,6 +98,7 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path):
 
 
 def test_the_folder_is_a_hash_of_the_whole_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("LRFR_CACHE", raising=False)
     key = {"train": {"epochs": 3, "rate": 0.1}, "code": "abc", "seed": 0}
     assert resume_folder(key) == resume_folder({"seed": 0, "code": "abc", "train": {"rate": 0.1, "epochs": 3}})
     others = [key | {"seed": 1}, key | {"code": "abd"}, key | {"train": {"epochs": 3, "rate": 0.2}}, {**key, "more": None}]
