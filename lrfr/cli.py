@@ -74,7 +74,10 @@ def notebook_parameters(pairs: list[str]) -> dict[str, object]:
     for pair in pairs:
         if "=" not in pair:
             raise UserError(f"--parameter {pair}: write NAME=VALUE, for example fold=1.")
-    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
+    try:
+        return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
+    except yaml.YAMLError:
+        raise UserError(f"--parameter {' '.join(pairs)}: a value is not valid YAML; write a number or a word.") from None
 
 
 def dispatch(arguments: argparse.Namespace) -> int:

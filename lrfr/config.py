@@ -7,7 +7,7 @@ be run. That is why the code fingerprints of the stages (`lrfr.fingerprint`) may
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -55,7 +55,7 @@ class Views(Block):
 
     smallest: int = Field(ge=4)  # pixels, side of the aligned chip
     largest: int = Field(le=64)
-    size: int = Field(ge=16, le=64)  # the student's input
+    size: int = Field(ge=16, le=64, multiple_of=8)  # the student's input
     hr_probability: float = Field(ge=0, le=1)
 
 
@@ -103,6 +103,12 @@ class Train(Block):
     scale: float = Field(gt=0)
     margin: float = Field(ge=0, lt=1)
     jitter: float = Field(ge=0, lt=1)  # photometric: gain and bias drawn from +- this
+
+    @model_validator(mode="after")
+    def batch_has_two_parts(self) -> Train:
+        if 4 * self.people_per_batch >= self.batch:
+            raise ValueError(f"people_per_batch x 4 images must leave room in a batch of {self.batch}; lower people_per_batch")
+        return self
 
 
 class Tuned(Block):
@@ -158,7 +164,7 @@ class Study(Block):
     targets: Targets
     student: Student
     train: Train
-    models: dict[str, Model]
+    models: dict[Annotated[str, Field(pattern=NAME)], Model]
     arms: dict[str, dict[str, dict[str, Any]]]  # method -> arm -> what it changes in the method's block of `models`
     evaluate: Evaluate
     benchmark: Benchmark
@@ -231,6 +237,6 @@ def load(path: str | Path = "params.yaml") -> Study:
             f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it or run `git restore {path}`."
         ) from None
     try:
-        return Study(**values) if isinstance(values, dict) else Study.model_validate(values)
+        return Study.model_validate(values)
     except ValidationError as error:
         raise UserError(sentence(error, str(path))) from None

@@ -80,6 +80,8 @@ def notebook_imports(path: Path) -> set[str]:
 
 def modules(entries: set[str], methods: set[str]) -> list[str]:
     """All modules behind `entries`, sorted; through the registry only those of `methods`."""
+    for name in methods - registry().keys():
+        raise UserError(f"params.yaml: there is no method '{name}'; known are {', '.join(registry())}.")
     followed = {registry()[name] for name in methods}
     skipped = set(registry().values()) - followed
     seen, waiting = set(), sorted(entries)
@@ -93,11 +95,12 @@ def modules(entries: set[str], methods: set[str]) -> list[str]:
     return sorted(seen)
 
 
+@cache
 def normalised(module: str) -> str:
     """A module's code without docstrings and comments; the registry's is its dict alone, which names no number."""
     if module == REGISTRY:
         return ""
-    tree = ast.parse(source_file(module).read_text(encoding="utf-8"))
+    tree = ast.parse(source_file(module).read_text(encoding="utf-8"))  # not `parse`: its trees stay as they are
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

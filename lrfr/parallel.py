@@ -28,7 +28,7 @@ def parallel_map(function: Callable[..., Any], tasks: Sequence[tuple], jobs: int
     An exception in a task is raised here.
     """
     limit_threads(threads)
-    if min(jobs, len(tasks)) == 1:
+    if min(jobs, len(tasks)) <= 1:
         return [function(*task) for task in bar(tasks, description)]
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(min(jobs, len(tasks)), context, initializer=limit_threads, initargs=(threads,)) as pool:

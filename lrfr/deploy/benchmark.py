@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
 from lrfr.data.files import atomic_folder
+from lrfr.errors import UserError
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
@@ -149,6 +150,9 @@ def environment(study: Study) -> dict[str, object]:
 
 def run(study: Study) -> None:
     """The `benchmark` stage."""
+    for name in ("scratch", "kd"):
+        if name not in study.models:
+            raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
     limit_threads(study.threads)
     spec, size = TEACHERS[study.teacher.name], study.views.size
     face = torch.zeros(1, 3, size, size)

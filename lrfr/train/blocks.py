@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-from lrfr.config import Study
+from pydantic import ValidationError
+
+from lrfr.config import Study, sentence
 from lrfr.errors import UserError
 from lrfr.methods import METHODS
 
@@ -21,7 +23,11 @@ def check_blocks(study: Study, file: str) -> None:
     for method, arms in study.arms.items():
         if method not in study.models:
             raise UserError(f"{file}: arms.{method} belongs to no model; add a block models.{method} or remove it.")
-        blocks |= {f"arms.{method}.{arm}": study.arm(method, arm) for arm in arms}
+        for arm in arms:
+            try:
+                blocks[f"arms.{method}.{arm}"] = study.arm(method, arm)
+            except ValidationError as error:
+                raise UserError(f"arms.{method}.{arm}: {sentence(error, file)}") from None
     for key, model in blocks.items():
         if model.method not in METHODS:
             raise UserError(f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}.")

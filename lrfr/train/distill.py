@@ -6,8 +6,10 @@ only; what an image looks like is a function of (seed, epoch, image), so an inte
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,43 +30,13 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
 from lrfr.train.faces import Fold, read_fold
-from lrfr.train.targets import CachedTargets, OnlineTargets, load_targets
-from lrfr.train.tuned import teacher_view, tune
+from lrfr.train.source import Source
 
 MARGIN_RAMP = 0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
 SAVE_EVERY = 10  # epochs between resumable states
 VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER, at VALIDATED pixels: for the curves only
 VALIDATED = 16
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
-
-
-class Source:
-    """The teacher's side of a batch, whatever the model's `teacher` is: none, cached, shuffled, or tuned and run on line."""
-
-    def __init__(self, study: Study, model: Model, fold: Fold) -> None:
-        self.fold, self.needs = fold, METHODS[model.method].needs
-        self.cached: CachedTargets | None = None
-        self.online: OnlineTargets | None = None
-        self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
-        self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
-        if model.teacher == "tuned":
-            trained, self.log = tune(study, model.tuned, fold)
-            self.online = OnlineTargets(
-                trained, tuple(side for _, side in map_shapes(study.student, "plain", study.views.size)), self.needs
-            )
-        elif model.teacher != "none":
-            variant = "se" if model.teacher == "se" else "plain"
-            self.cached, self.online = load_targets(study, fold, variant, self.needs)
-            if model.teacher == "shuffled" and self.cached is not None:
-                self.cached.shuffle(fold.labels)
-
-    def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
-        if self.cached is not None:
-            return self.cached(ids, draw.mirrored)
-        if self.online is None:
-            return Targets(torch.from_numpy(ids))
-        seen = draw.resolution if self.low_resolution else np.zeros_like(draw.resolution)
-        return self.online(ids, teacher_view(self.fold.chips[ids], seen, draw.mirrored))
 
 
 class Trainer:
@@ -199,11 +171,19 @@ def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> dict[str
     return found
 
 
+def resume_key(study: Study, model: Model, number: int, seed: int, code: str) -> dict[str, object]:
+    """Everything that shapes one training: parameters, code, and what it reads of faces, teachers and targets."""
+    settings = study.model_dump(mode="json", include={"views", "student", "train", "teacher", "seed", "threads", "accelerator"})
+    shared = [study.runs / name for name in ("index.csv", "folds.csv", "chips.npy", "views.npy")]
+    own = [path for kind in ("teacher", "targets") for path in (study.runs / kind / f"fold{number}").rglob("*") if path.is_file()]
+    files = {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in (*shared, *sorted(own))}
+    return {"model": model.model_dump(), "fold": number, "draw": seed, "code": code, "files": files, **settings}
+
+
 def train_one(study: Study, model: Model, number: int, seed: int, code: str, folder: Path) -> None:
     """Train one student of one fold and seed, from its last saved state if there is one, and write what it leaves."""
     trainer = Trainer(study, model, read_fold(study, number), seed)
-    settings = study.model_dump(mode="json", include={"faces", "views", "teacher", "student", "train", "threads"})
-    state = resume_folder({"model": model.model_dump(), "fold": number, "seed": seed, "code": code, **settings})
+    state = resume_folder(resume_key(study, model, number, seed, code))
     modules = {"student": trainer.student.module, "head": trainer.head, "method": trainer.method}
     start = {"epoch": 0, "log": [(number, seed, *row) for row in trainer.source.log], "gradients": []}
     progress = load_state(state, modules, trainer.optimizer) or start
@@ -227,6 +207,7 @@ def train_one(study: Study, model: Model, number: int, seed: int, code: str, fol
     stem.with_suffix(".json").write_text(
         json.dumps({"log": progress["log"], "gradients": progress["gradients"]}), encoding="utf-8"
     )
+    shutil.rmtree(state, ignore_errors=True)  # done: a forced rerun starts from the beginning
 
 
 def run(study: Study, name: str) -> None:

@@ -82,7 +82,7 @@ def teacher_maps(study: Study, resolution: str) -> np.ndarray:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(fold.people), BATCH // 2):
-            chips = torch.from_numpy(fold.chips[start : start + BATCH // 2])
+            chips = torch.from_numpy(np.array(fold.chips[start : start + BATCH // 2]))  # a slice of the file is read-only
             seen = chips if resolution == "hr" else degrade(chips, int(resolution), chips.shape[1])
             parts.append(net.prefix(teacher_input(seen))[-1].numpy())
     return np.concatenate(parts)

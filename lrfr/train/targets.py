@@ -102,9 +102,13 @@ class CachedTargets:
         UserError
             naming the first array that differs.
         """
+        if not np.array_equal(self.images, fold.images):
+            raise UserError(f"cached targets of fold {fold.number} are of other images; run `dvc repro`.")
         ids = self.images[np.linspace(0, len(self.images) - 1, CHECKED).astype(np.int64)]
-        fresh = online(ids, torch.from_numpy(fold.chips[ids]))
-        cached = self(ids, np.zeros(CHECKED, dtype=bool))
+        mirrored = np.arange(CHECKED) % 2 == 1
+        chips = torch.from_numpy(fold.chips[ids])
+        fresh = online(ids, torch.where(torch.from_numpy(mirrored)[:, None, None, None], chips.flip(2), chips))
+        cached = self(ids, mirrored)
         for name, new, old in zip(Targets._fields, fresh, cached, strict=True):
             for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (new, old)), strict=True):
                 if a is not None and (a - b).float().norm() > TOLERANCE * a.float().norm():
@@ -184,7 +188,7 @@ def run(study: Study) -> None:
             "targets",
         )
         rows = ["fold,temperature,p_target"]
-        for number in study.faces.run_folds:
+        for number in study.faces.run_folds if "logits" in study.targets.store else ():
             logits, labels = np.load(folder / f"fold{number}" / "plain" / "logits.npy"), read_fold(study, number).labels
             rows += [f"{number},{t:g},{confidence(logits, labels, t):.6g}" for t in TEMPERATURES]
         (folder / "confidence.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")

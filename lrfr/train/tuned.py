@@ -97,5 +97,6 @@ def tune(study: Study, spec: Tuned, fold: Fold) -> tuple[Trained, list[tuple[int
     net = tuner.trained.net
     net.load_state_dict(kept["net"])
     net.requires_grad_(False)
+    net.zero_grad(set_to_none=True)
     raw = embed(lambda x: net(teacher_input(x)).embedding, torch.from_numpy(fold.chips[fold.images]))
     return standardised(net, raw, kept["head"]["weight"], study), log
