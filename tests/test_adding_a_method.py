@@ -58,7 +58,18 @@ def test_the_page_has_its_steps() -> None:
 
 
 def test_its_test_and_the_contract_suite_pass(copy: Path) -> None:
-    assert "passed" in run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/methods/test_mse.py", "tests/methods/test_contract.py", "-k", "mse")
+    assert "passed" in run(
+        copy,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/methods/test_mse.py",
+        "tests/methods/test_contract.py",
+        "-k",
+        "mse",
+    )
 
 
 def test_the_study_has_the_new_model_and_fingerprints_it_alone(copy: Path) -> None:

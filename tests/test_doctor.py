@@ -32,7 +32,7 @@ def test_a_package_is_judged_by_range_and_lock(text, extra, version, pin, status
 
 
 def test_pins_reads_markers_comments_and_odd_names():
-    text = "# a comment\n\nflufl.lock==9.2.0\ntriton==3.8.0 ; sys_platform == \"linux\"\nPyYAML==6.0.3  # why\n"
+    text = '# a comment\n\nflufl.lock==9.2.0\ntriton==3.8.0 ; sys_platform == "linux"\nPyYAML==6.0.3  # why\n'
     assert doctor.pins(text) == {"flufl-lock": "9.2.0", "triton": "3.8.0", "pyyaml": "6.0.3"}
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_folder
+from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
+from lrfr.report.results import markdown
+from lrfr.report.tables import write_table
 from lrfr.train.distill import Trainer
 from lrfr.train.faces import Fold, read_fold
 from lrfr.train.targets import compute
@@ -33,7 +36,13 @@ from lrfr.train.teacher import load_trained
 from lrfr.train.tuned import Tuner, validation_error
 
 THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
+TITLES = {"cost": "Cost of every model", "schemes": "Cost of whole training schemes"}
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
+
+
+def round_off(value: object) -> object:
+    """Four significant digits: times vary in the second."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def seconds(function: Callable[..., object], *arguments: object) -> float:
@@ -166,17 +175,9 @@ def run(study: Study) -> None:
     epochs, extra = epoch_costs(study)
     cost = pd.DataFrame(costs).T.rename_axis("model").reset_index().merge(epochs, on="model", how="left")
     cost = cost.astype({"params": int, "macs": int, "bytes": int})
-    with atomic_folder(study.reports / "cost") as folder:
-        table = schemes(study, epochs, extra, folder / "targets")
-        for path in sorted((folder / "targets").rglob("*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        (folder / "targets").rmdir()
-        for name, frame in (("cost", cost), ("schemes", table)):
-            frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
-            lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
-            lines += [
-                "| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |"
-                for row in frame.itertuples(index=False)
-            ]
-            (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (folder / "environment.json").write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        table = schemes(study, epochs, extra, Path(folder))
+    for name, frame in (("cost", cost), ("schemes", table)):
+        write_table(study.reports / "tables", name, frame.map(round_off), f"# {TITLES[name]}\n\n{markdown(frame.map(round_off))}")
+    with atomic_file(study.reports / "environment.json") as file:
+        file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")

@@ -125,7 +125,7 @@ class Report:
 
     def cost(self, name: str) -> pd.DataFrame:
         """A table of measured seconds and bytes: differs from machine to machine."""
-        return read_table(self._existing(self.reports / "cost" / f"{name}.csv"))
+        return read_table(self._existing(self.reports / "tables" / f"{name}.csv"))
 
     @cached_property
     def parameters(self) -> config.Study:

@@ -25,37 +25,29 @@ LONGEST = 150  # rows of a table that the page shows in full; our choice
 
 
 class Table(NamedTuple):
-    folder: str
     stage: str
     text: str
 
 
 TABLES = {
-    "results": Table(
-        "tables", "summary", "Every metric of every model at every resolution, with intervals from a bootstrap over people."
-    ),
+    "results": Table("summary", "Every metric of every model at every resolution, with intervals from a bootstrap over people."),
     "comparisons": Table(
-        "tables", "summary", "Paired differences between models, with intervals and p-values before and after Holm's correction."
+        "summary", "Paired differences between models, with intervals and p-values before and after Holm's correction."
     ),
-    "teacher": Table(
-        "tables", "summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."
-    ),
+    "teacher": Table("summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."),
     "gradients": Table(
-        "tables",
         "summary",
         "How strongly each weighted term pulls, relative to the face loss: is one dead, or does one drown the rest?",
     ),
-    "runs": Table("tables", "summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
-    "cost": Table(
-        "cost", "benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."
-    ),
-    "schemes": Table("cost", "benchmark", "What whole training schemes cost."),
+    "runs": Table("summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
+    "cost": Table("benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."),
+    "schemes": Table("benchmark", "What whole training schemes cost."),
 }
 PERCENT = "in per cent, with the interval in brackets"
 
 
 def read(study: Study, name: str) -> pd.DataFrame:
-    path = study.reports / TABLES[name].folder / f"{name}.csv"
+    path = study.reports / "tables" / f"{name}.csv"
     if not path.is_file():
         stage = TABLES[name].stage
         raise UserError(f"{path.as_posix()}: missing; run `dvc repro {stage}@{study.study}` (stage '{stage}').")
@@ -100,9 +92,9 @@ VIEWS: dict[str, Callable[[pd.DataFrame], str]] = {"results": results_html, "com
 
 def table_section(study: Study, name: str) -> str:
     table, about = read(study, name), TABLES[name]
-    links = f'<a href="{about.folder}/{name}.csv">csv</a>'
-    if (study.reports / about.folder / f"{name}.md").is_file():
-        links += f' · <a href="{about.folder}/{name}.md">markdown</a>'
+    links = f'<a href="tables/{name}.csv">csv</a>'
+    if (study.reports / "tables" / f"{name}.md").is_file():
+        links += f' · <a href="tables/{name}.md">markdown</a>'
     note = f'<p class="lead">{about.text} Made by the stage <code>{about.stage}</code>; {len(table)} rows: {links}.</p>\n'
     if name in VIEWS:
         shown = VIEWS[name](table)
@@ -116,9 +108,8 @@ def table_section(study: Study, name: str) -> str:
 def notebook_folder(study: Study, name: str) -> Path:
     folder = study.reports / name
     if not (folder / "index.html").is_file():
-        raise UserError(
-            f"{folder.as_posix()}/index.html: missing; run `dvc repro notebook@{study.study}-{name}` (stage 'notebook')."
-        )
+        stage = "cost_notebook" if name in study.cost_notebooks else "notebook"
+        raise UserError(f"{folder.as_posix()}/index.html: missing; run `dvc repro {stage}@{study.study}-{name}`.")
     return folder
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_file, atomic_folder
+from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.report import results as reading
@@ -168,8 +168,11 @@ def metrics(results: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame, page: str) -> None:
-    table.to_csv(folder / f"{name}.csv", index=False, float_format=DIGITS, lineterminator="\n")
-    (folder / f"{name}.md").write_text(page, encoding="utf-8")
+    """One table as CSV and as Markdown, each replaced in one step."""
+    with atomic_file(folder / f"{name}.csv") as file:
+        table.to_csv(file, index=False, float_format=DIGITS, lineterminator="\n")
+    with atomic_file(folder / f"{name}.md") as file:
+        file.write_text(page, encoding="utf-8")
 
 
 def run(study: Study) -> None:
@@ -178,11 +181,11 @@ def run(study: Study) -> None:
     results = results_table(study, evaluation)
     comparisons, runs = comparisons_table(study, evaluation), runs_table(study, evaluation)
     teacher, gradients = teacher_table(study, evaluation), gradients_table(study)
-    with atomic_folder(study.reports / "tables") as folder:
-        write_table(folder, "results", results, results_page(results))
-        write_table(folder, "comparisons", comparisons, comparisons_page(comparisons))
-        write_table(folder, "runs", runs, runs_page(runs))
-        write_table(folder, "teacher", teacher, teacher_page(teacher))
-        write_table(folder, "gradients", gradients, gradients_page(gradients))
+    folder = study.reports / "tables"  # the benchmark writes there too, so the stage owns files, not the folder
+    write_table(folder, "results", results, results_page(results))
+    write_table(folder, "comparisons", comparisons, comparisons_page(comparisons))
+    write_table(folder, "runs", runs, runs_page(runs))
+    write_table(folder, "teacher", teacher, teacher_page(teacher))
+    write_table(folder, "gradients", gradients, gradients_page(gradients))
     with atomic_file(study.reports / "metrics.json") as file:
         file.write_text(json.dumps(metrics(results), indent=2) + "\n", encoding="utf-8")

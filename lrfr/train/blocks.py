@@ -27,7 +27,7 @@ def check_blocks(study: Study, file: str) -> None:
             try:
                 blocks[f"arms.{method}.{arm}"] = study.arm(method, arm)
             except ValidationError as error:
-                raise UserError(f"arms.{method}.{arm}: {sentence(error, file)}") from None
+                raise UserError(sentence(error, f"{file}: arms.{method}.{arm}")) from None
     for key, model in blocks.items():
         if model.method not in METHODS:
             raise UserError(f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}.")

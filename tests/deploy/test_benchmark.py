@@ -69,14 +69,14 @@ def test_the_stage_writes_its_tables_and_nothing_else(
     log.parent.mkdir(parents=True)
     pd.DataFrame([(0, 0, 1, "teacher_face", 1.0)], columns=["fold", "seed", "epoch", "term", "value"]).to_csv(log, index=False)
     benchmark.run(study)
-    assert sorted(path.name for path in (study.reports / "cost").iterdir()) == [
-        *("cost.csv", "cost.md", "environment.json", "schemes.csv", "schemes.md")
+    assert sorted(path.relative_to(study.reports).as_posix() for path in study.reports.rglob("*.*")) == [
+        *("environment.json", "tables/cost.csv", "tables/cost.md", "tables/schemes.csv", "tables/schemes.md")
     ]
-    cost = pd.read_csv(study.reports / "cost" / "cost.csv").set_index("model")
+    cost = pd.read_csv(study.reports / "tables" / "cost.csv").set_index("model")
     assert set(cost.index) == {*models, "teacher"}
     columns = ["params", "macs", "bytes", "latency_ms", "throughput", "epoch_seconds", "epoch_ratio", "online_epoch_ratio"]
     assert list(cost.columns) == columns
     assert cost.epoch_ratio["scratch"] == 1 and math.isnan(cost.epoch_seconds["teacher"])
     assert cost.online_epoch_ratio[["kd", "se_dfd"]].notna().all() and math.isnan(cost.online_epoch_ratio["scratch"])
     assert cost.params["teacher"] > 5e6 > cost.params["kd"] == cost.params["scratch"] != cost.params["se_dfd"]
-    assert len(pd.read_csv(study.reports / "cost" / "schemes.csv")) == 3
+    assert len(pd.read_csv(study.reports / "tables" / "schemes.csv")) == 3

@@ -76,7 +76,7 @@ def write_study(folder: Path) -> Study:
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("output", ".ipynb_checkpoints"))
     runs, reports = folder / study.runs, folder / study.reports
-    for path in (runs / "embeddings", runs / "students/kd", reports / "tables", reports / "cost"):
+    for path in (runs / "embeddings", runs / "students/kd", reports / "tables"):
         path.mkdir(parents=True)
 
     images = 10
@@ -102,7 +102,7 @@ def write_study(folder: Path) -> Study:
     log = [(0, 0, epoch, term, 1 / (1 + epoch)) for epoch in range(3) for term in ("face", "kd", "learning_rate")]
     pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(runs / "students/kd/log.csv", index=False)
     for name, table in tables(study, rng).items():
-        table.to_csv(reports / ("cost" if name in ("cost", "schemes") else "tables") / f"{name}.csv", index=False)
+        table.to_csv(reports / "tables" / f"{name}.csv", index=False)
     return study
 
 

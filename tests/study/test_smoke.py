@@ -16,7 +16,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = (  # everything that may differ between two runs of the same study: measured in seconds, or showing what was
-    "reports/smoke/cost/",
+    "reports/smoke/tables/cost.",
+    "reports/smoke/tables/schemes.",
+    "reports/smoke/environment.json",
     "reports/smoke/09-cost-and-deployment/",
     "reports/smoke/index.html",
 )
@@ -43,7 +45,9 @@ class Clone:
             **{f"GIT_{who}_{what}": "lrfr@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }
         done = subprocess.run(command, cwd=cwd or self.folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, (
+            f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
         return done.stdout
 
     def repro(self, *arguments: str) -> set[str]:
@@ -75,7 +79,9 @@ def test_one_command_writes_the_whole_report(clone: Clone) -> None:
     parameters = yaml.safe_load((clone.folder / "params.yaml").read_text(encoding="utf-8"))
     report = clone.folder / "reports" / "smoke"
     notebooks = parameters["result_notebooks"] + parameters["cost_notebooks"]
-    assert {f"distill@smoke-{name}" for name in parameters["models"]} | {f"notebook@smoke-{n}" for n in parameters["result_notebooks"]} <= clone.executed
+    assert {f"distill@smoke-{name}" for name in parameters["models"]} | {
+        f"notebook@smoke-{n}" for n in parameters["result_notebooks"]
+    } <= clone.executed
     assert (report / "index.html").is_file() and (report / "metrics.json").is_file()
     for name in notebooks:
         assert (report / name / f"{name}.html").is_file() or (report / name / "index.html").is_file(), name
@@ -84,7 +90,7 @@ def test_one_command_writes_the_whole_report(clone: Clone) -> None:
     floors = {"teacher", "random_net", "raw_pixels"}
     assert set(results.model) == set(parameters["models"]) | floors
     assert (results.low <= results.value + 1e-9).all() and (results.value <= results.high + 1e-9).all()
-    assert set(pd.read_csv(report / "cost" / "cost.csv").model) == set(parameters["models"]) | {"teacher"}
+    assert set(pd.read_csv(report / "tables" / "cost.csv").model) == set(parameters["models"]) | {"teacher"}
 
 
 def test_a_second_run_changes_nothing(clone: Clone) -> None:

@@ -62,7 +62,7 @@ def test_a_method_gets_what_it_needs_and_nothing_else(tiny: Study, needs: frozen
 def test_swapped_rows_are_caught(tiny: Study):
     path = folder(tiny) / "embedding.npy"
     np.save(path, np.roll(np.load(path), 1, axis=0))
-    with pytest.raises(UserError, match="cached targets of fold 0: 'embedding'"):
+    with pytest.raises(UserError, match="cached targets of fold 0 are of other images"):
         targets.load_targets(tiny, read_fold(tiny, 0), "plain", frozenset({"embedding"}))
 
 
