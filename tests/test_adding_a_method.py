@@ -14,7 +14,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 STEP = re.compile(
-    r"^(?:Create `(?P<create>[^`]+)`|Replace `(?P<old>[^`]+)` in `(?P<file>[^`]+)`)[^\n]*(?:\n(?!```)[^\n]*)*?\n+```\w+\n(?P<block>.*?)\n```$",
+    r"^(?:Create `(?P<create>[^`]+)`|[^\n]*?Replace `(?P<old>[^`]+)` in\s`(?P<file>[^`]+)`)[^\n]*"
+    r"(?:\n(?!```)[^\n]*)*?\n+```\w+\n(?P<block>.*?)\n```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -54,6 +55,7 @@ def test_the_page_has_its_steps() -> None:
         "conf/model/mse.yaml",
         "conf/config.yaml",
         "tests/methods/test_mse.py",
+        "tests/methods/test_contract.py",
     ]
 
 

@@ -70,6 +70,7 @@ def gradients_page(gradients: pd.DataFrame) -> str:
     spread = zip(gradients["mean"], gradients["min"], gradients["max"], strict=True)
     cells = gradients.assign(ratio=[f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in spread])
     keys = ["model", "term", "stage"]
-    wide = cells.pivot_table(index=keys, columns="when", values="ratio", aggfunc="first", sort=False)[["start", "early", "end"]]
+    wide = cells.pivot_table(index=keys, columns="when", values="ratio", aggfunc="first", sort=False)
+    wide = wide.reindex(columns=["start", "early", "end"], fill_value="")  # a training of two epochs has no "early"
     text = "Gradient norm of each weighted term over that of the face loss: mean [smallest, largest] over folds and seeds."
     return f"# Gradient ratios\n\n{text}\n\n{markdown(wide.rename_axis(columns=None).reset_index())}"

@@ -46,7 +46,7 @@ def test_the_environment_holds_versions_and_nothing_private(tiny: Study):
 
 def test_whole_schemes_add_up(tiny: Study, monkeypatch: pytest.MonkeyPatch, tmp_path):
     """With a clock that gives one second to everything, the arithmetic shows."""
-    monkeypatch.setattr(benchmark, "seconds", lambda function: 1.0)
+    monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     log = tiny.runs / "students" / "kd_tuned_teacher" / "log.csv"
     log.parent.mkdir(parents=True)
     rows = [(0, 0, epoch, "teacher_face", 1.0) for epoch in (1, 2, 3)] + [(0, 0, 0, "teacher_validation_eer", 0.5)]

@@ -62,7 +62,7 @@ def test_a_method_gets_what_it_needs_and_nothing_else(tiny: Study, needs: frozen
 def test_swapped_rows_are_caught(tiny: Study):
     path = folder(tiny) / "embedding.npy"
     np.save(path, np.roll(np.load(path), 1, axis=0))
-    with pytest.raises(UserError, match="cached targets of fold 0 are of other images"):
+    with pytest.raises(UserError, match="cached targets of fold 0: 'embedding'"):
         targets.load_targets(tiny, read_fold(tiny, 0), "plain", frozenset({"embedding"}))
 
 
@@ -77,7 +77,7 @@ def test_scaled_values_are_caught(tiny: Study, name: str):
 def test_other_images_are_caught(tiny: Study):
     path = folder(tiny) / "images.npy"
     np.save(path, np.load(path)[::-1].copy())
-    with pytest.raises(UserError, match="cached targets of fold 0: 'embedding'"):
+    with pytest.raises(UserError, match="cached targets of fold 0 are of other images"):
         targets.load_targets(tiny, read_fold(tiny, 0), "plain", frozenset({"embedding"}))
 
 
