@@ -137,6 +137,17 @@ def output_html(output: NotebookNode, where: str) -> str:
     return pages.text_html(data.get("text/plain", ""))
 
 
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with neighbouring pieces of one stream as one: where a kernel cuts what is printed depends on its timing."""
+    whole: list[NotebookNode] = []
+    for output in outputs:
+        if whole and output.output_type == "stream" == whole[-1].output_type and output.name == whole[-1].name:
+            whole[-1] = NotebookNode({**whole[-1], "text": whole[-1].text + output.text})
+        else:
+            whole.append(output)
+    return whole
+
+
 def cell_html(cell: NotebookNode, where: str, link) -> str:
     """A cell and what it showed. Tag "solution" folds it away; the injected parameters come without the output folder."""
     tags = cell.metadata.get("tags", [])
@@ -148,7 +159,7 @@ def cell_html(cell: NotebookNode, where: str, link) -> str:
     elif cell.cell_type != "code" or "parameters" in tags or not cell.source.strip():
         return ""
     else:
-        html = pages.code_html(cell.source) + "".join(output_html(output, where) for output in cell.outputs)
+        html = pages.code_html(cell.source) + "".join(output_html(output, where) for output in joined(cell.outputs))
     return f"<details><summary>Solution</summary>\n{html}</details>\n" if "solution" in tags else html
 
 

@@ -127,3 +127,13 @@ def test_pages_of_the_committed_notebooks(reported):
             path.name for path in here.glob("*.png")
         }
         assert "<math" in page and "<table" in page and "<img" in page
+
+
+def test_pieces_of_one_stream_are_one():
+    pieces = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
+    other = nbformat.v4.new_output("stream", name="stderr", text="c\n")
+    assert [(o.name, o.text) for o in notebooks.joined([*pieces, other, *pieces])] == [
+        ("stdout", "a\nb\n"),
+        ("stderr", "c\n"),
+        ("stdout", "a\nb\n"),
+    ]
