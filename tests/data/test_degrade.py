@@ -24,7 +24,7 @@ def smooth(batch=3, height=150, width=150):
 @pytest.fixture
 def faces(manifest):
     rows = orl.read_manifest(manifest).iloc[::90]
-    images = [orl.read_face(name, sha) for name, sha in zip(rows["name"], rows["sha256"])]
+    images = [orl.read_face(name, sha) for name, sha in zip(rows["name"], rows["sha256"], strict=True)]
     return np.stack([np.asarray(image.resize((150, 150), Image.Resampling.BICUBIC)) for image in images])
 
 
