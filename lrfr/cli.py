@@ -16,11 +16,15 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
     "prepare": ("lrfr.data.prepare", "check, align and divide the faces; make their low-resolution views"),
     "teacher": ("lrfr.train.teacher", "fine-tune the teacher on the HR training people of every fold"),
     "targets": ("lrfr.train.targets", "compute the teacher's outputs for the training faces, once"),
+    "tune": ("lrfr.train.tuning", "try three values of one number of a model (--model)"),
     "distill": ("lrfr.train.distill", "train one model of the study (--model)"),
+    "rank": ("lrfr.train.ranking", "order the models by the validation people's errors"),
     "embed": ("lrfr.train.embed", "embed the held-out faces with every model"),
     "evaluate": ("lrfr.evaluate.study", "score all pairs; bootstrap over identities"),
     "summary": ("lrfr.report.tables", "write the study's tables"),
     "benchmark": ("lrfr.deploy.benchmark", "measure everything that is measured in seconds"),
+    "status": ("lrfr.report.status", "list what of the study has run and what has not"),
+    "claims": ("lrfr.report.claims", "hold the five abstracts' claims against the study's tables"),
     "notebook": ("lrfr.report.notebooks", "execute one notebook into the report (--notebook)"),
     "site": ("lrfr.report.site", "tie the report together in index.html"),
 }
@@ -34,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage, (_, text) in STAGES.items():
         command = commands.add_parser(stage, help=f"stage: {text}", description=text)
-        if stage == "distill":
+        if stage in ("tune", "distill"):
             command.add_argument("--model", required=True, help="a key of `models` in params.yaml")
         if stage == "notebook":
             command.add_argument("--notebook", required=True, help="name of a file in notebooks/, without .ipynb")
@@ -42,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=text)
     study = commands.add_parser("study", help="make params.yaml the parameters of another study")
     study.add_argument("name", help="a file in conf/study, without .yaml")
+    study.add_argument(
+        "--root", type=Path, metavar="PATH", help="where you keep the photographs, for a study that needs them (lfw)"
+    )
+    release = commands.add_parser("release", help="copy a study's chosen students, with cards, to lrfr/weights")
+    release.add_argument("name", help="the study in params.yaml")
     commands.add_parser("doctor", help="say what is installed, missing or wrong")
     return top
 
@@ -50,13 +59,18 @@ def study_names() -> list[str]:
     return sorted(path.stem for path in Path("conf/study").glob("*.yaml"))
 
 
-def switch_study(name: str) -> None:
-    """Compose conf/ for a study, as `dvc exp run -S study=NAME` does, and write params.yaml."""
+def switch_study(name: str, root: Path | None = None) -> None:
+    """Compose conf/ for a study, as `dvc exp run -S study=NAME` does, and write params.yaml.
+
+    root: where the photographs are, for a source that the user brings. They are checked completely first, and the place is stored
+    outside of the parameters: it is no part of a result. If anything is wrong, nothing changes.
+    """
     if name not in study_names():
         raise UserError(
             f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none'} "
             "(run this in the top folder of a clone)."
         )
+    import yaml
     from dvc.utils.hydra import compose_and_dump
 
     from lrfr.data.files import atomic_file
@@ -65,7 +79,24 @@ def switch_study(name: str) -> None:
         composed = temporary.with_suffix(".yaml")  # the ending tells DVC which format to write
         compose_and_dump(str(composed), str(Path("conf").resolve()), None, "config", None, [f"study={name}"])
         composed.replace(temporary)
+        choose_root(name, yaml.safe_load(temporary.read_text(encoding="utf-8"))["faces"]["source"], root)
     print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
+
+
+def choose_root(name: str, source: str, root: Path | None) -> None:
+    """Check the photographs that a study's source needs from the user, and store where they are."""
+    from lrfr.data.files import atomic_file
+    from lrfr.data.sources import SOURCES
+
+    choose = SOURCES[source].choose_root if source in SOURCES else None  # an unknown one is refused by the first stage
+    if choose is None:
+        if root is not None:
+            raise UserError(f"--root: the study '{name}' brings its photographs with it; leave --root out.")
+        return
+    if store := choose(root):
+        file, text = store
+        with atomic_file(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def notebook_parameters(pairs: list[str]) -> dict[str, object]:
@@ -86,14 +117,21 @@ def dispatch(arguments: argparse.Namespace) -> int:
 
         return doctor.run()
     if arguments.command == "study":
-        switch_study(arguments.name)
+        switch_study(arguments.name, arguments.root)
         return 0
     study = config.load()
+    if arguments.command == "release":
+        from lrfr.report import release
+
+        release.run(study, arguments.name)
+        return 0
     stage = arguments.command
     extra: list[object] = []
-    if stage == "distill":
-        if arguments.model not in study.models:
-            raise UserError(f"params.yaml: there is no model '{arguments.model}' in models; known are {', '.join(study.models)}.")
+    if stage in ("tune", "distill"):
+        key, known = ("tuning.grid", study.tuning.grid) if stage == "tune" else ("models", study.models)
+        if arguments.model not in known:
+            names = ", ".join(known) or "none"
+            raise UserError(f"params.yaml: there is no model '{arguments.model}' in {key}; known are {names}.")
         from lrfr.train.blocks import check_blocks
 
         check_blocks(study, "params.yaml")

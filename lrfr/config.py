@@ -10,145 +10,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from lrfr.errors import UserError
-
-NAME = r"^[a-z0-9_]+$"  # names end up in stage names and paths, where DVC allows little else
-
-
-class Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Faces(Block):
-    """Which faces, and how the people are divided."""
-
-    source: Literal["orl"]
-    people: int = Field(ge=4)  # the first n people of the manifest
-    folds: int = Field(ge=2)  # identity folds: every person is tested once
-    run_folds: tuple[int, ...] = Field(min_length=1)  # the folds that are trained and tested
-    validation_people: int = Field(ge=2)  # per fold, never trained on, never tested
-
-    @model_validator(mode="after")
-    def people_suffice(self) -> Faces:
-        test = -(-self.people // self.folds)
-        if self.people - test - self.validation_people < 2:
-            raise ValueError(
-                f"{self.people} people in {self.folds} folds with {self.validation_people} for validation leave a fold "
-                "without identities to train on; take more people or fewer validation_people"
-            )
-        if min(self.run_folds) < 0 or max(self.run_folds) >= self.folds:
-            raise ValueError(f"run_folds must lie in 0 ... {self.folds - 1}")
-        return self
-
-
-class Detect(Block):
-    """MTCNN's input: small grey photographs need enlargement and a border before the detector finds every face."""
-
-    enlarge: int = Field(ge=1, le=8)
-    border: int = Field(ge=0, le=500)  # replicated pixels on each side, before enlarging
-
-
-class Views(Block):
-    """The low-resolution views that the students see."""
-
-    smallest: int = Field(ge=4)  # pixels, side of the aligned chip
-    largest: int = Field(le=64)
-    size: int = Field(ge=16, le=64, multiple_of=8)  # the student's input
-    hr_probability: float = Field(ge=0, le=1)
-
-
-class FineTune(Block):
-    epochs: int = Field(ge=0)
-    batch: int = Field(ge=2)
-    learning_rate: float = Field(gt=0)
-
-
-class Teacher(Block):
-    name: str
-    weights: str  # "embedded", a name that the network knows, or a path
-    setting: Literal["pretrained", "head", "last_stage"]  # which of the trained teachers the students learn from
-    scale: float = Field(gt=0)
-    margin: float = Field(ge=0, lt=1)
-    head: FineTune
-    last_stage: FineTune
-    se: FineTune | None  # null: no teacher with SE gates, for networks that have none
-
-
-class Targets(Block):
-    """What is cached of the teacher: exactly what the methods need (`Method.needs`), as far as it fits."""
-
-    store: tuple[Literal["embedding", "logits", "maps", "attention"], ...]
-    budget_mb: int = Field(ge=0)  # per fold; maps and attention beyond it are computed on line
-
-
-class Student(Block):
-    channels: tuple[int, int, int, int]
-    se_channels: tuple[int, int, int, int]  # narrower, so that the SE student has as many parameters
-    se_reduction: int = Field(ge=1)
-    embedding: int = Field(ge=8)
-
-
-class Train(Block):
-    """One recipe for every student."""
-
-    seeds: tuple[int, ...] = Field(min_length=1)
-    epochs: int = Field(ge=1)
-    batch: int = Field(ge=8)
-    people_per_batch: int = Field(ge=1)  # of the balanced half: people x 4 images
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    warmup: float = Field(ge=0, lt=1)  # fraction of training
-    scale: float = Field(gt=0)
-    margin: float = Field(ge=0, lt=1)
-    jitter: float = Field(ge=0, lt=1)  # photometric: gain and bias drawn from +- this
-
-    @model_validator(mode="after")
-    def batch_has_two_parts(self) -> Train:
-        if 4 * self.people_per_batch >= self.batch:
-            raise ValueError(f"people_per_batch x 4 images must leave room in a batch of {self.batch}; lower people_per_batch")
-        return self
-
-
-class Tuned(Block):
-    """The conventional scheme: fine-tune the teacher on low-resolution views until validation stops improving."""
-
-    batch: int = Field(ge=2)
-    learning_rate: float = Field(gt=0)
-    patience: int = Field(ge=1)  # epochs without a better validation EER
-    max_epochs: int = Field(ge=1)
-    threads: int = Field(ge=1)
-
-
-class Model(Block):
-    """One row of the comparison: a method, its weights, and what its student and its teacher see."""
-
-    method: str  # a key of lrfr.methods.METHODS
-    student: Literal["plain", "se"]
-    views: Literal["lr", "hr"]  # hr: the student never sees a low-resolution face
-    teacher: Literal["none", "plain", "se", "shuffled", "tuned"]
-    folds: Literal["all", "first"]
-    options: dict[str, Any]  # the method's keyword arguments
-    tuned: Tuned | None = None  # with teacher: tuned
-
-    @model_validator(mode="after")
-    def tuned_is_described(self) -> Model:
-        if (self.teacher == "tuned") != (self.tuned is not None):
-            raise ValueError("a block `tuned` and `teacher: tuned` belong together; add or remove one")
-        return self
-
-
-class Evaluate(Block):
-    resolutions: tuple[int, ...] = Field(min_length=1)
-    draws: int = Field(ge=100)
-    level: float = Field(gt=0.5, lt=1)
-    far: float = Field(gt=0, lt=1)
-
-
-class Benchmark(Block):
-    rounds: int = Field(ge=1)
-    latency_runs: int = Field(ge=3)
+from lrfr.parameters import (
+    NAME,
+    Benchmark,
+    Block,
+    Detect,
+    Evaluate,
+    Faces,
+    Model,
+    Student,
+    Targets,
+    Teacher,
+    Train,
+    Tuning,
+    Views,
+)
 
 
 class Study(Block):
@@ -164,6 +43,7 @@ class Study(Block):
     targets: Targets
     student: Student
     train: Train
+    tuning: Tuning
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     arms: dict[str, dict[str, dict[str, Any]]]  # method -> arm -> what it changes in the method's block of `models`
     evaluate: Evaluate
@@ -178,6 +58,9 @@ class Study(Block):
                 raise ValueError(
                     f"evaluate.resolutions: {resolution} px is outside views {self.views.smallest} ... {self.views.largest}"
                 )
+        for name in self.tuning.grid:
+            if name not in self.models:
+                raise ValueError(f"tuning.grid.{name} belongs to no model; add a block models.{name} or remove it")
         return self
 
     @property

@@ -21,17 +21,20 @@ from lrfr.errors import UserError
 
 ROOT = Path(__file__).parent
 REGISTRY = "lrfr.methods"
-IGNORED = {"lrfr", "lrfr.config", "lrfr.errors", "lrfr.progress"}  # these decide no number
-DISTILL, NOTEBOOK = "lrfr.train.distill", "lrfr.report.notebooks"
+IGNORED = {"lrfr", "lrfr.config", "lrfr.parameters", "lrfr.errors", "lrfr.progress"}  # these decide no number
+DISTILL, TUNE, NOTEBOOK = "lrfr.train.distill", "lrfr.train.tuning", "lrfr.report.notebooks"
 ENTRIES = {
     "detect": "lrfr.data.detect",
     "prepare": "lrfr.data.prepare",
     "teacher": "lrfr.train.teacher",
     "targets": "lrfr.train.targets",
+    "rank": "lrfr.train.ranking",
     "embed": "lrfr.train.embed",
     "evaluate": "lrfr.evaluate.study",
     "summary": "lrfr.report.tables",
     "benchmark": "lrfr.deploy.benchmark",
+    "status": "lrfr.report.status",
+    "claims": "lrfr.report.claims",
     "site": "lrfr.report.site",
 }
 
@@ -120,6 +123,12 @@ def run(study: Study) -> None:
     everything = set(registry())
     files = {stage: fingerprint({entry}, everything) for stage, entry in ENTRIES.items()}
     files |= {f"distill-{name}": fingerprint({DISTILL}, {model.method}) for name, model in study.models.items()}
+    for name, grid in study.tuning.grid.items():
+        model = study.models[name]
+        # the value that tuning has chosen stands among the options: it is left out, or every choice would ask for another trial
+        others = {option: value for option, value in model.options.items() if option != grid.option}
+        block = json.dumps({**model.model_dump(mode="json"), "options": others}, sort_keys=True)
+        files[f"tune-{name}"] = fingerprint({TUNE}, {model.method}) + block + "\n"
     for name in study.notebooks:
         path = Path("notebooks") / f"{name}.ipynb"
         if not path.is_file():

@@ -71,7 +71,7 @@ def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -
     np.save(runs / "chips.npy", chips)
     np.save(runs / "views.npy", view_bank(chips, study.views.smallest, study.views.largest, study.views.size))
     person = np.repeat(np.arange(PEOPLE), IMAGES)
-    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "invented", "fallback": 0})
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "invented", "fallback": 0, "removed": 0})
     index.to_csv(runs / "index.csv", index=False)
     identity_folds(PEOPLE, study.faces.folds, study.faces.validation_people, study.seed).to_csv(runs / "folds.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:

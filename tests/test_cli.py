@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from lrfr import cli, config
+from lrfr.data import lfw
 from lrfr.errors import UserError
+from tests.data.small_lfw import SmallLfw, make_small_lfw
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,7 +57,7 @@ def in_one_sentence(code: int, out: str, err: str) -> str:
         (("train.epohcs", 3), ["detect"], "unknown parameter 'train.epohcs'"),
         (("faces.validation_people", 5), ["prepare"], "without identities"),
         ((), ["distill", "--model", "kdd"], "there is no model 'kdd' in models; known are hr_student"),
-        ((), ["study", "lwf"], "there is no study 'lwf'; known are orl"),
+        ((), ["study", "lwf"], "there is no study 'lwf'; known are lfw, orl, smoke"),
         ((), ["notebook", "--notebook", "99-nothing"], "there is no notebook '99-nothing'"),
     ],
     ids=["params", "parameter", "fold", "model", "study", "notebook"],
@@ -119,6 +121,94 @@ def test_a_study_is_composed_into_the_parameters(
     assert sorted(path.name for path in clone.iterdir()) == ["conf", "notebooks", "params.yaml"]  # no temporary file stays
 
 
+@pytest.fixture
+def small_lfw(clone: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> SmallLfw:
+    """A small LFW outside of the clone, which is what `lrfr study lfw` compares with."""
+    small = make_small_lfw(tmp_path_factory.mktemp("elsewhere"), monkeypatch)
+    monkeypatch.setattr(lfw.check, "__defaults__", (small.manifest,))
+    return small
+
+
+def test_a_study_with_a_root(
+    clone: Path, small_lfw: SmallLfw, composed: Callable[[str], dict], capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    monkeypatch.delenv("LRFR_CACHE")
+    monkeypatch.chdir(small_lfw.root.parent)
+    shutil.copytree(clone / "conf", "conf")
+    assert cli.main(["study", "lfw", "--root", "lfw"]) == 0 and "'lfw'" in capsys.readouterr().out
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == composed("lfw") and str(small_lfw.root.parent) not in text
+    assert Path(".cache/lfw-root").read_text(encoding="utf-8") == f"{small_lfw.root}\n"  # absolute
+    Path("params.yaml").unlink()
+    assert cli.main(["study", "lfw"]) == 0 and Path("params.yaml").is_file()  # the stored one
+
+
+def test_a_study_with_a_root_in_the_environment(clone: Path, small_lfw: SmallLfw, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("LRFR_LFW_ROOT", str(small_lfw.root))
+    assert cli.main(["study", "lfw"]) == 0 and cli.main(["study", "lfw", "--root", str(small_lfw.root)]) == 0
+    capsys.readouterr()
+    code = cli.main(["study", "lfw", "--root", str(clone)])
+    assert "unset it or leave out --root" in in_one_sentence(code, *capsys.readouterr())
+
+
+def cut(small: SmallLfw) -> None:
+    path = small.root / lfw.ARCHIVE
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def change(small: SmallLfw) -> None:
+    small.photographs["B_Person/B_Person_0001.jpg"] += b"x"
+    small.write()
+
+
+def add(small: SmallLfw) -> None:
+    small.photographs["../../evil.jpg"] = b"x"
+    small.write()
+
+
+def other_pairs(small: SmallLfw) -> None:
+    (small.root / lfw.PAIRS).write_text("10\t300\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (cut, "not a complete tar archive"),
+        (change, "1 changed (first 'B_Person/B_Person_0001.jpg')"),
+        (add, "has a name with '..'"),
+        (other_pairs, "not the published View 2"),
+        (lambda small: shutil.rmtree(small.root), "neither lfw-deepfunneled.tgz nor"),
+    ],
+    ids=["cut", "changed", "hostile", "pairs", "absent"],
+)
+def test_a_root_that_is_wrong_changes_nothing(
+    clone: Path, small_lfw: SmallLfw, capsys: pytest.CaptureFixture[str], spoil: Callable[[SmallLfw], None], reason: str
+):
+    lfw.root_file().parent.mkdir()
+    lfw.root_file().write_text("/before\n")
+    before = (clone / "params.yaml").read_bytes()
+    spoil(small_lfw)
+    code = cli.main(["study", "lfw", "--root", str(small_lfw.root)])
+    assert reason in in_one_sentence(code, *capsys.readouterr())
+    assert (clone / "params.yaml").read_bytes() == before and lfw.root_file().read_text() == "/before\n"
+    assert sorted(path.name for path in clone.iterdir()) == ["conf", "notebooks", "params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["study", "lfw"], "LFW: it is not known where the photographs are; run `lrfr study lfw --root PATH`"),
+        (["study", "orl", "--root", "."], "--root: the study 'orl' brings its photographs with it; leave --root out"),
+    ],
+)
+def test_a_root_missing_or_not_needed(
+    clone: Path, small_lfw: SmallLfw, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+):
+    before = (clone / "params.yaml").read_bytes()
+    assert reason in in_one_sentence(cli.main(arguments), *capsys.readouterr())
+    assert (clone / "params.yaml").read_bytes() == before and not lfw.root_file().exists()
+
+
 def test_notebook_parameters_are_yaml():
     found = cli.notebook_parameters(["fold=1", "rate=0.5", "name=a=b", "seeds=[0, 1]"])
     assert found == {"fold": 1, "rate": 0.5, "name": "a=b", "seeds": [0, 1]}
@@ -141,13 +231,13 @@ def test_a_stage_gets_the_study_and_its_arguments(clone: Path, monkeypatch: pyte
 
 def test_every_stage_of_the_graph_is_a_command_with_existing_parameters(composed: Callable[[str], dict]):
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    values, seen = composed("orl"), set()
+    values, seen = composed("smoke"), set()
     for stage in stages.values():
-        command = stage["cmd"].replace("${item.model}", "kd").replace("${item.notebook}", "00-start-here").split()
+        command = stage["cmd"].replace("${item.model}", "feature").replace("${item.notebook}", "00-start-here").split()
         assert command[:3] == ["python", "-m", "lrfr"]
         seen.add(cli.parser().parse_args(command[3:]).command)
         for key in stage["params"]:
             block = values
-            for name in key.replace("${item.model}", "kd").split("."):
+            for name in key.replace("${item.model}", "feature").split("."):
                 block = block[name]
     assert seen == set(cli.STAGES)

@@ -19,7 +19,7 @@ DELETE = object()
 
 
 def test_the_studies_exist():
-    assert {"orl", "smoke"} <= set(STUDIES)
+    assert {"orl", "smoke", "lfw"} <= set(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -36,6 +36,44 @@ def test_every_study_composes_to_a_valid_one(composed: Callable[[str], dict], na
 def test_the_committed_parameters_are_the_composition_of_orl(composed: Callable[[str], dict]):
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     assert values == composed("orl") and list(values["models"]) == list(composed("orl")["models"])
+
+
+def test_the_study_of_the_reference_numbers(composed: Callable[[str], dict]):
+    """LFW: people who are never trained on choose, and the official pairs of whole folds decide."""
+    study = Study(**composed("lfw"))
+    assert study.faces.source == "lfw" and study.faces.people == 5749 and study.faces.folds == 5
+    assert study.evaluate.official and study.evaluate.far == (0.01, 0.001) and study.evaluate.misaligned == 0.03
+    assert study.models.keys() == Study(**composed("orl")).models.keys()
+    assert min(study.train.rotate, study.train.zoom, study.train.shift) > 0
+
+
+def test_a_study_may_tune_its_models(tmp_path: Path, composed: Callable[[str], dict]):
+    write(tmp_path / "params.yaml", composed("orl"), "tuning.grid", {"kd": GRID, "scratch": GRID | {"option": "train.scale"}})
+    grid = config.load(tmp_path / "params.yaml").tuning.grid
+    assert grid["kd"].values == (1, 2, 4) and grid["scratch"].option == "train.scale"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_is_tuned_is_a_number_of_the_model_or_of_the_recipe(composed: Callable[[str], dict], name: str):
+    study = Study(**composed(name))
+    for model, grid in study.tuning.grid.items():
+        if grid.option.startswith("train."):
+            assert isinstance(getattr(study.train, grid.option.removeprefix("train.")), float)
+        else:
+            assert isinstance(study.models[model].options[grid.option], int | float), f"{model}.{grid.option}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], name: str):
+    """Where the trials have been run and kept."""
+    study = Study(**composed(name))
+    for model, grid in study.tuning.grid.items():
+        path = ROOT / study.reports / "students" / "tuning" / f"{model}.csv"
+        if path.is_file():
+            lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+            chosen = [float(line[2]) for line in lines if line[-1] == "1"]
+            block = study.train.model_dump() if grid.option.startswith("train.") else study.models[model].options
+            assert chosen == [block[grid.option.removeprefix("train.")]], f"{model}: {grid.option}"
 
 
 def test_an_arm_merges_options_and_replaces_the_rest(composed: Callable[[str], dict]):
@@ -69,6 +107,9 @@ def write(path: Path, values: dict, key: str, value: object) -> None:
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
+GRID = {"option": "weight", "values": [1, 2, 4]}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
@@ -88,6 +129,28 @@ def write(path: Path, values: dict, key: str, value: object) -> None:
         ("evaluate.resolutions", [8, 40], "40 px is outside views 8 ... 32"),
         ("models.kd.teacher", "tuned", "`tuned` and `teacher: tuned` belong together"),
         ("models.kd.teacher", "professor", "models.kd.teacher"),
+        ("faces.validation_images", DELETE, "parameter 'faces.validation_images' is missing"),
+        ("faces.validation_images", 1, "faces.validation_images"),
+        ("targets.store", ["embedding", "logits"], "targets.store"),  # logits are computed from embeddings
+        ("evaluate.far", 0.01, "evaluate.far"),
+        ("evaluate.far", [], "evaluate.far"),
+        ("evaluate.far", [0.01, 1], "evaluate.far"),
+        ("evaluate.dense_images", 1, "evaluate.dense_images"),
+        ("evaluate.impostors", 0, "evaluate.impostors"),
+        ("evaluate.impostors", DELETE, "parameter 'evaluate.impostors' is missing"),  # all pairs is said by null
+        ("evaluate.official", DELETE, "parameter 'evaluate.official' is missing"),
+        ("evaluate.misaligned", 0, "evaluate.misaligned"),
+        ("evaluate.misaligned", 0.2, "evaluate.misaligned"),
+        ("train.rotate", 50, "train.rotate"),
+        ("train.zoom", -0.1, "train.zoom"),
+        ("train.shift", 0.6, "train.shift"),
+        ("benchmark.batches", 0, "benchmark.batches"),
+        ("benchmark.batches", DELETE, "parameter 'benchmark.batches' is missing"),
+        ("tuning.epochs", 0, "tuning.epochs"),
+        ("tuning.grid", {"kdd": GRID}, "tuning.grid.kdd belongs to no model; add a block models.kdd or remove it"),
+        ("tuning.grid", {"kd": GRID | {"values": [1, 2]}}, "tuning.grid.kd.values"),
+        ("tuning.grid", {"kd": {"values": [1, 2, 4]}}, "parameter 'tuning.grid.kd.option' is missing"),
+        ("tuning.grid", {"KD": GRID}, "tuning.grid"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(

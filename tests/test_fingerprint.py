@@ -19,7 +19,7 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRIES = {*fingerprint.ENTRIES.values(), fingerprint.DISTILL, fingerprint.NOTEBOOK}
+ENTRIES = {*fingerprint.ENTRIES.values(), fingerprint.DISTILL, fingerprint.TUNE, fingerprint.NOTEBOOK}
 ALL_METHODS = {"lrfr.methods." + name for name in ("acs_review", "baselines", "hkdd", "icd_face", "mkmmd", "se_dfd")}
 
 
@@ -65,6 +65,7 @@ def edited(study: Study, path: Path, old: str, new: str) -> set[str]:
 
 def test_there_is_one_for_every_stage_model_and_notebook(tree: Path, study: Study):
     expected = {*fingerprint.ENTRIES, *(f"distill-{m}" for m in study.models), *(f"notebook-{n}" for n in study.notebooks)}
+    expected |= {f"tune-{m}" for m in study.tuning.grid}
     found = taken(study)
     assert set(found) == expected and all(found.values())
 
@@ -102,12 +103,49 @@ def test_a_constant_that_several_methods_use_changes_all_of_them(tree: Path, stu
     path.write_text(path.read_text(encoding="utf-8") + "\nCONSTANT = 1\n", encoding="utf-8")
     own = {name for name, model in study.models.items() if model.method in ("scratch", "kd", "feature", "fitnet", "at", "rkd")}
     found = edited(study, path, "CONSTANT = 1", "CONSTANT = 2") - users(study, "lrfr.methods.baselines")
-    assert found == {"benchmark"} | {f"distill-{name}" for name in own | {"hkdd", "mkmmd"}}  # these two import soft_targets
+    expected = {f"distill-{name}" for name in own | {"hkdd", "mkmmd"}}  # these two import soft_targets
+    assert found == {"benchmark", "tune-feature"} | expected
 
 
 def test_a_constant_of_the_loop_changes_every_training_and_no_teacher(tree: Path, study: Study):
     found = edited(study, tree / "train" / "distill.py", "SAVE_EVERY = ", "SAVE_EVERY = 1 + ")
-    assert {f"distill-{name}" for name in study.models} | {"benchmark"} == {n for n in found if not n.startswith("notebook-")}
+    expected = {f"distill-{name}" for name in study.models} | {"benchmark", "tune-feature"}
+    assert expected == {n for n in found if not n.startswith("notebook-")}
+
+
+def test_a_change_of_tuning_changes_no_training_and_none_of_ranking_does(tree: Path, study: Study):
+    found = edited(study, tree / "train" / "tuning.py", "RECIPE = ", "RECIPE = 1 * ")
+    assert found - users(study, "lrfr.train.tuning") == {"tune-feature"}
+    found = edited(study, tree / "train" / "ranking.py", "RANKED_AT = ", "RANKED_AT = 1 * ")
+    assert not {name for name in found if name.startswith("distill-")} and "rank" in found
+
+
+def grids(study: Study, changed: Callable[..., Study], models: dict[str, object] | None = None) -> dict[str, str]:
+    """Fingerprints of tuning hkdd by one of its options and scratch by the recipe, with other options of the models."""
+    grid = {"hkdd": {"option": "beta", "values": (1, 4, 8)}, "scratch": {"option": "train.scale", "values": (4, 8, 16)}}
+    found = taken(changed(study, {"result_notebooks": (), "tuning.grid": grid} | (models or {})))
+    assert {name for name in found if name.startswith("tune-")} == {"tune-hkdd", "tune-scratch"}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ({"models.hkdd.options.beta": 3}, set()),  # what is tuned: copying the choice asks for no other trial
+        ({"models.hkdd.options.hfd": 9}, {"tune-hkdd"}),
+        ({"models.hkdd.options.temperature": 9}, {"tune-hkdd"}),
+        ({"models.hkdd.teacher": "shuffled"}, {"tune-hkdd"}),
+        ({"models.hkdd.views": "hr"}, {"tune-hkdd"}),
+        ({"models.scratch.student": "se"}, {"tune-scratch"}),
+        ({"models.kd.options.weight": 9}, set()),  # another model
+    ],
+    ids=str,
+)
+def test_tuning_depends_on_the_models_options_but_for_the_tuned_one(
+    tree: Path, study: Study, changed: Callable[..., Study], change: dict[str, object], stale: set[str]
+):
+    before, after = grids(study, changed), grids(study, changed, change)
+    assert {name for name in before if before[name] != after[name]} == stale
 
 
 def test_a_figure_changes_no_training(tree: Path, study: Study):

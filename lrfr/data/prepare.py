@@ -1,4 +1,4 @@
-"""Stage `prepare`: photographs and landmarks -> chips, index, folds and the bank of low-resolution views."""
+"""Stage `prepare`: photographs and landmarks -> chips, index, folds, near-duplicates and the bank of low-resolution views."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lrfr.config import Study
-from lrfr.data import align, orl, splits
-from lrfr.data.align import COLUMNS, POINTS
+from lrfr.data import align, duplicates, splits
+from lrfr.data.align import CHIP, COLUMNS, POINTS
 from lrfr.data.degrade import view_bank
-from lrfr.data.files import atomic_file
+from lrfr.data.files import atomic_file, read_image
+from lrfr.data.manifests import read_manifest
+from lrfr.data.sources import SOURCES, read_bytes
 from lrfr.errors import UserError
-from lrfr.progress import bar
+from lrfr.parallel import parallel_map
+
+CHUNK = 40  # photographs per task
 
 
 def read_landmarks(path: Path, images: int) -> list[np.ndarray | None]:
@@ -29,31 +32,85 @@ def read_landmarks(path: Path, images: int) -> list[np.ndarray | None]:
     return [place if found else None for place, found in zip(points, table["found"], strict=True)]
 
 
+def prepare_chunk(
+    first: int,
+    photographs: list[tuple[str, bytes, np.ndarray | None]],
+    fallback: tuple[int, int, int, int],
+    sizes: tuple[int, int, int],
+    files: tuple[Path, Path],
+) -> list[duplicates.Look]:
+    """Write rows first, first + 1, ... of the two arrays, for photographs (name, bytes, points); returns how they look.
+
+    sizes: smallest and largest view, side of a view. files: chips and views, whose rows no other process writes.
+    """
+    images = [read_image(data, name) for name, data, _ in photographs]
+    made = np.stack([align.chip(image, points, fallback) for image, (_, _, points) in zip(images, photographs, strict=True)])
+    for file, rows in zip(files, (made, view_bank(made, *sizes)), strict=True):
+        array = np.load(file, mmap_mode="r+")
+        array[first : first + len(rows)] = rows
+        array.flush()
+    return [duplicates.look(image) for image in images]
+
+
+def divide(study: Study, manifest: pd.DataFrame, usable: np.ndarray) -> dict[str, pd.DataFrame]:
+    """folds.csv and official.csv (empty where the source has no official pairs).
+
+    usable: bool (N,), photographs that may be trained on.
+    """
+    source, faces = SOURCES[study.faces.source], study.faces
+    if source.pairs is None:
+        folds = splits.identity_folds(faces.people, faces.folds, faces.validation_people, study.seed)
+        return {"folds.csv": folds, "official.csv": pd.DataFrame(columns=splits.OFFICIAL)}
+    people, pairs = pd.factorize(manifest["person"])[0], splits.official(source.pairs(), manifest["name"])
+    folds = splits.lfw_folds(people, pairs, faces.validation_people, study.seed, usable)
+    if folds["fold"].nunique() != faces.folds:
+        raise UserError(
+            f"faces.folds: the official pairs of {faces.source} make {folds['fold'].nunique()} folds; set it to that."
+        )
+    counts = splits.count_fold(folds, people, pairs)
+    for what, expected in source.first_fold.items():
+        if counts[what] != expected:
+            raise UserError(
+                f"{faces.source}: fold 0 has {what}: {counts[what]} instead of {expected}; restore {source.manifest}."
+            )
+    return {"folds.csv": folds, "official.csv": pairs}
+
+
 def run(study: Study) -> None:
-    """Write chips.npy, index.csv, folds.csv and views.npy; every photograph is checked against the manifest's sha256."""
-    torch.set_num_threads(study.threads)
-    manifest = orl.read_manifest(people=study.faces.people)
-    points = read_landmarks(study.runs / "landmarks.csv", len(manifest))
-    faces = zip(manifest["name"], manifest["sha256"], points, strict=True)
-    chips = np.stack(
-        [
-            align.chip(orl.read_face(name, sha256), place, orl.FALLBACK)
-            for name, sha256, place in bar(faces, "prepare", len(manifest))
+    """Write chips.npy, views.npy, index.csv, folds.csv, official.csv and duplicates.csv.
+
+    Every photograph is checked against the manifest's sha256 before any is decoded. The two arrays are never in memory as a
+    whole: processes fill rows of the files.
+    """
+    source = SOURCES[study.faces.source]
+    manifest = read_manifest(source.manifest, study.faces.people)
+    points = read_landmarks(study.reports / "landmarks.csv", len(manifest))
+    opened = source.open()
+    data = [read_bytes(opened, name, sha256) for name, sha256 in zip(manifest["name"], manifest["sha256"], strict=True)]
+    photographs = list(zip(manifest["name"], data, points, strict=True))
+    sizes, side = (study.views.smallest, study.views.largest, study.views.size), study.views.size
+    shapes = (CHIP, CHIP, 3), (sizes[1] - sizes[0] + 2, side, side, 3)
+    with atomic_file(study.runs / "chips.npy") as chips, atomic_file(study.runs / "views.npy") as views:
+        for file, shape in zip((chips, views), shapes, strict=True):
+            np.lib.format.open_memmap(file, "w+", np.uint8, (len(manifest), *shape)).flush()
+        tasks = [
+            (first, photographs[first : first + CHUNK], source.fallback, sizes, (chips, views))
+            for first in range(0, len(photographs), CHUNK)
         ]
-    )
-    index = pd.DataFrame(
-        {
-            "image": manifest["image"],
-            "person": pd.factorize(manifest["person"])[0],
-            "name": manifest["name"],
-            "fallback": [int(place is None) for place in points],
-        }
-    )
-    folds = splits.identity_folds(study.faces.people, study.faces.folds, study.faces.validation_people, study.seed)
-    views = view_bank(chips, study.views.smallest, study.views.largest, study.views.size)
-    for name, array in {"chips.npy": chips, "views.npy": views}.items():
-        with atomic_file(study.runs / name) as temporary:
-            np.save(temporary, array)
-    for name, table in {"index.csv": index, "folds.csv": folds}.items():
+        looks = [look for some in parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare") for look in some]
+        people = pd.factorize(manifest["person"])[0]
+        pairs = duplicates.find(looks, manifest["name"].tolist(), people)
+        removed = duplicates.removed(pairs, len(manifest))
+        index = pd.DataFrame(
+            {
+                "image": manifest["image"],
+                "person": people,
+                "name": manifest["name"],
+                "fallback": [int(place is None) for place in points],
+                "removed": removed.astype(int),
+            }
+        )
+        tables = {"index.csv": index, "duplicates.csv": pairs, **divide(study, manifest, ~removed)}
+    for name, table in tables.items():
         with atomic_file(study.runs / name) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")

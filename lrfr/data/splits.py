@@ -8,6 +8,8 @@ import pandas as pd
 from lrfr.errors import UserError
 
 STREAM = 1  # of the counter-based generator; every use of the seed has its own
+OFFICIAL = ["fold", "official_fold", "image_a", "image_b", "same"]
+TOGETHER = 2  # folds of View 2 that are the test of one study fold: 1,200 pairs
 
 
 def identity_folds(people: int, folds: int, validation_people: int, seed: int) -> pd.DataFrame:
@@ -38,3 +40,70 @@ def identity_folds(people: int, folds: int, validation_people: int, seed: int) -
         rows += sorted((fold, int(person), role) for person, role in zip(circle, roles, strict=True))
         start += len(test)
     return pd.DataFrame(rows, columns=["fold", "person", "role"])
+
+
+def official(pairs: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
+    """Official pairs by image number: fold (of the study), official_fold (from 0), image_a, image_b, same (0 or 1).
+
+    pairs: as `lrfr.data.lfw.read_pairs` returns them. names: of the photographs, in the order of the index. Raises UserError if a
+    pair has a photograph that is not among them.
+    """
+    numbers = pd.Series(range(len(names)), index=names)
+    absent = [name for side in ("name_a", "name_b") for name in pairs[side] if name not in numbers.index]
+    if absent:
+        raise UserError(f"{absent[0]}: an official pair needs this photograph, which the study leaves out; raise faces.people.")
+    columns = {"fold": pairs["fold"] // TOGETHER, "official_fold": pairs["fold"]}
+    columns |= {f"image_{side}": numbers[pairs[f"name_{side}"]].to_numpy() for side in "ab"}
+    return pd.DataFrame(columns | {"same": pairs["same"]})[OFFICIAL]
+
+
+def lfw_folds(
+    people: np.ndarray, pairs: pd.DataFrame, validation_people: int, seed: int, usable: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Divide people for each study fold: test are all who occur in its official pairs, the rest validate or train.
+
+    Validation is drawn (Philox keyed by seed and fold) among the others with two photographs or more; who is left trains.
+
+    Parameters
+    ----------
+    people : int (N,), person 0 ... P-1 of each photograph.
+    pairs : what `official` returns.
+    usable : bool (N,), photographs that may be used for training and validation; all, if None.
+
+    Returns a table with fold (int), person (int) and role (train, validation, test), by fold and person.
+
+    Raises
+    ------
+    UserError
+        if a fold has too few people left to validate with and to train on.
+    """
+    everybody = np.unique(people)
+    photographs = np.bincount(people if usable is None else people[usable], minlength=len(everybody))
+    rows = []
+    for fold, its in pairs.groupby("fold"):
+        test = np.unique(people[its[["image_a", "image_b"]].to_numpy().ravel()])
+        candidates = np.setdiff1d(everybody[photographs >= 2], test)
+        if not 1 <= validation_people <= len(candidates) or len(test) + validation_people >= len(everybody):
+            raise UserError(
+                f"faces.validation_people: {validation_people} people are asked for; fold {fold} has {len(candidates)} with two "
+                "photographs or more outside of its test; take 1 to that many, and leave somebody to train on."
+            )
+        bits = np.random.Philox(key=[seed, STREAM + 1 + fold]).random_raw(len(candidates))
+        validation = candidates[np.argsort(bits, kind="stable")[:validation_people]]
+        roles = np.where(np.isin(everybody, test), "test", np.where(np.isin(everybody, validation), "validation", "train"))
+        rows += [(fold, int(person), role) for person, role in zip(everybody, roles.tolist(), strict=True)]
+    return pd.DataFrame(rows, columns=["fold", "person", "role"])
+
+
+def count_fold(folds: pd.DataFrame, people: np.ndarray, pairs: pd.DataFrame, fold: int = 0) -> dict[str, int]:
+    """What a fold of official pairs holds, to compare with numbers that are known of the published lists."""
+    test = folds[(folds["fold"] == fold) & (folds["role"] == "test")]["person"]
+    photographs = np.bincount(people)
+    others = np.delete(photographs, test)
+    return {
+        "test people": len(test),
+        "pairs": int((pairs["fold"] == fold).sum()),
+        "other people": len(others),
+        "their photographs": int(others.sum()),
+        "with two or more": int((others >= 2).sum()),
+    }

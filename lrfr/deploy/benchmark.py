@@ -22,21 +22,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
 from lrfr.data.files import atomic_file
+from lrfr.data.loading import epoch_batches
 from lrfr.errors import UserError
+from lrfr.models.features import Features
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
 from lrfr.report.results import markdown
 from lrfr.report.tables import write_table
-from lrfr.train.distill import Trainer
 from lrfr.train.faces import Fold, read_fold
-from lrfr.train.targets import compute
+from lrfr.train.targets import allocate, fill
 from lrfr.train.teacher import load_trained
+from lrfr.train.trainer import Trainer
 from lrfr.train.tuned import Tuner, validation_error
 
 THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
-TITLES = {"cost": "Cost of every model", "schemes": "Cost of whole training schemes"}
+CACHED = 400  # images from which the cost of caching is estimated
+TITLES = {
+    "cost": "Cost of every model",
+    "schemes": "Cost of whole training schemes",
+    "throughput": "Images a second in training",
+}
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
 
 
@@ -76,22 +83,25 @@ def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
 def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     """Seconds of an epoch of every model, interleaved, with cached and with on-line targets; and of the conventional scheme.
 
-    The epochs timed are late ones, when every term is switched on. Ratios are medians over rounds of ratios within a round.
+    Timed are the first `benchmark.batches` batches of a late epoch, when every term is switched on, and scaled to the whole of
+    it. Ratios are medians over rounds of ratios within a round.
     """
     fold = read_fold(study, study.faces.run_folds[0])
-    seed, last = study.train.seeds[0], study.train.epochs - 1
+    seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
     trainers = {name: Trainer(study, model, fold, seed) for name, model in study.models.items() if model.teacher != "tuned"}
+    batches = len(trainers["scratch"].batches(last))
+    whole = batches / min(most, batches)
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for trainer in trainers.values():
-        trainer.epoch(last)  # warm-up
+        trainer.epoch(last, most=most)  # warm-up
     for _ in bar(range(study.benchmark.rounds), "epochs"):
         for name, trainer in trainers.items():
-            times[name].append(seconds(trainer.epoch, last))
+            times[name].append(whole * seconds(lambda: trainer.epoch(last, most=most)))  # noqa: B023 (called at once)
     online: dict[str, float] = {}
     for name, trainer in bar(list(trainers.items()), "on-line epochs"):
         if trainer.source.cached is not None:
             trainer.source.cached = None
-            online[name] = seconds(trainer.epoch, last)
+            online[name] = whole * seconds(lambda: trainer.epoch(last, most=most))  # noqa: B023 (called at once)
     rows = []
     for name, found in times.items():
         ratios = [t / s for t, s in zip(found, times["scratch"], strict=True)]
@@ -106,23 +116,64 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
         )
     conventional = trainers["kd"]
     conventional.source.low_resolution = True
-    extra = {"kd_lr_online": seconds(conventional.epoch, last), "kd_online": online["kd"]}
+    extra = {"kd_lr_online": whole * seconds(lambda: conventional.epoch(last, most=most)), "kd_online": online["kd"]}
     return pd.DataFrame(rows, columns=["model", "epoch_seconds", "epoch_ratio", "online_epoch_ratio"]), extra
+
+
+def throughput(study: Study) -> pd.DataFrame:
+    """Images a second of the data path alone, of the student's forward and backward pass alone (the limit), and of the loop.
+
+    All of `scratch`, on the same batches, interleaved; medians over rounds. `share` is of the limit.
+    """
+    fold, last = read_fold(study, study.faces.run_folds[0]), study.train.epochs - 1
+    trainer = Trainer(study, study.models["scratch"], fold, study.train.seeds[0])
+    batches = trainer.batches(last)[: study.benchmark.batches]
+    images = sum(len(ids) for ids, _ in batches)
+    ready = [trainer.inputs(ids, draw) for ids, draw in batches]
+    trainer.student.train()
+
+    def passes() -> None:
+        for inputs in ready:
+            Features(*trainer.student(inputs)).embedding.square().sum().backward()
+
+    parts = {
+        "data path": lambda: [trainer.inputs(ids, draw) for ids, draw in batches],
+        "forward and backward": passes,
+        "whole loop": lambda: trainer.epoch(last, most=study.benchmark.batches),
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(study.benchmark.rounds + 1):
+        for name, part in parts.items():
+            times[name].append(seconds(part))
+    rates = {name: images / statistics.median(found[1:]) for name, found in times.items()}  # the first round is the warm-up
+    rows = [(name, rate, rate / rates["forward and backward"]) for name, rate in rates.items()]
+    return pd.DataFrame(rows, columns=["part", "images_per_second", "share"])
 
 
 def conventional_scheme(study: Study, tuned: str, fold: Fold, student_seconds: float) -> tuple[str, int, float, float, float]:
     """The row of the scheme that fine-tunes the teacher: its epochs are what early stopping took in this study's own run."""
-    log = pd.read_csv(study.runs / "students" / tuned / "log.csv")
+    log = pd.read_csv(study.reports / "students" / tuned / "log.csv")
     teacher_epochs = int(log[log.term == "teacher_face"].epoch.max())
-    tuner = Tuner(study, study.models[tuned].tuned, fold)
-    tuning = seconds(lambda: (tuner.epoch(1), validation_error(study, tuner.trained, fold)))
-    return ("teacher tuned on LR, then on line", teacher_epochs, teacher_epochs * tuning, 0.0, student_seconds)
+    spec, most = study.models[tuned].tuned, study.benchmark.batches
+    tuner = Tuner(study, spec, fold)
+    batches = len(epoch_batches(study.seed, 1, fold.images, fold.persons, spec.batch, spec.batch // 8))
+    tuning = seconds(tuner.epoch, 1, most) * max(1.0, batches / most)
+    validating = seconds(validation_error, study, tuner.trained, fold)
+    return ("teacher tuned on LR, then on line", teacher_epochs, teacher_epochs * (tuning + validating), 0.0, student_seconds)
 
 
-def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float], scratch_folder: Path) -> pd.DataFrame:
+def caching_seconds(study: Study, fold: Fold) -> float:
+    """Seconds to compute one fold's targets in one process, from a part of them where the fold is large."""
+    count = min(len(fold.images), CACHED)
+    with tempfile.TemporaryDirectory() as folder:
+        names = allocate(study, fold.number, "plain", Path(folder) / "targets")
+        return seconds(fill, study, fold.number, "plain", Path(folder) / "targets", names, 0, count) * len(fold.images) / count
+
+
+def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.DataFrame:
     """Whole training schemes for one fold, from measured epochs times their number; `speedup` is over the first row."""
     fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
-    caching = seconds(compute, study, fold.number, "plain", scratch_folder)
+    caching = caching_seconds(study, fold)
     cached = float(cost.set_index("model").epoch_seconds["kd"])
     rows = [
         ("frozen HR teacher, on line", 0, 0.0, 0.0, epochs * extra["kd_online"]),
@@ -175,9 +226,8 @@ def run(study: Study) -> None:
     epochs, extra = epoch_costs(study)
     cost = pd.DataFrame(costs).T.rename_axis("model").reset_index().merge(epochs, on="model", how="left")
     cost = cost.astype({"params": int, "macs": int, "bytes": int})
-    with tempfile.TemporaryDirectory() as folder:
-        table = schemes(study, epochs, extra, Path(folder))
-    for name, frame in (("cost", cost), ("schemes", table)):
+    tables = {"cost": cost, "schemes": schemes(study, epochs, extra), "throughput": throughput(study)}
+    for name, frame in tables.items():
         write_table(study.reports / "tables", name, frame.map(round_off), f"# {TITLES[name]}\n\n{markdown(frame.map(round_off))}")
     with atomic_file(study.reports / "environment.json") as file:
         file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")

@@ -107,6 +107,20 @@ def evaluated(statistic: Statistic, scores: NDArray, same: NDArray, weights: NDA
     return float(statistic(scores, same, weights))
 
 
+def dyadic_signs(identities: int, pairs: int, draws: int, seed: int, stratum: int = 0) -> tuple[NDArray, NDArray]:
+    """Coins of `dyadic_interval`, -1 or 1: int8 (draws, identities) and (draws, pairs)."""
+    rng = generator(seed, stratum)
+    coin = np.array([-1, 1], dtype=np.int8)
+    return rng.choice(coin, (draws, identities)), rng.choice(coin, (draws, pairs))
+
+
+def dyadic_ends(point: float, shared: NDArray, own: NDArray, level: float) -> tuple[float, float]:
+    """Ends of the interval of `dyadic_interval`, from the statistic with weights by person and by impostor pair (draws,)."""
+    shared_variance, own_variance = (np.nanvar(values) / SPREAD**2 for values in (shared, own))
+    half = normal_quantile(level) * np.sqrt(max(shared_variance - own_variance, shared_variance / 2))
+    return float(point - half), float(point + half)
+
+
 def dyadic_interval(
     statistic: Statistic, scores: NDArray, same: NDArray, a: NDArray, b: NDArray, draws: int, level: float, seed: int
 ) -> Interval:
@@ -119,15 +133,11 @@ def dyadic_interval(
     jackknife, stay valid for rates at an estimated threshold (EER, TAR). If nothing but noise were left, half of the first
     variance would be: the result is never taken smaller.
     """
-    rng = generator(seed, 0)
-    person = SPREAD * rng.choice(np.array([-1, 1], dtype=np.int8), (draws, 1 + max(a.max(), b.max())))
-    pair = SPREAD * rng.choice(np.array([-1, 1], dtype=np.int8), (draws, len(scores)))
+    person, pair = (SPREAD * signs for signs in dyadic_signs(int(1 + max(a.max(), b.max())), len(scores), draws, seed))
     shared = [evaluated(statistic, scores, same, 1 + e[a] + np.where(same, 0, e[b])) for e in person]
     own = [evaluated(statistic, scores, same, 1 + np.where(same, 0, e)) for e in pair]
-    shared_variance, own_variance = (np.nanvar(values) / SPREAD**2 for values in (shared, own))
-    half = normal_quantile(level) * np.sqrt(max(shared_variance - own_variance, shared_variance / 2))
     point = evaluated(statistic, scores, same, np.ones(len(scores)))
-    return Interval(point, float(point - half), float(point + half))
+    return Interval(point, *dyadic_ends(point, np.array(shared), np.array(own), level))
 
 
 def identity_bootstrap(

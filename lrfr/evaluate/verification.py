@@ -23,7 +23,7 @@ ROUNDING = 1e-12  # relative: float weights such as 0.1 must not lose an operati
 class FoldAccuracy(NamedTuple):
     """Ten-fold accuracy. mean, std: over folds (population std, as the toolkit prints; it is not a standard error).
 
-    per_fold, thresholds: float (10,); the threshold of a fold was chosen on the other nine.
+    per_fold, thresholds: float (folds,); the threshold of a fold was chosen on the others.
     """
 
     mean: float
@@ -145,29 +145,32 @@ def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArra
     return np.searchsorted(genuine, thresholds) + len(impostor) - np.searchsorted(impostor, thresholds)
 
 
-def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insightface") -> FoldAccuracy:
+def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insightface", folds: int = FOLDS) -> FoldAccuracy:
     """LFW's accuracy: ten contiguous folds, each scored at the threshold that is best on the other nine.
 
-    distances: float (n,), squared L2 of unit vectors, 0 ... 4, n >= 10; same: bool (n,).
+    distances: float (n,), squared L2, n >= folds; same: bool (n,). folds: a part of View 2 may have fewer.
     rule: "insightface" = the grid 0, 0.01 ... 3.99 and its first maximiser, "same" is said for distance < threshold
-    (recognition/arcface_torch/eval/verification.py); "exact" = the median of the midpoints of neighbouring distances that
-    maximise the accuracy, "same" is said for distance <= threshold as everywhere else in this module (our choice: no grid, no
-    bias towards strict thresholds).
+    (recognition/arcface_torch/eval/verification.py), for unit vectors only, whose distances lie in 0 ... 4; "exact" = the median
+    of the midpoints of neighbouring distances that maximise the accuracy, "same" is said for distance <= threshold as everywhere
+    else in this module (our choice: no grid, no bias towards strict thresholds), for any vectors.
 
     Raises
     ------
     ValueError
-        if there are fewer than ten pairs, a distance is outside [0, 4], the rule is unknown, or like `checked`.
+        if there are fewer pairs than folds, a distance is negative or too large for the grid, the rule is unknown, or like
+        `checked`.
     """
     distances, same, _ = checked(distances, same)
     if rule not in ("insightface", "exact"):
         raise ValueError(f"rule must be 'insightface' or 'exact', not '{rule}'.")
-    if len(distances) < FOLDS:
-        raise ValueError(f"ten folds need at least ten pairs, not {len(distances)}.")
-    if distances.min() < -1e-5 or distances.max() > 4 + 1e-5:  # the slack of float32 dot products
-        raise ValueError("distances must be squared distances of unit vectors, between 0 and 4.")
+    if len(distances) < folds:
+        raise ValueError(f"{folds} folds need at least as many pairs, not {len(distances)}.")
+    if distances.min() < -1e-5:  # the slack of float32 dot products
+        raise ValueError("distances must be squared, hence not negative.")
+    if rule == "insightface" and distances.max() > 4 + 1e-5:
+        raise ValueError("the grid is for squared distances of unit vectors, between 0 and 4; take rule 'exact' for others.")
     accuracies, thresholds = [], []
-    for fold in np.array_split(np.arange(len(distances)), FOLDS):
+    for fold in np.array_split(np.arange(len(distances)), folds):
         train = np.setdiff1d(np.arange(len(distances)), fold)
         candidates = GRID if rule == "insightface" else midpoints(distances[train])
         correct = correct_at(distances[train], same[train], candidates)

@@ -71,16 +71,23 @@ def pyramid_cosine(student_map: Tensor, teacher_map: Tensor, levels: Sequence[in
     return pyramid(map_cosine, student_map, teacher_map, levels)
 
 
+def pointwise(maps: Tensor, weight: Tensor) -> Tensor:
+    """1x1 convolution without bias: maps (B, C, H, W), weight (D, C, 1, 1) -> (B, D, H, W).
+
+    As a matrix product: for so few channels a convolution's set-up costs several times its arithmetic.
+    """
+    return F.linear(maps.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+
+
 def fuse(shallow: Tensor, deeper: Tensor, gate: Tensor) -> Tensor:
     """AMFM's step R = shallow G_1 + U G_2: shallow (B, C, H, W), deeper (B, C, h, w), gate (2, 2C, 1, 1) -> (B, C, H, W).
 
     U is `deeper`, enlarged to H x W (nearest neighbour, which is exact for doubling and defined for odd sizes).
     """
-    channels = shallow.shape[1]
-    # nearest enlargement copies values, so the gate's share of U can be computed before enlarging, on fewer positions
-    both = torch.cat([deeper, F.conv2d(deeper, gate[:, channels:])], 1)
-    enlarged, share = F.interpolate(both, size=shallow.shape[2:], mode="nearest").split([channels, 2], 1)
-    gates = (F.conv2d(shallow, gate[:, :channels]) + share).sigmoid()
+    enlarged = deeper
+    if deeper.shape[2:] != shallow.shape[2:]:
+        enlarged = F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")
+    gates = pointwise(torch.cat([shallow, enlarged], 1), gate).sigmoid()
     return shallow * gates[:, :1] + enlarged * gates[:, 1:]
 
 
@@ -100,21 +107,18 @@ class Fusion(nn.Module):
     def __init__(self, stages: int) -> None:
         super().__init__()
 
-        def layer(inputs: int, outputs: int, kernel: int) -> nn.Module:
-            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-            return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
-
-        self.enter = nn.ModuleList(layer(1, FUSED_CHANNELS, 1) for _ in range(stages))
-        self.leave = nn.ModuleList(layer(FUSED_CHANNELS, 1, 3) for _ in range(stages))
+        self.enter = nn.ModuleList(nn.Conv2d(1, FUSED_CHANNELS, 1, bias=False) for _ in range(stages))
+        self.enter_norm = nn.ModuleList(nn.BatchNorm2d(FUSED_CHANNELS) for _ in range(stages))
+        self.leave = nn.ModuleList(nn.Conv2d(FUSED_CHANNELS, 1, 3, padding=1, bias=False) for _ in range(stages))
+        self.leave_norm = nn.ModuleList(nn.BatchNorm2d(1) for _ in range(stages))
         self.gates = nn.ModuleList(nn.Conv2d(2 * FUSED_CHANNELS, 2, 1, bias=False) for _ in range(stages - 1))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        fused = self.enter[-1](maps[-1])
-        reviewed = [self.leave[-1](fused)]
-        for stage in range(len(maps) - 2, -1, -1):
-            fused = fuse(self.enter[stage](maps[stage]), fused, self.gates[stage].weight)
-            reviewed.insert(0, self.leave[stage](fused))
-        return reviewed
+        entered = [norm(pointwise(m, conv.weight)) for m, conv, norm in zip(maps, self.enter, self.enter_norm, strict=True)]
+        fused = [entered[-1]]
+        for shallow, gate in zip(entered[-2::-1], list(self.gates)[::-1], strict=True):
+            fused.append(fuse(shallow, fused[-1], gate.weight))
+        return [norm(conv(m)) for m, conv, norm in zip(fused[::-1], self.leave, self.leave_norm, strict=True)]
 
 
 class ACSReview(nn.Module):

@@ -25,6 +25,8 @@ from lrfr.methods.common import attention_map, embedding_projector
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import cosine_to, unit
 
+EQUAL = 1e-12  # squared distance of rows that count as equal, relative to their squared lengths: float32's resolution
+
 
 def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T^2 KL(p_teacher || p_student), a scalar >= 0: logits (B, C), sum over classes, mean over the batch."""
@@ -43,19 +45,35 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     return (unit(student.flatten(1)) - unit(teacher.detach().flatten(1))).square().mean()
 
 
+def distances(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Inner products and Euclidean distances of all rows, float64 (B, B) both.
+
+    In float64 |a|^2 + |b|^2 - 2ab loses nothing that float32 embeddings have, and no array of size B x B x D is formed. Rows that
+    differ by less than a millionth of their length have no direction: distance 0, and no gradient.
+    """
+    inner = embedding.double() @ embedding.double().T
+    lengths = inner.diagonal()
+    total = lengths[:, None] + lengths[None]
+    squared = total - 2 * inner
+    apart = squared > EQUAL * total
+    return inner, torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+
+
 def relative_distances(embedding: Tensor) -> Tensor:
     """Euclidean distances (B, B), divided by the mean of those that are not zero; all zero if no two rows differ."""
-    squared = (embedding[None] - embedding[:, None]).square().sum(-1)  # exact zeros for equal rows, unlike |a|^2+|b|^2-2ab
-    apart = squared > 0
-    distances = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
-    mean = distances.sum() / apart.sum().clamp_min(1)
-    return distances / torch.where(mean > 0, mean, 1.0)
+    _, found = distances(embedding)
+    mean = found.sum() / (found > 0).sum().clamp_min(1)
+    return (found / torch.where(mean > 0, mean, 1.0)).to(embedding.dtype)
 
 
 def angle_cosines(embedding: Tensor) -> Tensor:
     """Cosines (B, B, B) of the angle at row i between the directions to rows j and k; zero where a direction is missing."""
-    directions = unit(embedding[None] - embedding[:, None])
-    return directions @ directions.transpose(1, 2)
+    inner, found = distances(embedding)
+    inner = inner.to(embedding.dtype)
+    # (e_j - e_i) (e_k - e_i) = e_j e_k - e_i e_j - e_i e_k + e_i e_i
+    product = inner[None] + (inner.diagonal()[:, None] - inner)[:, :, None] - inner[:, None, :]
+    inverse = torch.where(found > 0, torch.where(found > 0, found, 1.0).reciprocal(), 0.0).to(embedding.dtype)
+    return product * inverse[:, :, None] * inverse[:, None, :]
 
 
 def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:

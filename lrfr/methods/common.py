@@ -14,13 +14,31 @@ def ramp(progress: float, warmup: float) -> float:
     return min(progress / warmup, 1.0) if warmup > 0 else 1.0
 
 
+class MeanSquare(torch.autograd.Function):
+    """Mean over channels of the squares, (B, C, H, W) -> (B, 1, H, W), with its gradient 2 x / C in one pass."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.linalg.vector_norm(x, dim=1, keepdim=True).square_() / x.shape[1]  # the norm writes no array of squares
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return x * (gradient * (2 / x.shape[1]))
+
+
 def attention_map(features: Tensor) -> Tensor:
     """Where a stage is active: mean over channels of the squared activations, (B, C, H, W) -> (B, 1, H, W), not negative.
 
     Zagoruyko and Komodakis (ICLR 2017), their F_sum^2 up to a constant. It has no parameters.
     """
-    # the norm writes no array of squares; its gradient at zero is zero
-    return torch.linalg.vector_norm(features, dim=1, keepdim=True).square() / features.shape[1]
+    return MeanSquare.apply(features)
+
+
+def entries(maps: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H W C): in this order nothing is copied if the maps lie channels last in memory, as students' do."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 def embedding_projector(shapes: Shapes) -> nn.Module:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.methods.baselines import soft_targets
-from lrfr.methods.common import one_of, ramp
+from lrfr.methods.common import entries, one_of, ramp
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import cosine_to
 
@@ -67,7 +67,7 @@ def decoupled_kd(
 ) -> Tensor:
     """T^2 mean(alpha TCKD + beta NCKD), a scalar: logits without margin (B, C), labels int64 (B,)."""
     target, others = decoupled_terms(student_logits, teacher_logits, labels, temperature)
-    return temperature**2 * (alpha * target + beta * others).mean()
+    return temperature**2 * (alpha * target + beta * others).sum() / max(len(labels), 1)
 
 
 def hierarchical_cosine(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
@@ -79,7 +79,7 @@ def hierarchical_cosine(student_maps: Sequence[Tensor], teacher_maps: Sequence[T
     for student, teacher in zip(student_maps, teacher_maps, strict=True):
         if student.shape != teacher.shape:
             raise ValueError(f"maps differ in shape: {tuple(student.shape)} and {tuple(teacher.shape)}")
-        levels.append(1 - cosine_to(teacher.flatten(1), student.flatten(1)).mean())
+        levels.append(1 - cosine_to(entries(teacher), entries(student)).mean())
     return torch.stack(levels).mean()
 
 
@@ -127,6 +127,7 @@ class HKDD(nn.Module):
             if self.logits == "kd":
                 terms["kd"] = weight * soft_targets(student_logits, targets.logits, self.temperature)
             else:
-                split = decoupled_kd(student_logits, targets.logits, labels, self.temperature, self.alpha, self.beta)
-                terms["dkd"] = weight * split
+                known = labels >= 0  # without a target class there is nothing to divide
+                rows = student_logits[known], targets.logits[known], labels[known]
+                terms["dkd"] = weight * decoupled_kd(*rows, self.temperature, self.alpha, self.beta)
         return terms

@@ -149,16 +149,18 @@ class ICDFace(nn.Module):
             projected = self.project(student.embedding)
             terms["fcd"] = self.fcd * 0.5 * feature_distillation(projected, targets.embedding)
         if self.sdc:
-            own, other = unit(student.embedding), unit(targets.embedding.detach())
+            known = labels >= 0  # a person with one photograph has no second one to be similar to
+            own, other = unit(student.embedding)[known], unit(targets.embedding.detach())[known]
+            labels, ids = labels[known], targets.ids[known]
             if self.bank is None:
-                student_bank, teacher_bank, usable = batch_candidates(labels, targets.ids, own, other)
+                student_bank, teacher_bank, usable = batch_candidates(labels, ids, own, other)
             else:
-                student_bank, teacher_bank, usable = self.bank.candidates(labels, targets.ids)
+                student_bank, teacher_bank, usable = self.bank.candidates(labels, ids)
             student_cosines = (own[:, None] * student_bank).sum(-1)[usable]
             teacher_cosines = (other[:, None] * teacher_bank).sum(-1)[usable]
             self.pairs = student_cosines.numel()
             weight = self.sdc if progress >= self.start else 0.0
             terms["sdc"] = weight * similarity_distribution_consistency(student_cosines, teacher_cosines, self.step, self.gamma)
             if self.bank is not None and self.training:
-                self.bank.write(labels, targets.ids, own, other)
+                self.bank.write(labels, ids, own, other)
         return terms

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lrfr.config import Student
 from lrfr.models.features import Features
 from lrfr.models.se import SEBlock
+from lrfr.parameters import Student
 
 STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32-pixel input
 
@@ -84,7 +84,11 @@ def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet:
         return StudentNet(channels, spec.embedding, size, reduction).to(memory_format=torch.channels_last)
 
 
+def map_sides(size: int) -> tuple[int, ...]:
+    """Sides of the student's maps, shallow to deep, for an input of `size` pixels: 16, 8, 4 and 4 for 32."""
+    return (size // 2, size // 4, size // 8, size // 8)
+
+
 def map_shapes(spec: Student, kind: str, size: int) -> tuple[tuple[int, int], ...]:
     """(channels, side) of the student's maps, shallow to deep."""
-    channels = spec.se_channels if kind == "se" else spec.channels
-    return tuple(zip(channels, (size // 2, size // 4, size // 8, size // 8), strict=True))
+    return tuple(zip(spec.se_channels if kind == "se" else spec.channels, map_sides(size), strict=True))

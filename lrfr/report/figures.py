@@ -16,12 +16,14 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from lrfr.report.results import order, pixels
+from lrfr.report.table_pages import FIVE as FIVE
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
 BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = PALETTE
 PALE = "#B5B5B5"
 DPI_SCREEN = 90
-BINS = 60  # of a histogram: our choice, about 150 genuine pairs a bin on orl
+BINS = 60  # of a histogram: our choice, several genuine pairs a bin even for the smallest study
+NOT_LOSSES = ("learning_rate", "validation_eer", "pairs")  # beginnings of names in a training's log
 
 
 class Look(NamedTuple):
@@ -50,12 +52,12 @@ MODELS = {
     "raw_pixels": Look("raw pixels", PALE, "2", "--"),
     "shuffled": Look("shuffled targets", PALE, "3", "-."),
 }
-FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")
 METRICS = {
     "accuracy": "balanced accuracy",
     "eer": "equal error rate",
     "auc": "area under the ROC curve",
     "rank1": "rank-1 identification rate",
+    "rank5": "rank-5 identification rate",
     "agreement": "agreement with the teacher",
 }
 PAIRINGS = {"lr_lr": "LR against LR", "hr_lr": "HR against LR", "teacher_lr": "teacher's HR against student's LR"}
@@ -138,6 +140,16 @@ def error_rates(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.append(0, impostor / impostor[-1]), np.append(0, genuine / genuine[-1])
 
 
+def distinct(x: np.ndarray, y: np.ndarray, logarithmic: bool) -> np.ndarray:
+    """Indices of the points (in per cent) that a figure can tell from the one before, and of the last: (m,).
+
+    Study lists have millions of thresholds; a curve of more points than pixels takes minutes to draw and looks the same.
+    """
+    places = [np.round(400 * np.log10(v) if logarithmic else 20 * v) for v in (x, y)]
+    moved = np.append(True, np.any([np.diff(p) != 0 for p in places], axis=0))
+    return np.union1d(np.flatnonzero(moved), len(x) - 1)
+
+
 def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> Figure:
     """ROC curves, or DET curves (both errors, logarithmic axes).
 
@@ -146,9 +158,10 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> 
     fig, ax = pyplot.subplots(figsize=(5.4, 4.6))
     for name, style in looks(list(curves)).items():
         far, tar = error_rates(*curves[name])
-        inside = (far > 0) & (tar < 1) if det else slice(None)
-        y = 100 * (1 - tar) if det else 100 * tar
-        ax.plot(100 * far[inside], y[inside], color=style.colour, linestyle=style.line, label=style.label, drawstyle="steps-post")
+        inside = (far > 0) & (tar < 1) if det else np.full(len(far), True)
+        x, y = 100 * far[inside], 100 * (1 - tar if det else tar)[inside]
+        kept = distinct(x, y, det) if len(x) else []
+        ax.plot(x[kept], y[kept], color=style.colour, linestyle=style.line, label=style.label, drawstyle="steps-post")
     if det:
         ax.set(xscale="log", yscale="log", xlabel="false accepts (%)", ylabel="false rejects (%)")
         ax.xaxis.set_major_formatter("{x:g}")
@@ -184,11 +197,11 @@ def similarity_histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], xlab
 def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = None) -> Figure:
     """Each term of the loss over training: mean over folds and seeds, with the range between them.
 
-    logs: model -> its log (columns fold, seed, epoch, term, value). terms: which, by default all but the learning rate.
+    logs: model -> its log (columns fold, seed, epoch, term, value). terms: which, by default all losses.
     """
     if terms is None:
         found = pd.concat(logs.values()).term
-        terms = [term for term in dict.fromkeys(found) if term not in ("learning_rate", "validation_eer")]
+        terms = [term for term in dict.fromkeys(found) if not term.startswith(NOT_LOSSES)]
     columns = min(3, len(terms))
     lines = -(-len(terms) // columns)
     fig, axes = pyplot.subplots(lines, columns, figsize=(3.1 * columns + 0.6, 2.5 * lines), squeeze=False)

@@ -17,6 +17,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
+from lrfr.evaluate.rows import DENSE
 from lrfr.report import pages
 from lrfr.report.notebooks import abstract
 from lrfr.report.results import headline, order, pixels, read_table
@@ -40,8 +41,11 @@ TABLES = {
         "How strongly each weighted term pulls, relative to the face loss: is one dead, or does one drown the rest?",
     ),
     "runs": Table("summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
+    "tuning": Table("rank", "What the validation people chose: values of one number a model, and the order of the models."),
     "cost": Table("benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."),
     "schemes": Table("benchmark", "What whole training schemes cost."),
+    "throughput": Table("benchmark", "Images a second in training: data path, forward and backward pass, whole loop."),
+    "claims": Table("claims", "What the five abstracts claim, beside what this study measures."),
 }
 PERCENT = "in per cent, with the interval in brackets"
 
@@ -52,6 +56,13 @@ def read(study: Study, name: str) -> pd.DataFrame:
         stage = TABLES[name].stage
         raise UserError(f"{path.as_posix()}: missing; run `dvc repro {stage}@{study.study}` (stage '{stage}').")
     return read_table(path)
+
+
+def status(study: Study) -> str:
+    """A link to the page that says what has run and what has not."""
+    if not (study.reports / "STATUS.md").is_file():
+        raise UserError(f"{study.reports.as_posix()}/STATUS.md: missing; run `dvc repro status@{study.study}` (stage 'status').")
+    return '<a href="STATUS.md">STATUS.md</a> lists what of the study has run and what has not.'
 
 
 def groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -161,13 +172,14 @@ def index_html(study: Study) -> str:
         "nothing here is a result on natively low-resolution photographs."
     )
     navigation = "".join(f'<a href="#{part}">{part}</a>' for part in ("headline", "notebooks", "figures", "tables"))
-    top = headline(read(study, "results"))
+    results = read(study, "results")
+    top = headline(results[results.protocol == DENSE])
     tables = "".join(table_section(study, name) for name in TABLES)
     return pages.page(
         "index",
         f"Study {study.study} · lrfr",
         f"<h1>Knowledge distillation for low-resolution faces: the <code>{study.study}</code> study</h1>\n"
-        f'<p class="lead">{summary}</p>\n'
+        f'<p class="lead">{summary} {status(study)}</p>\n'
         f'<h2 id="headline">Equal error rate, HR against LR</h2>\n{pages.table_html(top)}'
         f'<p class="lead">Equal error rate {PERCENT}; lower is better. Columns: pixels on a side of the aligned face.</p>\n'
         f'<h2 id="notebooks">Notebooks</h2>\n{notebooks_section(study)}'

@@ -15,17 +15,19 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
+from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.report import results as reading
 from lrfr.report.results import order, pixels
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
-PROTOCOL = "dense"  # see lrfr.evaluate.study
+PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
 DIGITS = "%.6g"
 REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these, and the five papers' methods with each other
 NOT_COMPARED = ("agreement",)  # describes a student, is no merit
 HEADLINE = ("8", "16", "32", "hr")
 CELL = ["pairing", "resolution", "metric"]
+ROW = ["protocol", "model", *CELL]
 
 
 class Evaluation:
@@ -44,42 +46,42 @@ class Evaluation:
 
     def freedom(self, folds: str) -> int:
         """People minus strata, of the folds named as in draws.csv."""
-        chosen = self.counts[(self.counts.searches == 0) & self.counts.fold.isin([int(k) for k in folds.split()])]
-        return int((chosen.identities - 1).sum())
+        rows = self.counts[(self.counts.protocol == DENSE) & (self.counts.searches == 0)]
+        return int((rows[rows.fold.isin([int(k) for k in folds.split()])].identities - 1).sum())
 
     def own(self, kind: str = "model") -> pd.DataFrame:
-        """Rows of draws.csv in which each model is averaged over all its folds."""
+        """Rows of draws.csv in which each model is averaged over all its folds, under their numbers as rows of draws.npy."""
         rows = self.draws[self.draws.kind == kind].copy()
         rows["n_folds"] = rows.folds.str.split().str.len()
-        return rows[rows.n_folds == rows.groupby("model").n_folds.transform("max")]
+        return rows[rows.n_folds == rows.groupby(["protocol", "model"]).n_folds.transform("max")]
 
 
 def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
-    """results.csv: one row per (model, pairing, resolution, metric). Counts are summed over the model's folds.
+    """results.csv: one row per (protocol, model, pairing, resolution, metric). Counts are summed over the model's folds.
 
-    n_genuine and n_impostor are comparisons: of pairs, or, for rank1, of probes with their mates and with the other people of
-    the gallery. fta counts test photographs without a detected face; their fallback crops are in every number. sd_seed is the
-    standard deviation over training seeds of the mean over folds, empty for a single seed.
+    n_genuine and n_impostor are comparisons: of pairs, or, for rank1 and rank5, of probes with their mates and with the other
+    people of the gallery. fta counts test photographs without a detected face; their fallback crops are in every number. sd_seed
+    is the standard deviation over training seeds of the mean over folds, empty for a single seed.
     """
     points = evaluation.points[evaluation.points.kind == "model"]
-    by_seed = points.groupby(["model", *CELL, "seed"]).value.mean().groupby(["model", *CELL])
+    by_seed = points.groupby([*ROW, "seed"]).value.mean().groupby(ROW)
     seeds = pd.DataFrame({"seeds": by_seed.size(), "sd_seed": by_seed.std()}).reset_index()
-    table = evaluation.own().merge(seeds, on=["model", *CELL], how="left", validate="one_to_one")
-    counts = evaluation.counts.set_index(["searches", "fold"])
+    table = evaluation.own().merge(seeds, on=ROW, how="left", validate="one_to_one")
+    counts = evaluation.counts.set_index(["protocol", "searches", "fold"]).sort_index()
     names = ["n_genuine", "n_impostor", "identities", "fta"]
-    totals = {
-        (folds, searches): counts.loc[searches].loc[list(map(int, folds.split())), names].sum()
-        for folds in table.folds.unique()
-        for searches in (0, 1)
-    }
-    chosen = pd.DataFrame([totals[row.folds, int(row.metric == "rank1")] for row in table.itertuples()]).reset_index(drop=True)
-    table = table.reset_index(drop=True).join(chosen).assign(study=study.study, protocol=PROTOCOL, folds=table.n_folds.to_numpy())
+
+    def totals(protocol: str, folds: str, metric: str) -> pd.Series:
+        return counts.loc[(protocol, int(metric.startswith("rank")))].loc[[int(k) for k in folds.split()], names].sum()
+
+    cells = table[["protocol", "folds", "metric"]].itertuples(index=False, name=None)
+    chosen = pd.DataFrame([totals(*cell) for cell in cells]).reset_index(drop=True)
+    table = table.reset_index(drop=True).join(chosen).assign(study=study.study, folds=table.n_folds.to_numpy())
     ranks = {name: k for k, name in enumerate(order(table.model))}
+    keys = {"protocol": PROTOCOLS.index, "model": ranks.get, "resolution": pixels}
     table = table.sort_values(
-        ["metric", "pairing", "model", "resolution"],
-        key=lambda c: c.map({"model": ranks.get, "resolution": pixels}.get(c.name, str)),
+        ["protocol", "metric", "pairing", "model", "resolution"], key=lambda c: c.map(keys.get(c.name, str))
     )
-    head = ["study", "protocol", "model", *CELL, "value", "low", "high", "interval", "seeds", "sd_seed"]
+    head = ["study", *ROW, "value", "low", "high", "interval", "seeds", "sd_seed"]
     return table[[*head, *names, "folds"]].reset_index(drop=True)
 
 
@@ -91,13 +93,14 @@ def families(models: list[str]) -> dict[str, list[tuple[str, str]]]:
 
 
 def comparisons_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
-    """comparisons.csv: paired differences a - b on the folds that both have, on the same draws of people.
+    """comparisons.csv: paired differences a - b on the folds that both have, on the same draws of people; protocol `dense`.
 
     p is two-sided, from the draws. p_holm is corrected within a family: one question ("against scratch", "against the
     teacher", "against kd", "the five among each other") for one pairing, resolution and metric. A wider family would ask
     more than 2000 draws can answer (their smallest p is 0.001), and nobody asks all these questions at once.
     """
-    rows = evaluation.draws[(evaluation.draws.kind == "model") & ~evaluation.draws.metric.isin(NOT_COMPARED)]
+    rows = evaluation.draws[(evaluation.draws.kind == "model") & (evaluation.draws.protocol == DENSE)]
+    rows = rows[~rows.metric.isin(NOT_COMPARED)]
     value = {(r.model, r.folds, r.pairing, r.resolution, r.metric): (r.value, r.Index) for r in rows.itertuples()}
     folds = {model: set(group.folds) for model, group in rows.groupby("model")}
     out = []
@@ -113,30 +116,31 @@ def comparisons_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
                 (point_a, row_a), (point_b, row_b) = sides
                 draws = (evaluation.values[row] for row in (row_a, row_b))
                 result = paired_difference(point_a, point_b, *draws, study.evaluate.level, evaluation.freedom(common))
-                family.append((study.study, PROTOCOL, a, b, *cell, *result))
+                family.append((study.study, DENSE, a, b, *cell, *result))
             out += [(*row, adjusted) for row, adjusted in zip(family, holm([row[-1] for row in family]), strict=True)]
     return pd.DataFrame(out, columns=["study", "protocol", "a", "b", *CELL, "diff", "low", "high", "p", "p_holm"])
 
 
 def runs_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
     """runs.csv: every single measurement."""
-    table = evaluation.points[evaluation.points.kind == "model"].assign(study=study.study, protocol=PROTOCOL)
+    table = evaluation.points[evaluation.points.kind == "model"].assign(study=study.study)
     return table[["study", "protocol", "model", "pairing", "fold", "seed", "resolution", "metric", "value"]]
 
 
 def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
-    """teacher.csv: the teacher's settings on held-out people; diff is the paired difference to `pretrained`."""
+    """teacher.csv: the teacher's settings on held-out people; diff is the paired difference to `pretrained`, in `dense` only."""
     rows = evaluation.own("setting")
-    base = {tuple(row[name] for name in CELL): index for index, row in rows[rows.model == "pretrained"].iterrows()}
-    differences = []
-    for index, row in rows.iterrows():
+    dense = rows[rows.protocol == DENSE]
+    base = {tuple(row[name] for name in CELL): index for index, row in dense[dense.model == "pretrained"].iterrows()}
+    differences = {}
+    for index, row in dense.iterrows():
         reference = base[tuple(row[name] for name in CELL)]
         draws = (evaluation.values[i] for i in (index, reference))
         freedom = evaluation.freedom(row.folds)
-        differences.append(paired_difference(row.value, rows.value[reference], *draws, study.evaluate.level, freedom))
-    table = rows.rename(columns={"model": "setting"}).assign(study=study.study, protocol=PROTOCOL)
-    columns = {"diff": 0, "diff_low": 1, "diff_high": 2, "p": 3}
-    table = table.assign(**{name: [d[k] for d in differences] for name, k in columns.items()})
+        differences[index] = paired_difference(row.value, rows.value[reference], *draws, study.evaluate.level, freedom)
+    columns = ["diff", "diff_low", "diff_high", "p"]
+    paired = pd.DataFrame.from_dict(differences, orient="index", columns=columns)
+    table = rows.rename(columns={"model": "setting"}).assign(study=study.study).join(paired)
     return table[["study", "protocol", "setting", *CELL, "value", "low", "high", "interval", *columns]]
 
 
@@ -145,7 +149,7 @@ def gradients_table(study: Study) -> pd.DataFrame:
 
     On the deepest stage that both reach.
     """
-    frames = [pd.read_csv(study.runs / "students" / name / "gradients.csv").assign(model=name) for name in study.models]
+    frames = [pd.read_csv(study.reports / "students" / name / "gradients.csv").assign(model=name) for name in study.models]
     rows = pd.concat([frame for frame in frames if len(frame)])
     by = ["model", "term", "when", "progress", "stage"]
     table = rows.groupby(by, sort=False).ratio.agg(["mean", "min", "max"]).reset_index()
@@ -154,12 +158,13 @@ def gradients_table(study: Study) -> pd.DataFrame:
 
 def headline(results: pd.DataFrame, metric: str = "eer", pairing: str = "lr_lr") -> pd.DataFrame:
     """Models by 8, 16, 32 px and hr, "11.2 [9.8, 12.9]" in per cent: the table on the README's first screen."""
-    return reading.headline(results[results.resolution.isin(HEADLINE)], metric, pairing)
+    return reading.headline(results[(results.protocol == DENSE) & results.resolution.isin(HEADLINE)], metric, pairing)
 
 
 def metrics(results: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Equal error rates (lr_lr) of the teacher, the references and the five, by model and resolution."""
-    rows = results[(results.metric == "eer") & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
+    rows = results[(results.protocol == DENSE) & (results.metric == "eer") & (results.pairing == "lr_lr")]
+    rows = rows[rows.resolution.isin(HEADLINE)]
     rows = rows[rows.model.isin([*REFERENCES, *FIVE])]
     out: dict[str, dict[str, float]] = {}
     for row in rows.itertuples():

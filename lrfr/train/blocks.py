@@ -38,5 +38,7 @@ def check_blocks(study: Study, file: str) -> None:
             raise UserError(
                 f"{file}: {key}.options.{name} {problem}; '{model.method}' takes {', '.join(sorted(options)) or 'none'}."
             )
-        for need in sorted(METHODS[model.method].needs - set(study.targets.store)):
-            raise UserError(f"{file}: targets.store lacks '{need}', which {key} needs; add it.")
+        for need in sorted(METHODS[model.method].needs):
+            stored = "embedding" if need == "logits" else need  # logits are computed from the embedding
+            if stored not in study.targets.store:
+                raise UserError(f"{file}: targets.store lacks '{stored}', which {key} needs; add it.")

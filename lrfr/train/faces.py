@@ -6,17 +6,23 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from lrfr.config import Study
+from lrfr.data.degrade import degrade
 
 
 class Fold(NamedTuple):
     """One identity fold.
 
-    images: int64 (n,), training images in ascending order. labels: int64 (n,), their classes 0 ... C-1.
+    images: int64 (n,), training images in ascending order. labels: int64 (n,), their classes 0 ... C-1, or -1: a person with a
+    single photograph is no class, since nothing but that photograph would be learned; it is there for distillation.
     validation, test: image numbers of people who are never trained on. people: int64 (N,), person of every image of the index.
-    chips: uint8 (N, 150, 150, 3); views: uint8 (N, 2, V, S, S, 3); both memory-mapped, over all images of the index.
+    Photographs that `prepare` removed (one photograph under two names) are only tested, since test lists are fixed; of a
+    validation person the first `faces.validation_images` count.
+    chips: uint8 (N, 150, 150, 3); views: uint8 (N, V, S, S, 3); both memory-mapped, over all images of the index. Views are not
+    mirrored: the view of a mirror image is the mirror image of the view.
     """
 
     number: int
@@ -33,6 +39,11 @@ class Fold(NamedTuple):
         """Validation and test images in ascending order: the rows of the embedding files."""
         return np.sort(np.concatenate([self.validation, self.test]))
 
+    @property
+    def persons(self) -> np.ndarray:
+        """int64 (n,), 0 ... P-1: who is on each training image, whether the person is a class or not."""
+        return np.unique(self.people[self.images], return_inverse=True)[1]
+
 
 def read_fold(study: Study, number: int) -> Fold:
     """Read what `prepare` wrote."""
@@ -41,13 +52,17 @@ def read_fold(study: Study, number: int) -> Fold:
     role = folds[folds.fold == number].set_index("person").role
     roles = index.person.map(role).to_numpy()
     people = index.person.to_numpy()
-    images = np.flatnonzero(roles == "train")
-    _, labels = np.unique(people[images], return_inverse=True)
+    usable = index.removed.to_numpy() == 0
+    images = np.flatnonzero((roles == "train") & usable)
+    validation = index[(roles == "validation") & usable].groupby("person").head(study.faces.validation_images)
+    repeated = np.bincount(people[images], minlength=people.max() + 1)[people[images]] > 1
+    labels = np.full(len(images), -1)
+    labels[repeated] = np.unique(people[images][repeated], return_inverse=True)[1]
     return Fold(
         number,
         images,
         labels,
-        np.flatnonzero(roles == "validation"),
+        validation.index.to_numpy(),
         np.flatnonzero(roles == "test"),
         people,
         np.load(study.runs / "chips.npy", mmap_mode="r"),
@@ -58,3 +73,16 @@ def read_fold(study: Study, number: int) -> Fold:
 def teacher_input(chips: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in 0 ... 255, channels last in memory; the teacher normalises inside."""
     return chips.permute(0, 3, 1, 2).float()
+
+
+def teacher_view(chips: np.ndarray, resolution: np.ndarray, mirrored: np.ndarray) -> Tensor:
+    """What the conventional teacher sees: the student's view at the teacher's size, uint8 (B, H, W, 3).
+
+    chips : uint8 (B, H, W, 3); resolution : int (B,), 0 for HR; mirrored : bool (B,).
+    """
+    views = torch.from_numpy(chips)
+    views = torch.where(torch.from_numpy(mirrored)[:, None, None, None], views.flip(2), views)
+    for size in np.unique(resolution[resolution > 0]):
+        rows = torch.from_numpy(resolution == size)
+        views[rows] = degrade(views[rows], int(size), views.shape[1])
+    return views

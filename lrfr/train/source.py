@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lrfr.config import Model, Study
+from lrfr.config import Study
 from lrfr.data.loading import Draw
 from lrfr.errors import UserError
 from lrfr.methods import METHODS
 from lrfr.models.features import Targets
-from lrfr.models.student import map_shapes
-from lrfr.train.faces import Fold
+from lrfr.models.student import map_sides
+from lrfr.parameters import Model
+from lrfr.train.faces import Fold, teacher_view
 from lrfr.train.targets import CachedTargets, OnlineTargets, load_targets
-from lrfr.train.tuned import teacher_view, tune
+from lrfr.train.tuned import tune
 
 
 class Source:
@@ -25,11 +27,10 @@ class Source:
         self.online: OnlineTargets | None = None
         self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
         self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
+        self.class_weight: Tensor | None = None  # the teacher's class centres, of a teacher that does not mislead
         if model.teacher == "tuned":
             trained, self.log = tune(study, model.tuned, fold)
-            self.online = OnlineTargets(
-                trained, tuple(side for _, side in map_shapes(study.student, "plain", study.views.size)), self.needs
-            )
+            self.online = OnlineTargets(trained, map_sides(study.views.size), self.needs)
         elif model.teacher != "none":
             variant = "se" if model.teacher == "se" else "plain"
             self.cached, self.online = load_targets(study, fold, variant, self.needs)
@@ -38,7 +39,9 @@ class Source:
                     raise UserError(
                         "a model with `teacher: shuffled` needs cached targets; raise targets.budget_mb in params.yaml."
                     )
-                self.cached.shuffle(fold.labels)
+                self.cached.shuffle(fold.persons)
+        if self.online is not None and model.teacher != "shuffled":
+            self.class_weight = self.online.trained.class_weight
 
     def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
         if self.cached is not None:

@@ -19,12 +19,15 @@ from lrfr.data.files import atomic_folder
 from lrfr.errors import UserError
 from lrfr.models.features import Features, Targets
 from lrfr.models.heads import cosine_logits
-from lrfr.models.student import map_shapes
+from lrfr.models.student import map_sides
+from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.train.faces import Fold, read_fold, teacher_input
+from lrfr.train.faces import Fold, read_fold, teacher_input, teacher_view
 from lrfr.train.teacher import Trained, load_trained
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
+PART = 25 * BATCH  # images a task: parts of a fold are computed side by side
+KIND_OF = {"embedding": "embedding", "logits": "embedding", "maps": "map", "attention": "attention"}  # need -> stored arrays
 TEMPERATURES = (1.0, 2.0, 4.0)  # of confidence.csv, by which the methods' temperature is chosen
 CHECKED = 4  # images recomputed whenever a cache is opened: our choice, half a second
 TOLERANCE = 5e-2  # relative, of float16 maps and of another batch size; a swapped image differs by far more
@@ -34,16 +37,16 @@ def outputs(features: Features, trained: Trained, sides: tuple[int, ...]) -> dic
     """A teacher's raw outputs -> named target arrays of one batch.
 
     sides : the student's map sides; maps and attention (mean over channels of the squares) are average-pooled to them.
+    Logits are not among them: they are the embedding times the class weights, and there may be thousands of classes.
     """
-    embedding = (features.embedding - trained.mean) / trained.rms
-    named = {"embedding": embedding, "logits": cosine_logits(embedding, trained.class_weight, trained.scale)}
+    named = {"embedding": (features.embedding - trained.mean) / trained.rms}
     for level, (stage, side) in enumerate(zip(features.maps, sides, strict=True)):
         named[f"map{level}"] = F.adaptive_avg_pool2d(stage, side)
         named[f"attention{level}"] = F.adaptive_avg_pool2d(stage.square().mean(1, keepdim=True), side)
     return named
 
 
-def assemble(ids: Tensor, named: dict[str, Tensor], needs: frozenset[str]) -> Targets:
+def assemble(ids: Tensor, named: dict[str, Tensor], trained: Trained, needs: frozenset[str]) -> Targets:
     """Named arrays -> `Targets` with just what the method needs."""
 
     def levels(prefix: str) -> tuple[Tensor, ...]:
@@ -52,7 +55,7 @@ def assemble(ids: Tensor, named: dict[str, Tensor], needs: frozenset[str]) -> Ta
     return Targets(
         ids,
         named["embedding"] if "embedding" in needs else None,
-        named["logits"] if "logits" in needs else None,
+        cosine_logits(named["embedding"], trained.class_weight, trained.scale) if "logits" in needs else None,
         levels("map") if "maps" in needs else None,
         levels("attention") if "attention" in needs else None,
     )
@@ -69,30 +72,29 @@ class OnlineTargets:
         with torch.inference_mode():
             named = outputs(self.trained.net(teacher_input(chips)), self.trained, self.sides)
         # a clone leaves inference mode, so that autograd may save it
-        return assemble(torch.from_numpy(ids), {name: t.clone() for name, t in named.items()}, self.needs)
+        return assemble(torch.from_numpy(ids), {name: t.clone() for name, t in named.items()}, self.trained, self.needs)
 
 
 class CachedTargets:
-    """Memory-mapped targets of one fold; calling it with images and mirror flags reads a batch."""
+    """Memory-mapped targets of one fold; calling it with images and mirror flags reads a batch.
 
-    def __init__(self, folder: Path, needs: frozenset[str]) -> None:
-        self.needs = needs
+    trained: the teacher behind the cache; its class weights turn embeddings into logits.
+    """
+
+    def __init__(self, folder: Path, trained: Trained, needs: frozenset[str]) -> None:
+        self.trained, self.needs = trained, needs
         self.images = np.load(folder / "images.npy")
-        self.arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy")) if path.stem != "images"}
-        self.row = {image: row for row, image in enumerate(self.images.tolist())}
-
-    def wanted(self, name: str) -> bool:
-        kind = name.rstrip("0123456789")
-        return {"map": "maps"}.get(kind, kind) in self.needs
+        wanted = {KIND_OF[need] for need in needs}
+        self.arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy")) if kind(p.stem) in wanted}
+        self.row = np.full(self.images.max() + 1, -1)
+        self.row[self.images] = np.arange(len(self.images))
 
     def __call__(self, ids: np.ndarray, mirrored: np.ndarray) -> Targets:
-        rows = np.array([self.row[image] for image in ids.tolist()])
-        named = {
-            name: torch.from_numpy(array[rows, mirrored.astype(np.int64)])
-            for name, array in self.arrays.items()
-            if self.wanted(name)
-        }
-        return assemble(torch.from_numpy(ids), named, self.needs)
+        rows, side = self.row[ids], mirrored.astype(np.int64)
+        named = {name: torch.from_numpy(array[rows, side]) for name, array in self.arrays.items()}
+        # stored channels last, as the student's maps lie in memory: comparing them copies neither
+        named |= {name: stored.permute(0, 3, 1, 2) for name, stored in named.items() if name.startswith("map")}
+        return assemble(torch.from_numpy(ids), named, self.trained, self.needs)
 
     def check(self, online: OnlineTargets, fold: Fold) -> None:
         """Recompute a few images; a cache that answers for other faces or another teacher is refused.
@@ -106,8 +108,7 @@ class CachedTargets:
             raise UserError(f"cached targets of fold {fold.number} are of other images; run `dvc repro`.")
         ids = self.images[np.linspace(0, len(self.images) - 1, CHECKED).astype(np.int64)]
         mirrored = np.arange(CHECKED) % 2 == 1
-        chips = torch.from_numpy(fold.chips[ids])
-        fresh = online(ids, torch.where(torch.from_numpy(mirrored)[:, None, None, None], chips.flip(2), chips))
+        fresh = online(ids, teacher_view(fold.chips[ids], np.zeros(CHECKED, np.int64), mirrored))
         cached = self(ids, mirrored)
         for name, new, old in zip(Targets._fields, fresh, cached, strict=True):
             for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (new, old)), strict=True):
@@ -116,79 +117,110 @@ class CachedTargets:
                         f"cached targets of fold {fold.number}: '{name}' is not what the teacher gives; run `dvc repro -f`."
                     )
 
-    def shuffle(self, labels: np.ndarray) -> None:
+    def shuffle(self, persons: np.ndarray) -> None:
         """Answer for every image with another person's targets: the control in which a teacher can only mislead.
 
-        labels : int (n,), the person of each row of the cache. Rows sorted by person move on by the largest person's size.
+        persons : int (n,), the person of each row of the cache. Rows sorted by person move on by the largest person's size.
         """
-        order = np.argsort(labels, kind="stable")
-        shifted = np.roll(order, np.bincount(labels).max())
-        self.row = {int(self.images[row]): int(other) for row, other in zip(order, shifted, strict=True)}
+        order = np.argsort(persons, kind="stable")
+        self.row[self.images[order]] = np.roll(order, np.bincount(persons).max())
 
 
-def compute(study: Study, number: int, variant: str, folder: Path) -> None:
-    """All targets of one fold and one teacher ("plain" or "se") -> one .npy file each: (images, 2, ...), mirrored second."""
-    fold = read_fold(study, number)
-    trained = load_trained(study, number, "se" if variant == "se" else study.teacher.setting)
-    sides = tuple(side for _, side in map_shapes(study.student, "plain", study.views.size))
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(fold.images), BATCH):
-        chips = torch.from_numpy(fold.chips[fold.images[start : start + BATCH]])
-        with torch.inference_mode():
-            both = [outputs(trained.net(teacher_input(view)), trained, sides) for view in (chips, chips.flip(2))]
-        for name in both[0]:
-            pair = torch.stack([view[name] for view in both], 1).numpy()
-            # float16 halves the disk of the maps; attention is a sum of squares, which may leave float16's range
-            parts.setdefault(name, []).append(pair.astype(np.float16) if name.startswith("map") else pair)
-    keep = {"embedding"} if variant == "se" else set(study.targets.store)
-    kinds = {name: {"map": "maps"}.get(kind := name.rstrip("0123456789"), kind) for name in parts}
-    size = sum(sum(p.nbytes for p in parts[name]) for name, kind in kinds.items() if kind in ("maps", "attention"))
+def kind(name: str) -> str:
+    """ "map0" -> "map": what an array holds, of whichever stage."""
+    return name.rstrip("0123456789")
+
+
+def layout(study: Study, variant: str) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Array name -> (shape of one face's entry, dtype), of the kinds that a fold's cache is to hold if the disk allows.
+
+    Maps are float16, which halves their size; attention is a sum of squares, which may leave float16's range.
+    """
+    spec, sides = TEACHERS[study.teacher.name], map_sides(study.views.size)
+    arrays: dict[str, tuple[tuple[int, ...], type]] = {"embedding": ((spec.embedding,), np.float32)}
+    if variant == "plain":
+        for level, (channels, side) in enumerate(zip(spec.channels, sides, strict=True)):
+            arrays[f"map{level}"] = ((side, side, channels), np.float16)
+            arrays[f"attention{level}"] = ((1, side, side), np.float32)
+    stored = {KIND_OF[name] for name in study.targets.store}
+    return {name: entry for name, entry in arrays.items() if kind(name) in stored}
+
+
+def allocate(study: Study, number: int, variant: str, folder: Path) -> list[str]:
+    """Make one fold's empty arrays, (images, 2, ...) with mirror images second; return their names.
+
+    Maps and attention that exceed the budget are left out, and their methods run the teacher on line.
+    """
+    images = read_fold(study, number).images
+    arrays = layout(study, variant)
+    large = [name for name in arrays if name != "embedding"]
+    size = 2 * len(images) * sum(int(np.prod(arrays[n][0])) * np.dtype(arrays[n][1]).itemsize for n in large)
     if size > study.targets.budget_mb * 2**20:
-        keep -= {"maps", "attention"}
+        arrays = {name: entry for name, entry in arrays.items() if name not in large}
         print(
             f"fold {number}: maps need {size / 2**20:.0f} MB, more than targets.budget_mb; their methods run the teacher on line"
         )
-    target = folder / f"fold{number}" / variant
-    target.mkdir(parents=True)
-    np.save(target / "images.npy", fold.images)
-    for name, arrays in parts.items():
-        if kinds[name] in keep:
-            np.save(target / f"{name}.npy", np.concatenate(arrays))
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", images)
+    for name, (shape, dtype) in arrays.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(len(images), 2, *shape))
+    return list(arrays)
+
+
+def fill(study: Study, number: int, variant: str, folder: Path, names: list[str], start: int, stop: int) -> None:
+    """Compute rows start ... stop of the arrays that `allocate` made; parts of a fold are independent."""
+    fold = read_fold(study, number)
+    trained = load_trained(study, number, "se" if variant == "se" else study.teacher.setting)
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names}
+    for first in range(start, stop, BATCH):
+        rows = slice(first, min(first + BATCH, stop))
+        chips = torch.from_numpy(fold.chips[fold.images[rows]])
+        for side, view in enumerate((chips, chips.flip(2))):
+            with torch.inference_mode():
+                named = outputs(trained.net(teacher_input(view)), trained, map_sides(study.views.size))
+            for name in names:
+                value = named[name].permute(0, 2, 3, 1) if name.startswith("map") else named[name]
+                arrays[name][rows, side] = value.numpy()
 
 
 def load_targets(study: Study, fold: Fold, variant: str, needs: frozenset[str]) -> tuple[CachedTargets | None, OnlineTargets]:
     """The checked cache (None where it lacks what is needed) and the teacher behind it."""
     trained = load_trained(study, fold.number, "se" if variant == "se" else study.teacher.setting)
-    sides = tuple(side for _, side in map_shapes(study.student, "plain", study.views.size))
-    online = OnlineTargets(trained, sides, needs)
+    online = OnlineTargets(trained, map_sides(study.views.size), needs)
     folder = study.runs / "targets" / f"fold{fold.number}" / variant
-    kinds = {path.stem.rstrip("0123456789") for path in folder.glob("*.npy")}
-    if not {{"maps": "map"}.get(need, need) for need in needs} <= kinds:
+    if not {KIND_OF[need] for need in needs} <= {kind(path.stem) for path in folder.glob("*.npy")}:
         return None, online
-    cached = CachedTargets(folder, needs)
+    cached = CachedTargets(folder, trained, needs)
     cached.check(online, fold)
     return cached, online
 
 
-def confidence(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    """Mean probability that a softened teacher gives the right class: logits (n, 2, C), labels (n,). Wanted: 0.6 to 0.9."""
-    soft = torch.from_numpy(logits).double().div(temperature).softmax(2).numpy()
-    return float(soft[np.arange(len(labels)), :, labels].mean())
+def confidence(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    """Mean probability that a softened teacher gives the right class: logits (n, C), labels (n,). Wanted: 0.6 to 0.9."""
+    return float(logits.double().div(temperature).softmax(1).gather(1, labels[:, None]).mean())
+
+
+def confidences(study: Study, number: int, folder: Path) -> list[str]:
+    """Rows of confidence.csv of one fold."""
+    fold, trained = read_fold(study, number), load_trained(study, number, study.teacher.setting)
+    known = fold.labels >= 0
+    embedding = torch.from_numpy(np.load(folder / f"fold{number}" / "plain" / "embedding.npy")[known, 0])
+    logits = cosine_logits(embedding, trained.class_weight, trained.scale)
+    labels = torch.from_numpy(fold.labels[known])
+    return [f"{number},{t:g},{confidence(logits, labels, t):.6g}" for t in TEMPERATURES]
 
 
 def run(study: Study) -> None:
     """The `targets` stage."""
     variants = ("plain",) if study.teacher.se is None else ("plain", "se")
     with atomic_folder(study.runs / "targets") as folder:
-        parallel_map(
-            compute,
-            [(study, k, v, folder) for k in study.faces.run_folds for v in variants],
-            study.jobs,
-            study.threads,
-            "targets",
-        )
-        rows = ["fold,temperature,p_target"]
-        for number in study.faces.run_folds if "logits" in study.targets.store else ():
-            logits, labels = np.load(folder / f"fold{number}" / "plain" / "logits.npy"), read_fold(study, number).labels
-            rows += [f"{number},{t:g},{confidence(logits, labels, t):.6g}" for t in TEMPERATURES]
-        (folder / "confidence.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        tasks = []
+        for number in study.faces.run_folds:
+            count = len(read_fold(study, number).images)
+            for variant in variants:
+                target = folder / f"fold{number}" / variant
+                names = allocate(study, number, variant, target)
+                tasks += [(study, number, variant, target, names, k, min(k + PART, count)) for k in range(0, count, PART)]
+        parallel_map(fill, tasks, study.jobs, study.threads, "targets")
+        rows = [row for number in study.faces.run_folds for row in confidences(study, number, folder)]
+        (folder / "confidence.csv").write_text("\n".join(["fold,temperature,p_target", *rows]) + "\n", encoding="utf-8")

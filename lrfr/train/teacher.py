@@ -20,13 +20,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lrfr.config import FineTune, Study
+from lrfr.config import Study
 from lrfr.data.files import atomic_folder
 from lrfr.data.loading import stream
 from lrfr.models.heads import FaceHead, unit
 from lrfr.models.state import insert_state, read_state
 from lrfr.models.teachers import build_teacher
 from lrfr.parallel import parallel_map
+from lrfr.parameters import FineTune
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.faces import Fold, read_fold, teacher_input
 
@@ -121,7 +122,7 @@ def fine_tune(
             optimizer.step()
             losses.append(loss.item())
             hits += int((head(embedding).argmax(1) == labels[rows]).sum())
-        log.append((epoch, float(np.mean(losses)), hits / len(order)))
+        log.append((epoch, float(np.mean(losses)), hits / int((labels[order] >= 0).sum())))
     for parameter in part.parameters.values():
         parameter.requires_grad_(False)
     return head.weight, log

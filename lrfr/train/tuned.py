@@ -10,41 +10,27 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lrfr.config import Study, Tuned
+from lrfr.config import Study
 from lrfr.data.degrade import degrade
 from lrfr.data.loading import epoch_batches, epoch_draws
-from lrfr.evaluate.verification import equal_error_rate
 from lrfr.models.heads import FaceHead
 from lrfr.models.teachers import TEACHERS
-from lrfr.train.faces import Fold, teacher_input
+from lrfr.parameters import Tuned
+from lrfr.train.faces import Fold, teacher_input, teacher_view
 from lrfr.train.teacher import Trained, embed, load_trained, standardised
+from lrfr.train.validation import pair_error
 
 VALIDATED = (8, 16)  # pixels at which the validation EER is averaged: where the study looks first
-
-
-def teacher_view(chips: np.ndarray, resolution: np.ndarray, mirrored: np.ndarray) -> torch.Tensor:
-    """What the conventional teacher sees: the student's view at the teacher's size, uint8 (B, H, W, 3).
-
-    chips : uint8 (B, H, W, 3); resolution : int (B,), 0 for HR; mirrored : bool (B,).
-    """
-    views = torch.from_numpy(chips)
-    views = torch.where(torch.from_numpy(mirrored)[:, None, None, None], views.flip(2), views)
-    for size in np.unique(resolution[resolution > 0]):
-        rows = torch.from_numpy(resolution == size)
-        views[rows] = degrade(views[rows], int(size), views.shape[1])
-    return views
 
 
 def validation_error(study: Study, trained: Trained, fold: Fold) -> float:
     """Mean EER of the validation people's pairs over `VALIDATED` pixels."""
     people = fold.people[fold.validation]
-    first, second = np.triu_indices(len(people), 1)
     errors = []
     for size in VALIDATED:
         views = degrade(torch.from_numpy(fold.chips[fold.validation]), size, fold.chips.shape[1])
-        with torch.inference_mode():
-            x = TEACHERS[study.teacher.name].comparable(trained.net(teacher_input(views)).embedding).double().numpy()
-        errors.append(equal_error_rate(-np.linalg.norm(x[first] - x[second], axis=1), people[first] == people[second]))
+        raw = embed(lambda x: trained.net(teacher_input(x)).embedding, views)
+        errors.append(pair_error(TEACHERS[study.teacher.name].comparable(raw).numpy(), people))
     return float(np.mean(errors))
 
 
@@ -57,17 +43,18 @@ class Tuner:
         self.trained.net.requires_grad_(True)
         self.head = FaceHead(*self.trained.class_weight.shape, study.teacher.scale, self.trained.class_weight)
         self.optimizer = torch.optim.AdamW([*self.trained.net.parameters(), *self.head.parameters()], lr=spec.learning_rate)
-        self.class_of = dict(zip(fold.images.tolist(), fold.labels.tolist(), strict=True))
+        self.class_of = torch.full((len(fold.people),), -1)
+        self.class_of[fold.images] = torch.from_numpy(fold.labels)
 
-    def epoch(self, epoch: int) -> float:
-        """Train one epoch with the draw of views that students get; return the mean face loss."""
+    def epoch(self, epoch: int, most: int | None = None) -> float:
+        """Train one epoch, or its first `most` batches, with the draw of views that students get; return the mean face loss."""
         views, fold, batch = self.study.views, self.fold, self.spec.batch
         draws = epoch_draws(self.study.seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0)
         losses = []
-        for ids, half in epoch_batches(self.study.seed, epoch, fold.images, fold.labels, batch, batch // 8):
+        for ids, half in epoch_batches(self.study.seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
             chips = teacher_view(fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])
             embedding = (self.trained.net(teacher_input(chips)).embedding - self.trained.mean) / self.trained.rms
-            labels = torch.tensor([self.class_of[image] for image in ids.tolist()])
+            labels = self.class_of[ids]
             loss = self.head.loss(embedding, labels, self.study.teacher.margin)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

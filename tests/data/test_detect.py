@@ -1,6 +1,6 @@
+import io
 import itertools
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 
 from lrfr.data import detect, orl
+from lrfr.data.align import COLUMNS, POINTS
 from lrfr.data.files import read_image
-
-LFW = Path(__file__).resolve().parents[2].parent / "shared" / "datasets" / "lfw" / "lfw-deepfunneled.tgz"
+from lrfr.data.lfw import ARCHIVE
+from lrfr.data.manifests import MANIFESTS, read_manifest
+from lrfr.data.sources import read_face
+from lrfr.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +23,8 @@ def mtcnn():
 
 @pytest.fixture
 def face(manifest):
-    row = orl.read_manifest(manifest).iloc[0]
-    return orl.read_face(row["name"], row["sha256"])
+    row = read_manifest(manifest).iloc[0]
+    return read_face(orl.Photographs(), row["name"], row["sha256"])
 
 
 def plausible(points):
@@ -62,22 +65,33 @@ def test_stage_does_not_depend_on_processes(study, monkeypatch):
     study.faces.people = 1
     monkeypatch.setattr(detect, "CHUNK", 5)
     detect.run(study)
-    table = pd.read_csv(study.runs / "landmarks.csv")
-    images = [(row.image, row.name, row.sha256) for row in orl.read_manifest(people=1).itertuples(index=False)]
-    here = pd.DataFrame(detect.detect_chunk((images, 2, 40, 1)), columns=detect.COLUMNS)
+    table = pd.read_csv(study.reports / "landmarks.csv")
+    names = read_manifest(MANIFESTS / "orl.csv", people=1)["name"]
+    images = [(image, name, orl.Photographs().read(name)) for image, name in enumerate(names)]
+    here = pd.DataFrame(detect.detect_chunk((images, 2, 40, 1)), columns=COLUMNS)
     pd.testing.assert_frame_equal(table, here)
-    assert table["found"].all() and all(plausible(points.reshape(5, 2)) for points in table[detect.POINTS].to_numpy())
+    assert table["found"].all() and all(plausible(points.reshape(5, 2)) for points in table[POINTS].to_numpy())
+    assert not study.runs.exists()
 
 
-def test_a_photograph_without_a_face_is_recorded(manifest, monkeypatch):
-    monkeypatch.setattr(orl, "read_face", lambda name, sha256: Image.new("RGB", (92, 112), (120, 120, 120)))
-    ((image, found, probability, faces, *points),) = detect.detect_chunk(([(7, "x", "y")], 2, 40, 1))
+def test_a_changed_photograph_stops_the_stage_before_the_detector_starts(study, monkeypatch):
+    path = MANIFESTS / "orl.csv"
+    sha256 = read_manifest(path)["sha256"][39]
+    path.write_text(path.read_text().replace(sha256, "0" * 64))
+    monkeypatch.setattr(detect, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(UserError, match=r"s4/10\.pgm: its bytes differ"):
+        detect.run(study)
+
+
+def test_a_photograph_without_a_face_is_recorded():
+    file = io.BytesIO()
+    Image.new("RGB", (92, 112), (120, 120, 120)).save(file, "PNG")
+    ((image, found, probability, faces, *points),) = detect.detect_chunk(([(7, "x", file.getvalue())], 2, 40, 1))
     assert (image, found, faces) == (7, 0, 0) and np.isnan([probability, *points]).all()
 
 
-@pytest.mark.skipif(not LFW.is_file(), reason="LFW is not on this machine")
-def test_colour_photographs(mtcnn):
-    with tarfile.open(LFW, "r|gz") as archive:
+def test_colour_photographs(mtcnn, real_lfw):
+    with tarfile.open(real_lfw / ARCHIVE, "r|gz") as archive:
         members = (member for member in archive if member.name.endswith(".jpg"))
         photographs = [archive.extractfile(member).read() for member in itertools.islice(members, 3)]
     for data in photographs:

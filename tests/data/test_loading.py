@@ -9,6 +9,14 @@ from lrfr.data.loading import MOST, PER_PERSON, epoch_batches, epoch_draws, stre
 
 SPEC = {"smallest": 8, "largest": 32, "hr_probability": 0.2, "jitter": 0.2}
 
+PINNED = {  # seed 5, epoch 3, the first three images
+    "resolution": [[0, 8], [24, 9], [14, 27]],
+    "mirrored": [[False, False], [True, False], [False, False]],
+    "gain": [[1.178246, 1.199396], [1.15277, 1.087239], [1.033359, 0.935186]],
+    "bias": [[-0.029908, 0.066312], [0.081962, 0.053018], [0.080586, 0.111704]],
+    "moves": [[0.921123, -0.893853, 0.714028, 0.580957], [-0.249144, 0.471879, 0.605609, -0.835032]],  # of two second halves
+}
+
 
 def draws(seed: int = 0, epoch: int = 0, images: int = 50, **change: float):
     return epoch_draws(seed, epoch, images, **(SPEC | change))
@@ -34,13 +42,17 @@ def test_another_seed_epoch_or_half_draws_anew():
 
 def test_shapes_and_ranges():
     found = draws(images=4000)
-    assert all(field.shape == (4000, 2) for field in found)
+    assert all(field.shape == (4000, 2) for field in found[:-1]) and found.moves.shape == (4000, 2, 4)
     assert found.gain.dtype == found.bias.dtype == np.float32
     assert set(np.unique(found.resolution)) == {0, *range(8, 33)}
     assert np.abs(found.gain - 1).max() <= 0.2 and np.abs(found.bias).max() <= 0.2
     assert np.abs(found.bias).max() > 0.19 and np.abs(found.gain - 1).max() > 0.19
     assert 0.48 < found.mirrored.mean() < 0.52
-    for one, other in ((found.gain, found.bias), (found.gain, found.mirrored), (found.resolution, found.bias)):
+    assert found.moves.dtype == np.float32 and 0.999 < np.abs(found.moves).max() <= 1
+    assert np.abs(found.moves.mean((0, 1))).max() < 4 / np.sqrt(3 * 8000)  # 4 standard errors
+    columns = [found.moves[..., k] for k in range(4)]
+    pairs = [(columns[i], columns[j]) for i in range(4) for j in range(i)] + [(found.gain, c) for c in columns]
+    for one, other in ((found.gain, found.bias), (found.gain, found.mirrored), (found.resolution, found.bias), *pairs):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.05
 
 
@@ -134,12 +146,35 @@ def test_batches_are_the_same_twice_and_differ_between_epochs_and_seeds():
         assert not np.array_equal(base[0][0], other[0][0])
 
 
-def test_the_view_index_is_the_third_axis_of_the_bank():
+def test_what_was_drawn_before_views_were_moved_is_drawn_still():
+    """Pinned: numbers of studies that move nothing shall not change."""
+    found = draws(seed=5, epoch=3, images=3)
+    assert found.resolution.tolist() == PINNED["resolution"] and found.mirrored.tolist() == PINNED["mirrored"]
+    assert np.allclose(found.gain, PINNED["gain"], atol=1e-6) and np.allclose(found.bias, PINNED["bias"], atol=1e-6)
+    assert np.allclose(found.moves[:2, 1], PINNED["moves"], atol=1e-6)
+
+
+def test_moves_do_not_depend_on_the_other_settings():
+    first, second = draws(2, 1, jitter=0.2, hr_probability=0.2), draws(2, 1, jitter=0.0, hr_probability=1.0, largest=16)
+    assert np.array_equal(first.moves, second.moves)
+    assert not np.array_equal(first.moves, draws(2, 2).moves) and not np.array_equal(first.moves, draws(3, 1).moves)
+    assert not np.array_equal(first.moves[:, 0], first.moves[:, 1])  # each half of a batch has its own
+
+
+def test_people_without_a_photograph_take_no_turn():
+    """Numbers of people may have gaps."""
+    images, labels = people(*(6,) * 5)
+    batches = epoch_batches(0, 0, images, 2 * labels + 1, 12, 2)
+    same = epoch_batches(0, 0, images, labels, 12, 2)
+    assert all(np.array_equal(a, b) for x, y in zip(batches, same, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_the_view_index_is_the_second_axis_of_the_bank():
     from lrfr.data.degrade import degrade, hr_view, view_bank
 
     chips = np.random.Generator(np.random.Philox(key=2)).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8)
     bank = view_bank(chips, 8, 12, 16)
     assert view_index(np.array([8, 10, 12, 0]), 8, 12).tolist() == [0, 2, 4, 5]
     for side in (8, 10, 12):
-        assert np.array_equal(bank[:, 0, int(view_index(np.array(side), 8, 12))], degrade(chips, side, 16))
-    assert np.array_equal(bank[:, 0, int(view_index(np.array(0), 8, 12))], hr_view(chips, 16))
+        assert np.array_equal(bank[:, int(view_index(np.array(side), 8, 12))], degrade(chips, side, 16))
+    assert np.array_equal(bank[:, int(view_index(np.array(0), 8, 12))], hr_view(chips, 16))

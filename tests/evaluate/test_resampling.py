@@ -34,7 +34,7 @@ def pairs():
 @pytest.mark.parametrize("metric", METRICS)
 def test_equals_the_public_functions_draw_by_draw(pairs, metric, decimals):
     scores = pairs.scores(drawn(decimals))
-    fast = pairs.verification(scores, THRESHOLD, FAR)[metric]
+    fast = pairs.verification(scores, THRESHOLD, (FAR,))[metric]
     a, b = LABELS[pairs.first], LABELS[pairs.second]
     assert fast[0] == pytest.approx(METRICS[metric](scores, a == b, np.ones(len(a))), abs=1e-12)
     for counts, value in zip(identity_counts(PEOPLE, DRAWS, SEED), fast[1:], strict=True):
@@ -47,7 +47,7 @@ def test_mean_over_folds_equals_identity_bootstrap_with_strata(metric):
     """Two folds, two different models: the mean of the folds' metrics, people drawn within folds."""
     folds = [DensePairs(LABELS, identity_counts(PEOPLE, DRAWS, SEED, k)) for k in range(2)]
     scores = [fold.scores(drawn(2, seed)) for seed, fold in enumerate(folds)]
-    fast = np.mean([f.verification(s, THRESHOLD, FAR)[metric] for f, s in zip(folds, scores, strict=True)], axis=0)
+    fast = np.mean([f.verification(s, THRESHOLD, (FAR,))[metric] for f, s in zip(folds, scores, strict=True)], axis=0)
     stratum = np.repeat([0, 1], len(scores[0]))
     a, b = (np.concatenate([LABELS[getattr(f, side)] + 100 * k for k, f in enumerate(folds)]) for side in ("first", "second"))
 
@@ -102,9 +102,15 @@ def test_agreement_of_two_people_has_no_draws():
 def test_a_draw_without_genuine_pairs_has_no_rate():
     labels = np.array([0, 0, 0, 1, 2])  # only person 0 has genuine pairs
     pairs = DensePairs(labels, np.array([[0, 1, 1], [1, 1, 0]]))
-    result = pairs.verification(np.arange(10.0), 3.0, 0.1)
+    result = pairs.verification(np.arange(10.0), 3.0, (0.1,))
     for values in result.values():
         assert np.isnan(values[1]) and np.isfinite(values[[0, 2]]).all()
+
+
+def test_every_far_has_a_name_and_the_accuracy_needs_a_threshold(pairs):
+    scores = pairs.scores(drawn(9))
+    assert list(pairs.verification(scores, 0.0, (0.1, 0.01))) == ["accuracy", "eer", "auc", "tar@far=0.1", "tar@far=0.01"]
+    assert list(pairs.verification(scores, None, ())) == ["eer", "auc"]
 
 
 def test_first_true():

@@ -71,7 +71,7 @@ def test_coverage_on_dense_lists(people, images, folds):
     assert interval_method(a, b) == "identity bootstrap"
     draws = {"eer": [], "accuracy": []}
     for _ in range(250):
-        results = [p.verification(invented(rng, a, b, people), SHIFT / 2, 0.1) for p in pairs]
+        results = [p.verification(invented(rng, a, b, people), SHIFT / 2, (0.1,)) for p in pairs]
         for metric in draws:
             draws[metric].append(np.mean([r[metric] for r in results], axis=0))
     for metric, value in zip(draws, truth(), strict=True):

@@ -210,6 +210,15 @@ def test_ten_fold_accuracy_agrees_with_loops_and_uneven_folds(rule):
     assert result.mean == pytest.approx(np.mean(result.per_fold))
 
 
+def test_exact_thresholds_know_no_unit_vectors_and_any_number_of_folds():
+    distances = 2 - 2 * COSINES
+    one, other = (ten_fold_accuracy(k * distances, SAME, "exact", folds=2) for k in (1, 10))
+    assert len(one.per_fold) == 2 and np.array_equal(one.per_fold, other.per_fold)
+    np.testing.assert_allclose(10 * one.thresholds, other.thresholds)
+    threshold = -balanced_threshold(-distances[10:], SAME[10:])  # as many of each kind: accuracy is balanced accuracy
+    assert one.thresholds[0] == pytest.approx(threshold)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -224,8 +233,9 @@ def test_ten_fold_accuracy_agrees_with_loops_and_uneven_folds(rule):
         (lambda: tar_at_far([1, 2], [1, 0], 0), "far"),
         (lambda: tar_at_far([1, 2], [1, 0], 1), "far"),
         (lambda: tar_at_far([1, 2], [1, 0], float("nan")), "far"),
-        (lambda: ten_fold_accuracy(np.ones(8), np.arange(8) < 4), "ten"),
+        (lambda: ten_fold_accuracy(np.ones(8), np.arange(8) < 4), "10 folds"),
         (lambda: ten_fold_accuracy(np.full(20, 5.0), SAME), "between 0 and 4"),
+        (lambda: ten_fold_accuracy(np.full(20, -1.0), SAME, rule="exact"), "negative"),
         (lambda: ten_fold_accuracy(2 - 2 * COSINES, SAME, rule="mean"), "rule"),
     ],
 )

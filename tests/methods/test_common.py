@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrfr.errors import UserError
-from lrfr.methods.common import attention_map, embedding_projector, one_of, ramp
+from lrfr.methods.common import attention_map, embedding_projector, entries, one_of, ramp
 from lrfr.models.features import Shapes
 
 
@@ -16,6 +16,14 @@ def test_ramp_rises_linearly_then_stays() -> None:
 def test_attention_map_is_the_mean_square_over_channels() -> None:
     features = torch.tensor([3.0, -4.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 3)
     assert torch.equal(attention_map(features), torch.full((1, 1, 2, 3), 12.5))
+
+
+def test_entries_are_all_of_a_face_and_cost_no_copy_of_channels_last() -> None:
+    maps = torch.arange(48.0).reshape(2, 3, 4, 2)
+    found = entries(maps)
+    assert found.shape == (2, 24) and found[1, :4].tolist() == [24, 32, 40, 25]  # channels run fastest
+    last = maps.to(memory_format=torch.channels_last)
+    assert torch.equal(entries(last), found) and entries(last).data_ptr() == last.data_ptr()
 
 
 def test_projector_only_where_dimensions_differ() -> None:

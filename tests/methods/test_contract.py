@@ -134,6 +134,26 @@ def test_order_of_the_batch_does_not_matter(block: str) -> None:
     assert second == {name: exactly(value) for name, value in first.items()}
 
 
+@every_block
+@pytest.mark.parametrize("known", [9, 0])
+def test_rows_without_a_class_change_no_more_than_the_terms_that_need_one(block: str, known: int) -> None:
+    """Label -1 is a person with one photograph: terms are finite, and but for dkd and sdc the same as if there were classes."""
+    method = fill(build(block, DIFFERENT), DIFFERENT)
+    student, logits, targets = batch(DIFFERENT)
+    leaves = [each.requires_grad_() for each in (*student.maps, student.embedding, logits.detach())]
+    labels = LABELS.where(torch.arange(N) < known, -1)
+    first = values(copy.deepcopy(method)(student, logits, targets, LABELS, 1.0))
+    terms = method(Features(tuple(leaves[:-2]), leaves[-2]), leaves[-1], targets, labels, 1.0)
+    assert terms.keys() == first.keys() and all(term.isfinite() for term in terms.values())
+    for name, value in values(terms).items():
+        assert name in ("dkd", "sdc") or value == exactly(first[name]), name
+        assert name not in ("dkd", "sdc") or (value == 0) == (known == 0), name
+    total = sum(terms.values())
+    if isinstance(total, torch.Tensor) and total.requires_grad:
+        total.backward()
+    assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in (*leaves, *method.parameters()))
+
+
 BLIND = {"mmd": "MMD compares sets", "sdc": "a distribution of similarities forgets the pairs"}
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import gradcheck
 
 from lrfr.errors import UserError
@@ -109,6 +110,39 @@ def test_hierarchical_cosine_averages_levels_and_refuses_other_shapes() -> None:
     assert value == exactly(np.mean(loop))
     with pytest.raises(ValueError, match="differ in shape"):
         hierarchical_cosine(STUDENT_MAPS[:1], TEACHER_MAPS[1:])
+
+
+def test_the_order_in_memory_does_not_matter() -> None:
+    def last(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(each.to(memory_format=torch.channels_last) for each in maps)
+
+    student, other = (tuple(each.clone().requires_grad_() for each in STUDENT_MAPS) for _ in range(2))
+    first, second = hierarchical_cosine(student, TEACHER_MAPS), hierarchical_cosine(last(other), last(TEACHER_MAPS))
+    assert second.item() == exactly(first.item())
+    mixed = hierarchical_cosine(STUDENT_MAPS, last(TEACHER_MAPS)), hierarchical_cosine(last(STUDENT_MAPS), TEACHER_MAPS)
+    assert [each.item() for each in mixed] == exactly([first.item()] * 2)
+    first.backward(), second.backward()
+    assert all(torch.allclose(a.grad, b.grad, atol=1e-12) for a, b in zip(student, other, strict=True))
+
+
+def test_rows_without_a_class_teach_stages_but_no_split_logits() -> None:
+    student, targets = Features(STUDENT_MAPS, None), Targets(torch.arange(2), logits=TEACHER_LOGITS, maps=TEACHER_MAPS)
+    logits, labels = STUDENT_LOGITS.clone().requires_grad_(), torch.tensor([0, -1])
+    terms = HKDD(SHAPES, **OPTIONS)(student, logits, targets, labels, 1.0)
+    assert terms["hfd"].item() == exactly(hierarchical_cosine(STUDENT_MAPS, TEACHER_MAPS).item())
+    assert terms["dkd"].item() == exactly(decoupled_kd(STUDENT_LOGITS[:1], TEACHER_LOGITS[:1], labels[:1]).item())
+    terms["dkd"].backward()
+    assert logits.grad[0].any() and not logits.grad[1].any()
+    hinton = HKDD(SHAPES, **OPTIONS | {"logits": "kd"})(student, STUDENT_LOGITS, targets, labels, 1.0)
+    assert hinton["kd"].item() == exactly(0.518899775851)  # which needs no class: all rows, as ever
+
+
+def test_without_any_row_of_a_class_the_split_is_zero() -> None:
+    student, targets = Features(STUDENT_MAPS, None), Targets(torch.arange(2), logits=TEACHER_LOGITS, maps=TEACHER_MAPS)
+    logits = STUDENT_LOGITS.clone().requires_grad_()
+    term = HKDD(SHAPES, **OPTIONS)(student, logits, targets, torch.tensor([-1, -1]), 1.0)["dkd"]
+    term.backward()
+    assert term.item() == 0 and not logits.grad.any()
 
 
 def test_gradients() -> None:

@@ -12,7 +12,7 @@ from lrfr.errors import UserError
 from lrfr.methods.icd_face import Bank, ICDFace, log_histogram, similarity_distribution_consistency
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import unit
-from tests.methods.inputs import TEACHER, UNIT_STUDENT, UNIT_TEACHER, cosine, exactly, sine
+from tests.methods.inputs import STUDENT, TEACHER, UNIT_STUDENT, UNIT_TEACHER, cosine, exactly, sine
 
 TEACHER_SIMILARITIES = torch.tensor([0.80, 0.70, 0.75, 0.60], dtype=torch.float64)
 STUDENT_SIMILARITIES = torch.tensor([0.55, 0.40, 0.50, 0.35], dtype=torch.float64)
@@ -199,6 +199,45 @@ def test_a_person_with_one_photograph_never_forms_a_pair() -> None:
     for _ in range(3):
         call(method, [4, 4], [2, 2])  # the photograph and its mirror image
         assert method.pairs == 0
+
+
+@pytest.mark.parametrize("pairs", ["bank", "batch"])
+def test_rows_without_a_class_are_pulled_but_form_no_pair(pairs: str) -> None:
+    """The bank and the similarity term are those of the other rows alone; feature consistency is of all."""
+    method, alone = (ICDFace(SHAPES, **OPTIONS | {"pairs": pairs}) for _ in range(2))
+    ids, labels = [1, 2, 3, 4, 5, 6], [0, -1, 0, 1, -1, 1]
+    known = [row for row, label in enumerate(labels) if label >= 0]
+    embedding = torch.sin(torch.arange(36.0)).reshape(6, 6)
+    for step in range(2):
+        student = (embedding + 0.1 * step).requires_grad_()
+        targets = Targets(torch.tensor(ids), embedding=torch.cos(embedding))
+        terms = method(Features((), student), None, targets, torch.tensor(labels), 1.0)
+        rows = Targets(targets.ids[known], embedding=targets.embedding[known])
+        others = alone(Features((), student[known]), None, rows, torch.tensor(labels)[known], 1.0)
+        assert terms["sdc"].item() == pytest.approx(others["sdc"].item(), abs=1e-6) and method.pairs == alone.pairs
+        (gradient,) = torch.autograd.grad(terms["sdc"], student, retain_graph=True)
+        assert not gradient[[1, 4]].any()
+        (gradient,) = torch.autograd.grad(terms["fcd"], student)
+        assert gradient.abs().sum(1).min() > 0
+    assert method.pairs == 4 and terms["sdc"] > 0
+    states = method.state_dict(), alone.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    if pairs == "bank":
+        assert set(method.bank.image[method.bank.image >= 0].tolist()) == {1, 3, 4, 6}
+
+
+@pytest.mark.parametrize("pairs", ["bank", "batch"])
+def test_a_batch_without_any_class_has_no_pairs(pairs: str) -> None:
+    method = ICDFace(SHAPES, **OPTIONS | {"pairs": pairs})
+    call(method, [1, 2], [0, 0])
+    embedding = STUDENT.float().requires_grad_()
+    targets = Targets(torch.arange(4), embedding=TEACHER.float())
+    terms = method(Features((), embedding), None, targets, torch.full((4,), -1), 1.0)
+    assert terms["sdc"] == 0 and method.pairs == 0 and terms["fcd"] > 0
+    sum(terms.values()).backward()
+    assert embedding.grad.isfinite().all()
+    if pairs == "bank":
+        assert set(method.bank.image[method.bank.image >= 0].tolist()) == {1, 2}
 
 
 def test_batch_pairs_use_other_images_of_the_person() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.autograd import gradcheck
 
 from lrfr.models.heads import FaceHead, arcface_logits, cosine_logits, cosine_to, unit
@@ -88,6 +89,71 @@ def test_cosine_to_references() -> None:
     zero = torch.zeros(2, 6, requires_grad=True)
     cosine_to(torch.ones(2, 6), zero).sum().backward()
     assert not zero.grad.any()
+
+
+def cosines_one_by_one(references: Tensor, vectors: Tensor) -> list[float]:
+    """In float64, whatever the inputs; 0 where either row is shorter than 1e-8."""
+    found = []
+    for a, b in zip(references.double().tolist(), vectors.double().tolist(), strict=True):
+        lengths = math.sqrt(math.fsum(x * x for x in a)), math.sqrt(math.fsum(x * x for x in b))
+        product = math.fsum(x * y for x, y in zip(a, b, strict=True))
+        found.append(product / (lengths[0] * lengths[1]) if min(lengths) > 1e-8 else 0.0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 1e-5), (torch.bfloat16, 1e-5)]
+)
+def test_cosines_to_references_one_by_one(dtype: torch.dtype, tolerance: float) -> None:
+    """Half precision is widened first: what is compared is what the numbers are, not a sum in half precision."""
+    references, vectors = sine(0.7, 0.2, 5, 4000), sine(0.3, 0.9, 5, 4000) + 0.1
+    vectors[1], references[2] = 0, 0
+    vectors[3], references[3] = 1e-9 * vectors[3] / vectors[3].norm(), references[3]  # shorter than any direction
+    vectors[4] *= 10
+    if dtype == torch.float16:
+        vectors[3] = 0  # float16 knows nothing so short
+    vectors, references = vectors.to(dtype), references.to(dtype).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    found = cosine_to(references, vectors)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert found.tolist() == pytest.approx(cosines_one_by_one(references, vectors), abs=tolerance)
+    assert found[1] == found[2] == found[3] == 0
+
+
+def test_gradients_of_cosines_to_references() -> None:
+    references = sine(0.4, 0.5, 4, 6).requires_grad_()
+    vectors = STUDENT.clone()
+    vectors[1] = 0
+    with torch.no_grad():
+        references[2] = 0
+    vectors.requires_grad_()
+    (3 * cosine_to(references, vectors)).sum().backward()
+    assert references.grad is None and vectors.grad.isfinite().all()
+    assert not vectors.grad[1:3].any()  # nowhere to go
+    for row in (0, 3):  # d cos / dv = (r / |r| - cos v / |v|) / |v|
+        r, v = references[row].detach(), vectors[row].detach()
+        cosine = r @ v / (r.norm() * v.norm())
+        assert vectors.grad[row].tolist() == exactly((3 * (r / r.norm() - cosine * v / v.norm()) / v.norm()).tolist())
+        assert (vectors.grad[row] @ v).item() == exactly(0)
+
+
+def test_rows_without_a_class_do_not_count() -> None:
+    head = FaceHead(3, 6, 16.0, WEIGHT)
+    embedding, labels = STUDENT.clone().requires_grad_(), torch.tensor([0, -1, 2, -1])
+    loss = head.loss(embedding, labels, 0.3)
+    known = arcface_logits(STUDENT[[0, 2]], WEIGHT, labels[[0, 2]], 16.0, 0.3)
+    assert loss.item() == exactly(F.cross_entropy(known, labels[[0, 2]]).item())
+    loss.backward()
+    assert not embedding.grad[[1, 3]].any() and embedding.grad[[0, 2]].abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize("rows", [4, 0])
+def test_without_any_row_of_a_class_there_is_nothing_to_lose(rows: int) -> None:
+    head = FaceHead(3, 6, 16.0, WEIGHT)
+    embedding = STUDENT[:rows].clone().requires_grad_()
+    loss = head.loss(embedding, torch.full((rows,), -1), 0.3)
+    assert loss.item() == 0 and loss.shape == ()
+    loss.backward()
+    assert not embedding.grad.any() and not head.weight.grad.any()  # zeros, and no NaN
 
 
 def test_head_starts_from_given_weights_and_ramps_the_margin() -> None:

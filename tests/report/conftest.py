@@ -32,12 +32,25 @@ def composed(study: str) -> dict:
     return parts
 
 
+def tuning(study: Study, rng: np.random.Generator) -> pd.DataFrame:
+    """Trials of every tuned model, and the order of all models; `kd` is the first."""
+    errors = {name: float(rng.uniform(0.2, 0.4)) for name in study.models} | {"kd": 0.1}
+    rows = [
+        (name, grid.option, f"{value:g}", "validation_eer", 0.3, int(value == grid.values[1]))
+        for name, grid in study.tuning.grid.items()
+        for value in grid.values
+    ]
+    order = sorted(errors, key=errors.get)
+    rows += [("ranking", "model", name, "validation_eer@16", errors[name], int(name == "kd")) for name in order]
+    return pd.DataFrame(rows, columns=["method", "weight", "candidate", "metric", "value", "chosen"])
+
+
 def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     models = ["teacher", *study.models, "random_net", "raw_pixels"]
     rows = [
         (
             study.study,
-            study.study,
+            "dense",
             model,
             pairing,
             resolution,
@@ -64,6 +77,9 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
         "gradients": pd.DataFrame({"model": ["kd"], "term": ["kd"], "stage": ["stage4"], "when": ["end"], "mean": [1.0]}),
         "cost": pd.DataFrame({"model": list(study.models), "latency_ms": 3.0, "params": 10_000}),
         "schemes": pd.DataFrame({"scheme": ["cached"], "seconds": [12.5]}),
+        "throughput": pd.DataFrame({"part": ["whole loop"], "images_per_second": [250.0], "share": [0.7]}),
+        "tuning": tuning(study, rng),
+        "claims": pd.DataFrame({"paper": ["hkdd"], "claim": ["better than kd"], "verdict": ["not tested"]}),
     }
 
 
@@ -76,7 +92,7 @@ def write_study(folder: Path) -> Study:
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("output", ".ipynb_checkpoints"))
     runs, reports = folder / study.runs, folder / study.reports
-    for path in (runs / "embeddings", runs / "students/kd", reports / "tables"):
+    for path in (runs / "embeddings", reports / "students/kd", reports / "tables"):
         path.mkdir(parents=True)
 
     images = 10
@@ -87,7 +103,7 @@ def write_study(folder: Path) -> Study:
     chips = degrade(np.repeat(np.repeat(coarse, 13, 1), 13, 2)[:, :150, :150], 60, 150)
     np.save(runs / "chips.npy", chips)
     np.save(runs / "views.npy", view_bank(chips[:2], study.views.smallest, study.views.largest, study.views.size))
-    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0})
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0, "removed": 0})
     index.to_csv(runs / "index.csv", index=False)
     pd.DataFrame({"fold": 0, "person": range(len(role)), "role": role}).to_csv(runs / "folds.csv", index=False)
     held_out = person[role[person] != "train"]
@@ -100,7 +116,11 @@ def write_study(folder: Path) -> Study:
     for model in ("teacher", "kd"):
         np.savez(runs / "embeddings" / f"{model}.npz", **arrays)
     log = [(0, 0, epoch, term, 1 / (1 + epoch)) for epoch in range(3) for term in ("face", "kd", "learning_rate")]
-    pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(runs / "students/kd/log.csv", index=False)
+    pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(reports / "students/kd/log.csv", index=False)
+    gradients = [(0, 0, when, progress, "kd", "stage4", 0.5) for when, progress in (("start", 0.1), ("end", 1.0))]
+    columns = ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
+    pd.DataFrame(gradients, columns=columns).to_csv(reports / "students/kd/gradients.csv", index=False)
+    (reports / "STATUS.md").write_text("# Status\n", encoding="utf-8")
     for name, table in tables(study, rng).items():
         table.to_csv(reports / "tables" / f"{name}.csv", index=False)
     return study

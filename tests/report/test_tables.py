@@ -44,7 +44,9 @@ def test_columns_and_keys(summary, name):
     table = read(summary, name)
     assert list(table.columns) == COLUMNS[name].split()
     keys = [
-        c for c in ("model", "a", "b", "setting", "pairing", "resolution", "metric", "fold", "seed", "term", "when") if c in table
+        c
+        for c in ("protocol", "model", "a", "b", "setting", "pairing", "resolution", "metric", "fold", "seed", "term", "when")
+        if c in table
     ]
     assert len(table) and not table.duplicated(keys).any()
     assert set(table.study) == {"tiny"}
@@ -185,3 +187,83 @@ def test_without_an_evaluation_there_is_one_clear_sentence(tmp_path, monkeypatch
     with pytest.raises(UserError, match="not there; run `dvc repro` again"):
         tables.run(faces.tiny_study())
     assert not pd.Series(list(tmp_path.iterdir())).size
+
+
+@pytest.fixture(scope="module")
+def lfw(tmp_path_factory):
+    """Every protocol's tables."""
+    folder = tmp_path_factory.mktemp("lfw")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = faces.lfw_study()
+        faces.write_lfw(study)
+        evaluation.run(study)
+        tables.run(study)
+    return folder / study.reports
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_several_protocols_keep_the_columns(lfw, name):
+    table = read(lfw, name)
+    assert list(table.columns) == COLUMNS[name].split() and len(table)
+    keys = ["protocol", "model", "a", "b", "setting", "pairing", "resolution", "metric", "fold", "seed", "term", "when"]
+    assert not table.duplicated([c for c in keys if c in table]).any()
+    page = (lfw / "tables" / f"{name}.md").read_text(encoding="utf-8")
+    assert page.isascii() and "nan" not in page
+
+
+def test_protocols_come_in_order_with_their_own_counts(lfw):
+    results = read(lfw, "results")
+    assert list(dict.fromkeys(results.protocol)) == ["dense", "official", "misaligned"]
+    keys = ["protocol", "pairing", "resolution", "metric", "model"]
+    table = results.set_index(keys)
+    pairs, search = (table.loc[("dense", "hr_lr", "8", metric, "kd")] for metric in ("eer", "rank5"))
+    kinds = ["n_genuine", "n_impostor"]
+    people = faces.LFW_IMAGES[:24].clip(max=4)
+    assert pairs[kinds].tolist() == [(people * (people - 1) // 2).sum(), 300]
+    assert search[kinds].tolist() == [(people - 1).sum(), 11 * (people - 1).sum()]
+    assert table.loc[("official", "lr_lr", "8", "accuracy", "kd")][kinds].tolist() == [4 * faces.OFFICIAL_KIND] * 2
+    assert table.loc[("misaligned", "lr_lr", "8", "eer", "kd")][kinds].tolist() == pairs[kinds].tolist()
+    assert set(results[results.model == "kd_tuned_teacher"].folds) == {1} and set(results[results.model == "kd"].folds) == {2}
+    assert results[["value", "low", "high"]].notna().all(axis=None)
+
+
+def test_models_are_compared_in_protocol_dense_only(lfw):
+    comparisons = read(lfw, "comparisons")
+    assert set(comparisons.protocol) == {"dense"} and {"rank1", "rank5", "tar@far=0.1"} <= set(comparisons.metric)
+    equal = comparisons.query("a == 'hkdd' and b == 'kd'")
+    assert len(equal) and (equal[["diff", "low", "high"]] == 0).all(axis=None)
+    value = read(lfw, "results").query("protocol == 'dense'").set_index(["model", "pairing", "resolution", "metric"]).value
+    for row in comparisons[~comparisons[["a", "b"]].isin(["kd_tuned_teacher"]).any(axis=1)].itertuples():
+        cell = (row.pairing, row.resolution, row.metric)
+        assert row.diff == pytest.approx(value[(row.a, *cell)] - value[(row.b, *cell)], abs=2e-5)
+
+
+def test_headline_and_metrics_are_those_of_protocol_dense(lfw):
+    results = read(lfw, "results")
+    wide = tables.headline(results).set_index("model")
+    cell = "protocol == 'dense' and model == 'kd' and pairing == 'lr_lr' and metric == 'eer' and resolution == '8'"
+    row = results.query(cell).iloc[0]
+    assert wide.loc["kd", "8"].startswith(f"{100 * row.value:.1f} [")
+    metrics = json.loads((lfw / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["kd"]["eer_8"] == pytest.approx(row.value, rel=1e-3)
+
+
+def test_pages_name_the_protocols(lfw, summary):
+    page = (lfw / "tables/results.md").read_text(encoding="utf-8")
+    places = [page.index(f"# Protocol `{name}`") for name in ("dense", "official", "misaligned")]
+    assert places == sorted(places) and page.count("## accuracy, lr_lr (dyadic multiplier)") == 1
+    assert "Protocol" not in (summary / "tables/results.md").read_text(encoding="utf-8")
+
+
+def test_view_2_stands_beside_what_the_author_states(lfw, summary):
+    teacher = read(lfw, "teacher")
+    row = teacher[teacher.protocol == "view2"]
+    assert row[["setting", "pairing", "resolution", "metric"]].to_numpy().tolist() == [["pretrained", "lr_lr", "hr", "accuracy"]]
+    assert row[["diff", "diff_low", "diff_high", "p"]].isna().all(axis=None) and row[["low", "value", "high"]].notna().all(
+        axis=None
+    )
+    assert teacher[teacher.protocol == "dense"].p.notna().all()
+    page = (lfw / "tables/teacher.md").read_text(encoding="utf-8")
+    assert f"| accuracy (view2) | hr | pretrained | {100 * row.value.iloc[0]:.1f} [" in page and "99.13 %" in page
+    assert "99.13" not in (summary / "tables/teacher.md").read_text(encoding="utf-8")

@@ -18,11 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMED = (  # everything that may differ between two runs of the same study: measured in seconds, or showing what was
     "reports/smoke/tables/cost.",
     "reports/smoke/tables/schemes.",
+    "reports/smoke/tables/throughput.",
+    "reports/smoke/tables/claims.",
     "reports/smoke/environment.json",
     "reports/smoke/09-cost-and-deployment/",
     "reports/smoke/index.html",
 )
-FOLLOWS = {"embed@smoke", "evaluate@smoke", "summary@smoke"}  # up to the tables, whatever model was trained again
+FOLLOWS = {"rank@smoke", "embed@smoke", "evaluate@smoke", "summary@smoke"}  # up to the tables, whatever model was trained again
 
 
 class Clone:

@@ -33,11 +33,10 @@ def test_every_study_passes(composed: Callable[[str], dict], name: str):
         (lambda v: v["arms"]["hkdd"]["no_hfd"]["options"].update(hdf=0), "arms.hkdd.no_hfd.options.hdf is unknown"),
         (lambda v: v["arms"]["hkdd"]["no_hfd"].update(method="kdd"), "arms.hkdd.no_hfd.method: there is no method 'kdd'"),
         (lambda v: v["arms"]["hkdd"]["no_hfd"].update(studnet="se"), "arms.hkdd.no_hfd"),
-        (
-            lambda v: v["targets"].update(store=["embedding", "maps", "attention"]),
-            "targets.store lacks 'logits', which models.kd",
-        ),
-        (lambda v: v["targets"].update(store=["embedding", "logits", "maps"]), "targets.store lacks 'attention', which models"),
+        # logits are computed from embeddings
+        (lambda v: v["targets"].update(store=["maps", "attention"]), "targets.store lacks 'embedding', which models.kd needs"),
+        (lambda v: v["targets"].update(store=["embedding", "attention"]), "targets.store lacks 'maps', which models"),
+        (lambda v: v["targets"].update(store=["embedding", "maps"]), "targets.store lacks 'attention', which models"),
     ],
 )
 def test_what_does_not_fit_is_named(composed: Callable[[str], dict], change: Callable[[dict], object], reason: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,7 @@ from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
 from lrfr.train import distill
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.distill import Trainer, train_one
-
-CODE = "0123456789abcdef lrfr.train.distill\n"
+from lrfr.train.distill import Trainer
 
 
 def build(width: int = 33) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
@@ -112,14 +111,18 @@ class Killed(Exception):
     pass
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def outputs(study: Study, model: str) -> tuple[Path, Path]:
+    return study.reports / "students" / model, study.runs / "heads" / model
 
 
-def trained(study: Study, model: str, folder: Path, seed: int = 0) -> dict[str, bytes]:
-    folder.mkdir()
-    train_one(study, study.models[model], 0, seed, CODE, folder)
-    return contents(folder)
+def trained(study: Study, model: str) -> dict[str, bytes]:
+    """Student, head, log and gradients of a whole stage."""
+    distill.run(study, model)
+    files = {path.as_posix(): path.read_bytes() for folder in outputs(study, model) for path in folder.iterdir()}
+    for folder in outputs(study, model):
+        shutil.rmtree(folder)
+    assert len(files) == 4
+    return files
 
 
 class Watch:
@@ -135,11 +138,11 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """A state is saved after every epoch; the training can be killed."""
     watch, original = Watch(), Trainer.epoch
 
-    def epoch(self: Trainer, number: int, measure: bool = False):
+    def epoch(self: Trainer, number: int, measure: bool = False, most: int | None = None):
         if number == watch.kill:
             raise Killed
         watch.trained.append(number)
-        return original(self, number, measure)
+        return original(self, number, measure, most)
 
     monkeypatch.setattr(Trainer, "epoch", epoch)
     monkeypatch.setattr(distill, "SAVE_EVERY", 1)
@@ -151,30 +154,36 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
     tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch, model: str
 ):
     monkeypatch.setenv("LRFR_CACHE", str(tmp_path / "straight"))
-    straight = trained(tiny, model, tmp_path / "a")
+    straight = trained(tiny, model)
     assert watch.trained == [0, 1, 2]
     monkeypatch.setenv("LRFR_CACHE", str(tmp_path / "interrupted"))
     watch.trained, watch.kill = [], 2
     with pytest.raises(Killed):
-        trained(tiny, model, tmp_path / "b")
-    assert watch.trained == [0, 1] and not any((tmp_path / "b").iterdir())
+        trained(tiny, model)
+    assert watch.trained == [0, 1] and not any(folder.exists() for folder in outputs(tiny, model))
     watch.trained, watch.kill = [], None
-    resumed = trained(tiny, model, tmp_path / "c")
+    resumed = trained(tiny, model)
     assert watch.trained == [2] and resumed == straight
+    assert not list((tmp_path / "interrupted").rglob("*.safetensors"))  # done: a forced rerun starts from the beginning
 
 
-def state_folder(study: Study, model: str, monkeypatch: pytest.MonkeyPatch, *, seed: int = 0, code: str = CODE) -> str:
-    """Where this training would look for its state."""
-    found, original = [], distill.resume_folder
+def state_folders(study: Study, model: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where the trainings of this stage would look for their states: one a fold and seed."""
+    found = []
 
-    def spy(key: dict) -> Path:
-        found.append(original(key).name)
-        raise Killed
+    def spy(function: Callable, tasks: list[tuple], *rest: object) -> list[tuple[list, list]]:
+        assert function is distill.train_one
+        found.extend(resume_folder(task[4]).name for task in tasks)
+        return [([], []) for _ in tasks]
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(distill, "resume_folder", spy)
-        train_one(study, study.models[model], 0, seed, code, Path("unused"))
-    return found[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(distill, "parallel_map", spy)
+        distill.run(study, model)
+    return found
+
+
+def state_folder(study: Study, model: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    return state_folders(study, model, monkeypatch)[0]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +192,7 @@ def state_folder(study: Study, model: str, monkeypatch: pytest.MonkeyPatch, *, s
         {"train.learning_rate": 0.001},
         {"train.epochs": 4},
         {"train.people_per_batch": 1},
+        {"train.rotate": 3},
         {"views.hr_probability": 0.3},
         {"student.channels": (8, 8, 12, 17)},
         {"teacher.scale": 9.0},
@@ -200,16 +210,17 @@ def test_a_changed_parameter_never_picks_up_an_old_state(
     assert state_folder(changed(tiny, change), "scratch", monkeypatch) != before
 
 
-def test_another_seed_code_or_model_has_another_state(tiny: Study, monkeypatch: pytest.MonkeyPatch):
+def test_another_seed_code_or_model_has_another_state(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+):
+    study = changed(tiny, {"train.seeds": (0, 1)})
     places = [
-        state_folder(tiny, "scratch", monkeypatch),
-        state_folder(tiny, "scratch", monkeypatch, seed=1),
-        state_folder(tiny, "scratch", monkeypatch, code=CODE.replace("0", "1")),
-        state_folder(tiny, "hr_student", monkeypatch),
-        state_folder(tiny, "feature", monkeypatch),
-        state_folder(tiny, "shuffled", monkeypatch),
+        place for model in ("scratch", "hr_student", "feature", "shuffled") for place in state_folders(study, model, monkeypatch)
     ]
-    assert len(set(places)) == 6
+    path = study.runs / "code" / "distill-scratch.txt"
+    path.write_text(path.read_text(encoding="utf-8").replace("0", "1"), encoding="utf-8")
+    places += state_folders(study, "scratch", monkeypatch)
+    assert len(set(places)) == len(places) == 10
 
 
 def other_views(study: Study) -> None:

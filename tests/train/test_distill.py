@@ -18,8 +18,11 @@ from lrfr.data.loading import Draw, view_index
 from lrfr.errors import UserError
 from lrfr.models.student import build_student, normalise
 from lrfr.train import distill
+from lrfr.train.augment import move
 from lrfr.train.distill import Trainer, gradient_ratios
 from lrfr.train.faces import read_fold, teacher_input
+
+MOVED = np.float32([[0.5, -1, 1, -0.25], [-1, 0.5, -0.5, 1]])  # drawn moves of two rows
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -31,24 +34,27 @@ def test_two_processes_train_what_one_does(tiny: Study, changed: Callable[..., S
     for jobs in (1, 2):
         study = changed(tiny, {"jobs": jobs, "train.seeds": (0, 1)})
         distill.run(study, "feature")
-        found.append(contents(study.runs / "students" / "feature"))
+        found.append([contents(folder) for folder in (study.reports / "students" / "feature", study.runs / "heads" / "feature")])
     assert found[0] == found[1]
-    names = [f"fold0-seed{seed}{part}.safetensors" for seed in (0, 1) for part in ("", "-head")]
-    assert set(found[0]) == {*names, "log.csv", "gradients.csv"}
-    assert found[0][names[0]] != found[0][names[2]]  # another seed is another student
+    names = [f"fold0-seed{seed}.safetensors" for seed in (0, 1)]
+    students, heads = found[0]
+    assert set(students) == {*names, "log.csv", "gradients.csv"} and set(heads) == set(names)
+    assert students[names[0]] != students[names[1]] and heads[names[0]] != heads[names[1]]  # another seed is another student
 
 
 def test_the_logs_of_a_stage(tiny: Study):
     distill.run(tiny, "hkdd")
-    folder = tiny.runs / "students" / "hkdd"
+    folder = tiny.reports / "students" / "hkdd"
     log, gradients = pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "gradients.csv")
     assert list(log.columns) == ["fold", "seed", "epoch", "term", "value"]
     counts = log.groupby("term").size().to_dict()
-    assert counts["face"] == tiny.train.epochs and counts["validation_eer"] == 1 and len(counts) == 4  # and two of hkdd's own
-    assert log[log.term == "validation_eer"].value.between(0, 1).all() and np.isfinite(log.value).all()
+    validated = {f"validation_eer_{resolution}" for resolution in (8, 12, 16)}
+    assert counts["face"] == tiny.train.epochs and all(counts[term] == 1 for term in validated)  # after the last epoch
+    assert set(counts) == {"face", "hfd", "dkd", *validated}
+    assert log[log.term.isin(validated)].value.between(0, 1).all() and np.isfinite(log.value).all()
     assert list(gradients.columns) == ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
     assert list(gradients.when.unique()) == ["start", "early", "end"]
-    assert set(gradients.term) == set(counts) - {"face", "validation_eer"} and (gradients.ratio > 0).all()
+    assert set(gradients.term) == {"hfd", "dkd"} and (gradients.ratio > 0).all()
     assert np.allclose(sorted(set(gradients.progress)), [1 / 3, 2 / 3, 1])
 
 
@@ -56,11 +62,26 @@ def test_the_logs_of_a_stage(tiny: Study):
 def test_the_exported_student_holds_nothing_but_the_student(tiny: Study, changed: Callable[..., Study], model: str):
     study = changed(tiny, {"train.epochs": 1})
     distill.run(study, model)
-    folder = study.runs / "students" / model
     own = build_student(study.student, study.models[model].student, study.views.size, 0).state_dict()
-    assert load_file(folder / "fold0-seed0.safetensors").keys() == own.keys()
-    head = load_file(folder / "fold0-seed0-head.safetensors")
-    assert "weight" in head and any(name.startswith("method.") for name in head)
+    student = load_file(study.reports / "students" / model / "fold0-seed0.safetensors")
+    assert student.keys() == own.keys()
+    for name, tensor in student.items():  # in half precision, but for what is counted
+        assert tensor.dtype == (torch.float16 if own[name].is_floating_point() else own[name].dtype) and tensor.isfinite().all()
+    head = load_file(study.runs / "heads" / model / "fold0-seed0.safetensors")
+    assert head["weight"].shape == (3, study.student.embedding) and head["weight"].dtype == torch.float32
+    assert any(name.startswith("method.") for name in head)
+
+
+def test_a_stored_student_is_the_trained_one_rounded(tiny: Study, changed: Callable[..., Study]):
+    study = changed(tiny, {"train.epochs": 1})
+    distill.run(study, "scratch")
+    trainer = Trainer(study, study.models["scratch"], read_fold(study, 0), 0)
+    trainer.epoch(0)
+    stored = load_file(study.reports / "students" / "scratch" / "fold0-seed0.safetensors")
+    for name, tensor in trainer.student.module.state_dict().items():
+        assert torch.equal(stored[name], tensor.half() if tensor.is_floating_point() else tensor)
+    head = load_file(study.runs / "heads" / "scratch" / "fold0-seed0.safetensors")
+    assert torch.equal(head["weight"], trainer.head.weight)
 
 
 @pytest.mark.parametrize("model", ["kd", "fitnet", "at", "se_dfd", "kd_tuned_teacher"])
@@ -105,17 +126,35 @@ def test_all_models_of_a_seed_start_from_the_same_student_and_see_the_same_draws
 def test_the_student_sees_the_drawn_views(tiny: Study):
     trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
     ids, views = trainer.fold.images[[3, 1]], trainer.fold.views
-    draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]))
+    draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED)
     found = trainer.inputs(ids, draw)
     last = view_index(np.array(0), tiny.views.smallest, tiny.views.largest)
-    for row, pixels, gain, bias in ((0, views[ids[0], 1, 1], 1.5, 0), (1, views[ids[1], 0, int(last)], 1, 0.25)):
-        assert torch.allclose(found[row], normalise(torch.tensor(pixels)[None])[0] * gain + bias, atol=1e-6)
+    for row, pixels, gain, bias in ((0, views[ids[0], 1, :, ::-1], 1.5, 0), (1, views[ids[1], int(last)], 1, 0.25)):
+        seen = normalise(torch.from_numpy(pixels.copy())[None])[0]
+        assert torch.allclose(found[row], seen * gain + bias, atol=1e-6)
+    assert np.array_equal(views, np.load(tiny.runs / "views.npy"))  # flipping is of a copy
+
+
+def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Callable[..., Study]):
+    study = changed(tiny, {"train.rotate": 8, "train.zoom": 0.1, "train.shift": 0.05})
+    fold = read_fold(study, 0)
+    plain, moved = (Trainer(each, each.models["scratch"], fold, 0) for each in (tiny, study))
+    draw = Draw(np.array([9, 16]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED)
+    gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
+    ids = fold.images[[3, 1]]
+    seen = (plain.inputs(ids, draw) - bias) / gain
+    found = moved.inputs(ids, draw)
+    assert torch.allclose(found, move(seen, torch.from_numpy(MOVED), 8, 0.1, 0.05) * gain + bias, atol=1e-5)
+    assert (found - plain.inputs(ids, draw)).abs().max() > 0.1 and found.is_contiguous(memory_format=torch.channels_last)
+    for name in ("rotate", "zoom", "shift"):  # each of them alone is enough
+        alone = Trainer(changed(tiny, {f"train.{name}": 0.3}), tiny.models["scratch"], fold, 0)
+        assert not torch.equal(alone.inputs(ids, draw), plain.inputs(ids, draw))
 
 
 def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: Study):
     trainer = Trainer(tiny, tiny.models["feature"], read_fold(tiny, 0), 0)
     ids = trainer.fold.images[:3]
-    draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3))
+    draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3), np.zeros((3, 4)))
     cached = trainer.source(ids, draw)
     trainer.source.cached = None
     assert torch.allclose(trainer.source(ids, draw).embedding, cached.embedding, atol=1e-4)
@@ -126,7 +165,7 @@ def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
     terms = {term for _, term, _ in trainer.source.log}
     assert trainer.source.cached is None and terms == {"teacher_face", "teacher_validation_eer"}
     ids, flags = trainer.fold.images[:2], np.zeros(2, dtype=bool)
-    low, high = (trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2))).logits for size in (8, 0))
+    low, high = (trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED)).logits for size in (8, 0))
     teacher = trainer.source.online.trained
     with torch.inference_mode():
         embedding = (teacher.net(teacher_input(torch.from_numpy(trainer.fold.chips[ids]))).embedding - teacher.mean) / teacher.rms
@@ -210,14 +249,74 @@ def test_measuring_changes_no_weight(tiny: Study):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_the_validation_error_changes_no_weight_and_knows_no_training_person(tiny: Study):
+def test_only_the_first_batches_are_measured(tiny: Study, monkeypatch: pytest.MonkeyPatch):
+    trainer = Trainer(tiny, tiny.models["hkdd"], read_fold(tiny, 0), 0)
+    assert len(trainer.batches(0)) == 2
+    seen = []
+    monkeypatch.setattr(distill, "MEASURED", 1)
+    monkeypatch.setattr(distill, "gradient_ratios", lambda terms, stages: seen.append(terms) or {"hfd": ("stage4", len(seen))})
+    assert trainer.epoch(0)[1] == {} and not seen
+    assert trainer.epoch(0, measure=True)[1] == {"hfd": ("stage4", 1)} and len(seen) == 1
+    monkeypatch.setattr(distill, "MEASURED", 5)
+    assert trainer.epoch(0, measure=True)[1] == {"hfd": ("stage4", 2.5)}  # the mean over batches
+
+
+def test_an_epoch_may_be_cut_short_and_begins_as_ever(tiny: Study):
+    whole, part = (Trainer(tiny, tiny.models["feature"], read_fold(tiny, 0), 0) for _ in range(2))
+    part.epoch(1, most=1)
+    rate = part.optimizer.param_groups[0]["lr"]
+    assert rate == pytest.approx(whole.learning_rate((1 + 1 / 2) / 3))  # an epoch's progress is that of all its batches
+    ids, draw = whole.batches(1)[0]
+    for group in whole.optimizer.param_groups:
+        group["lr"] = rate
+    whole.student.train()
+    terms = whole.losses(ids, draw, 0.5)
+    sum(terms.values()).backward()
+    whole.optimizer.step()
+    states = whole.student.module.state_dict(), part.student.module.state_dict()
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
+
+
+@pytest.mark.parametrize("resolution", [8, 12, 16])
+def test_the_validation_error_changes_no_weight_and_knows_no_training_person(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch, resolution: int
+):
     trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
     before = {name: tensor.clone() for name, tensor in trainer.student.module.state_dict().items()}
-    assert 0 <= trainer.validation_error() <= 1
+    error = trainer.validation_error(resolution)
+    assert 0 <= error <= 1
     after = trainer.student.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    blank = np.array(trainer.fold.views)
-    blank[trainer.fold.images] = 0
-    error = trainer.validation_error()
-    trainer.fold = trainer.fold._replace(views=blank)
-    assert trainer.validation_error() == error
+    monkeypatch.setattr(distill, "BATCH", 5)
+    assert trainer.validation_error(resolution) == pytest.approx(error, abs=1e-6)
+    fold, view = trainer.fold, resolution - tiny.views.smallest
+    blank = np.zeros_like(fold.views)
+    blank[fold.validation, view] = fold.views[fold.validation, view]  # all that counts
+    trainer.fold = fold._replace(views=blank)
+    assert trainer.validation_error(resolution) == pytest.approx(error, abs=1e-6)
+    blank[fold.validation, view] = 0  # all faces alike: nothing can be told apart
+    assert trainer.validation_error(resolution) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("model", ["scratch", "hkdd", "icd_face", "acs_review"])
+def test_people_with_a_single_photograph_are_taught_but_are_no_class(singles: Study, model: str):
+    fold = read_fold(singles, 0)
+    assert sorted(fold.labels) == [-1] + [0] * 6 + [1] * 6 and set(fold.persons) == {0, 1, 2}
+    trainer = Trainer(singles, singles.models[model], fold, 0)
+    assert trainer.head.weight.shape[0] == 2
+    alone = int(fold.images[fold.labels == -1][0])
+    assert trainer.class_of[fold.images].tolist() == fold.labels.tolist()
+    drawn = [epoch for epoch in range(9) if alone in np.concatenate([ids for ids, _ in trainer.batches(epoch)])]
+    means, _ = trainer.epoch(drawn[0])
+    assert all(np.isfinite(value) for value in means.values())
+    assert all(parameter.isfinite().all() for parameter in trainer.student.parameters())
+    if model == "icd_face":
+        assert alone not in trainer.method.bank.image and (trainer.method.bank.image >= 0).any()
+    # a batch of nobody else still teaches
+    draw = Draw(np.full(2, 8), np.array([True, False]), np.ones(2, np.float32), np.zeros(2, np.float32), MOVED)
+    terms = trainer.losses(np.array([alone, alone]), draw, 1.0)
+    assert terms["face"] == 0 and all(term.isfinite() for term in terms.values())
+    taught = {"hfd", "fcd", "review"} & terms.keys()
+    assert all(terms[name] > 0 for name in taught) and bool(taught) == (model != "scratch")
+    sum(terms.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in trainer.student.parameters())

@@ -80,6 +80,20 @@ def test_class_means_are_means_of_unit_vectors():
     assert teacher.class_means(embeddings, torch.tensor([0, 0, 1])).tolist() == [[0.5, 0.5], [0, -1]]
 
 
+def test_people_with_a_single_photograph_are_no_class_of_the_teacher(singles: Study):
+    fold = read_fold(singles, 0)
+    chips = torch.from_numpy(fold.chips[fold.images])
+    for setting in BELONGS:
+        trained = teacher.load_trained(singles, 0, setting)
+        assert trained.class_weight.shape == (2, 128) and trained.class_weight.isfinite().all()
+        with torch.inference_mode():  # but they count in the statistics: students learn from them too
+            raw = torch.cat([trained.net(teacher_input(x)).embedding for x in (chips, chips.flip(2))])
+        assert torch.allclose(raw.mean(0), trained.mean, atol=1e-5)
+    log = pd.read_csv(singles.runs / "teacher" / "log.csv")
+    assert log.accuracy.between(0, 1).all() and np.isfinite(log.loss).all()
+    assert log.accuracy.max() == 1  # of those who are a class
+
+
 def test_mirror_images_come_second_with_the_same_labels(tiny: Study):
     fold = read_fold(tiny, 0)
     chips, labels = teacher.both_views(fold)

@@ -9,31 +9,12 @@ import pytest
 import torch
 
 from lrfr.config import Study
-from lrfr.data.degrade import degrade
+from lrfr.models.features import Features
 from lrfr.models.teachers import build_teacher
 from lrfr.train import tuned
 from lrfr.train.faces import read_fold
 from lrfr.train.teacher import load_trained
-from lrfr.train.tuned import Tuner, teacher_view, tune, validation_error
-
-
-def test_a_view_is_the_mirrored_face_degraded_at_its_own_size():
-    chips = np.random.Generator(np.random.Philox(key=1)).integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
-    kept = chips.copy()
-    sizes, mirrored = np.array([0, 0, 8, 12, 8]), np.array([False, True, False, True, True])
-    found = teacher_view(chips, sizes, mirrored).numpy()
-    assert found.dtype == np.uint8 and np.array_equal(chips, kept)
-    for row, (size, flip) in enumerate(zip(sizes, mirrored, strict=True)):
-        face = chips[row : row + 1, :, ::-1] if flip else chips[row : row + 1]
-        expected = degrade(np.ascontiguousarray(face), int(size), 20) if size else face
-        assert np.array_equal(found[row : row + 1], expected)
-
-
-@pytest.mark.parametrize("flags", [[False, False], [True, True]])
-def test_high_resolution_faces_stay_as_they_are(flags: list[bool]):
-    chips = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    found = teacher_view(chips, np.zeros(2, dtype=np.int64), np.array(flags)).numpy()
-    assert np.array_equal(found, chips[:, :, ::-1] if flags[0] else chips)
+from lrfr.train.tuned import Tuner, tune, validation_error
 
 
 def test_the_validation_error_is_of_validation_people_at_low_resolution(tiny: Study):
@@ -57,6 +38,24 @@ def test_an_epoch_trains_every_layer(tiny: Study):
     assert not torch.equal(before["head"]["weight"], after["head"]["weight"])
 
 
+@pytest.mark.parametrize(("most", "steps"), [(None, 2), (1, 1), (0, 0), (9, 2)])
+def test_an_epoch_may_be_cut_short(tiny: Study, monkeypatch: pytest.MonkeyPatch, most: int | None, steps: int):
+    """18 photographs in batches of 9; nothing is trained, so that only steps are counted."""
+    tuner, seen = Tuner(tiny, tiny.models["kd_tuned_teacher"].tuned, read_fold(tiny, 0)), []
+    weight = torch.ones((), requires_grad=True)
+    monkeypatch.setattr(tuner.head, "loss", lambda *rest: seen.append(rest[1].tolist()) or weight * 2)
+    monkeypatch.setattr(tuner.trained.net, "forward", lambda x: Features((), torch.zeros(len(x), 128)))
+    if steps:
+        assert tuner.epoch(1, most) == pytest.approx(2)
+        assert len(seen) == steps and all(set(labels) <= {0, 1, 2} for labels in seen)
+
+
+def test_people_with_a_single_photograph_are_no_class_of_the_tuned_teacher(singles: Study):
+    tuner = Tuner(singles, singles.models["kd_tuned_teacher"].tuned, fold := read_fold(singles, 0))
+    assert tuner.head.weight.shape[0] == 2 and tuner.class_of[fold.images].tolist() == fold.labels.tolist()
+    assert np.isfinite(tuner.epoch(1)) and all(p.isfinite().all() for p in tuner.trained.net.parameters())
+
+
 @pytest.mark.parametrize(
     ("errors", "epochs", "best"),
     [
@@ -70,7 +69,7 @@ def test_it_stops_when_validation_stops_improving_and_keeps_the_best(
 ):
     spec = tiny.models["kd_tuned_teacher"].tuned.model_copy(update={"patience": 2, "max_epochs": 4})
 
-    def epoch(self: Tuner, number: int) -> float:
+    def epoch(self: Tuner, number: int, most: int | None = None) -> float:
         with torch.no_grad():
             self.trained.net.fc.weight.fill_(number)
         return 1.0 * number

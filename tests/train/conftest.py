@@ -1,0 +1,39 @@
+"""The tiny study once more, with a training person of whom one photograph is left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lrfr.config import Study
+
+
+@pytest.fixture(scope="session")
+def trained_singles(trained_study: tuple[Study, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+    """Its teacher and targets. For reading only."""
+    from lrfr.train import targets, teacher
+
+    study, source = trained_study
+    folder = tmp_path_factory.mktemp("singles")
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    runs = folder / study.runs
+    index, folds = pd.read_csv(runs / "index.csv"), pd.read_csv(runs / "folds.csv")
+    person = folds[(folds.fold == 0) & (folds.role == "train")].person.min()
+    index["removed"] = ((index.person == person) & index.duplicated("person")).astype(int)
+    index.to_csv(runs / "index.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        teacher.run(study)
+        targets.run(study)
+    return study, folder
+
+
+@pytest.fixture
+def singles(trained_singles: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The study; the test runs in its folder and changes nothing there."""
+    study, folder = trained_singles
+    monkeypatch.chdir(folder)
+    return study
