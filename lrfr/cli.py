@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--root", type=Path, metavar="PATH", help="where you keep the photographs, for a study that needs them (lfw)"
     )
+    commands.add_parser("repro", help="run what has changed, like `dvc repro`, with trainings side by side")
     release = commands.add_parser("release", help="copy a study's chosen students, with cards, to lrfr/weights")
     release.add_argument("name", help="the study in params.yaml")
     commands.add_parser("doctor", help="say what is installed, missing or wrong")
@@ -120,6 +121,11 @@ def dispatch(arguments: argparse.Namespace) -> int:
         switch_study(arguments.name, arguments.root)
         return 0
     study = config.load()
+    if arguments.command == "repro":
+        from lrfr import repro
+
+        repro.run(study)
+        return 0
     if arguments.command == "release":
         from lrfr.report import release
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib import pyplot
 
 from lrfr.errors import UserError
 from lrfr.report import results
+from lrfr.train.faces import read_fold
 
 
 def test_pairs_by_hand():
@@ -44,14 +46,95 @@ def test_headline_shows_value_and_interval():
 
 def test_embeddings_align_with_faces(project):
     report = results.open_study("smoke", "x")
-    faces = report.faces(0)
+    faces, validation = report.faces(0), report.faces(0, "validation")
     rows = report.embedding("kd", 0, 0, "8")
     every = report.embeddings("kd")["fold0/seed0/8"]
-    held_out = np.sort(np.concatenate([faces.image, report.faces(0, "validation").image]))
+    held_out = np.sort(np.concatenate([faces.image, validation.image]))
     assert len(rows) == len(faces) and (rows == every[np.isin(held_out, faces.image)]).all()
+    some = report.sample(0, 2, most=3)
+    assert (report.embedding("kd", 0, 0, "8", some) == every[np.searchsorted(held_out, some.image)]).all()
+    own = report.embedding("kd", 0, 0, "8", validation)
+    assert len(own) == len(validation) and (own == every[np.isin(held_out, validation.image)]).all()
+    with pytest.raises(UserError, match="holds test and validation people of fold 0 only"):
+        report.embedding("kd", 0, 0, "8", report.faces(0, "train"))
     assert (report.embedding("teacher", 0, 5, "8") == report.embedding("teacher", 0, 0, "8")).all()
     with pytest.raises(UserError, match="holds no 'fold0/seed5/8'"):
         report.embedding("kd", 0, 5, "8")
+
+
+def few_photographs(report: results.Report) -> None:
+    """Leave person p of the invented study min(p, 10) photographs or so, and mark one of somebody who trains as a duplicate."""
+    index = report.index()
+    place = index.groupby("person").cumcount()
+    index = index[place < np.maximum(index.person, 1)]
+    trained = report.folds().query("role == 'train'").person.max()
+    index.loc[index[index.person == trained].index[0], "removed"] = 1
+    index.to_csv(report.runs / "index.csv", index=False)
+
+
+def test_faces_are_those_that_the_stages_use(project):
+    few_photographs(results.open_study("smoke", "x"))
+    report, fold = results.open_study("smoke", "x"), read_fold(project, 0)
+    index = report.index().image.to_numpy()  # of read_fold's numbers, which are rows
+    for role, rows in (("train", fold.images), ("validation", fold.validation), ("test", fold.test)):
+        assert report.faces(0, role).image.tolist() == sorted(index[rows])
+    assert report.faces(0, most=2).groupby("person").size().max() == 2
+    classes = report.sample(0, None, role="train").person.nunique()
+    assert classes == fold.labels.max() + 1
+
+
+def test_a_sample_is_of_people_with_several_photographs_and_the_same_twice(project):
+    few_photographs(results.open_study("smoke", "x"))
+    report = results.open_study("smoke", "x")
+    every = report.sample(0, None)
+    assert set(every.person) == {2, 3} and every.person.is_monotonic_increasing  # 0 and 1 have one photograph
+    assert report.sample(0, None, least=1).person.nunique() == 4
+    one = report.sample(0, 1, most=2)
+    assert one.equals(report.sample(0, 1, most=2)) and len(one) == 2 and one.person.nunique() == 1
+    drawn = {report.sample(0, 1, seed=seed).person.iloc[0] for seed in range(20)}
+    assert drawn == {2, 3}
+    assert report.sample(0, 99).equals(every)
+
+
+def test_tables_hold_one_protocol_unless_all_are_asked_for(project):
+    path = project.reports / "tables/results.csv"
+    table = results.read_table(path)
+    other = table.assign(protocol="official", value=table.value / 2)
+    pd.concat([table, other]).to_csv(path, index=False)
+    report = results.open_study("smoke", "x")
+    assert set(report.table("results").protocol) == {"dense"} and len(report.table("results")) == len(table)
+    assert len(report.table("results", None)) == 2 * len(table) and len(report.table("cost"))
+    assert report.table("results", "view2").empty and report.headline("eer", "lr_lr", "view2").empty
+    dense, official = (report.headline("eer", "lr_lr", protocol) for protocol in ("dense", "official"))
+    assert dense.model.tolist() == official.model.tolist() and not dense.equals(official)
+    assert report.headline("eer", "lr_lr").equals(dense) and report.resolutions == list(project.resolutions)
+
+
+def test_compared_says_what_the_data_decide(project):
+    report = results.open_study("smoke", "x")
+    table = report.compared("kd", ("scratch", "teacher"))
+    assert table.columns.tolist() == ["resolution", "against scratch"]  # the invented study compares with nobody else
+    assert table.resolution.tolist() == list(project.resolutions)
+    row = report.table("comparisons").query("a == 'kd' and metric == 'eer' and pairing == 'lr_lr'").iloc[0]
+    assert table.iloc[0, 1] == f"{100 * row['diff']:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}] worse"
+    assert report.compared("hkdd")["against scratch"].str.endswith(" tie").all()  # p is 1
+    assert report.compared("nobody").empty
+
+
+def test_verdicts():
+    rows = [(p, d) for p in (0.049, 0.05, np.nan) for d in (-0.1, 0.1)]
+    found = [results.verdict(pd.Series({"p_holm": p, "diff": d})) for p, d in rows]
+    assert found == ["better", "worse", "tie", "tie", "tie", "tie"]
+    assert results.per_cent(-0.0001, -0.02, 0.01, "+") == "+0.0 [-2.0, +1.0]"
+
+
+def test_only_cost_notebooks_read_what_was_measured_in_seconds():
+    root = Path(__file__).resolve().parents[2]
+    study = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    for name in study["result_notebooks"]:
+        source = (root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        for table in results.MEASURED:
+            assert f'\\"{table}\\"' not in source, (name, table)
 
 
 def test_reads_tables_logs_and_parameters(project, monkeypatch):
@@ -59,7 +142,7 @@ def test_reads_tables_logs_and_parameters(project, monkeypatch):
     report = results.open_study("smoke", "x")
     assert report.resolutions == list(project.resolutions) and set(project.models) < set(report.models)
     assert report.parameters == project and set(report.log("kd").term) == {"face", "kd", "learning_rate"}
-    assert report.chips().shape[1:] == (150, 150, 3) and report.views().ndim == 6 and len(report.cost("cost"))
+    assert report.chips().shape[1:] == (150, 150, 3) and report.views().ndim == 5 and len(report.table("cost"))
 
 
 def test_says_what_is_missing(project, tmp_path_factory, monkeypatch):
@@ -93,6 +176,20 @@ def test_by_hand_figures_go_to_the_ignored_folder(project):
     report.save(pyplot.figure(), "empty", "Nothing.")
     report.save(pyplot.figure(), "empty", "Nothing, again.")
     assert Path("notebooks/output/some-notebook/empty.png").is_file()
+
+
+def test_photographs_that_may_not_be_passed_on_stay_out_of_pages(project, monkeypatch):
+    def save(out: str) -> Path:
+        report = results.open_study("smoke", "x", out)
+        report.save(pyplot.figure(), "faces", "Some faces.", photographs=True)
+        report.save(pyplot.figure(), "curve", "A curve.")
+        return report.folder
+
+    assert (save("free") / "faces.png").is_file()
+    monkeypatch.setattr(results, "SHOWN", ())
+    folder = save("bound")
+    assert not (folder / "faces.png").exists() and list(json.loads((folder / "figures.json").read_text())) == ["curve"]
+    assert (save("") / "faces.png").is_file() and not pyplot.get_fignums()
 
 
 def test_refuses_bad_and_repeated_names(project):

@@ -89,11 +89,24 @@ def test_two_sites_are_the_same_bytes(reported, monkeypatch):
     assert site.index_html(study) == (study.reports / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name, stage", [("results", "summary"), ("schemes", "benchmark")])
+@pytest.mark.parametrize(
+    "name, stage", [("results", "summary"), ("schemes", "benchmark"), ("tuning", "rank"), ("claims", "claims")]
+)
 def test_a_missing_table_names_its_stage(project, name, stage):
     (project.reports / "tables" / f"{name}.csv").unlink()
     with pytest.raises(UserError, match=rf"{name}.csv: missing; run `dvc repro {stage}@smoke`"):
         site.read(project, name)
+
+
+def test_what_has_run_is_one_click_away(reported):
+    folder, study = reported
+    assert '<a href="STATUS.md">' in (folder / study.reports / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_status_names_its_stage(project):
+    (project.reports / "STATUS.md").unlink()
+    with pytest.raises(UserError, match="STATUS.md: missing; run `dvc repro status@smoke`"):
+        site.status(project)
 
 
 def test_a_missing_notebook_names_its_stage(project):

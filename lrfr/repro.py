@@ -1,0 +1,71 @@
+"""`lrfr repro`: what `dvc repro` does, with trainings of different models side by side.
+
+DVC runs one stage after the other; its manual suggests several `dvc repro` at once for more. A stage that trains several folds
+and seeds fills the processors by itself (`jobs`), one that trains a single student does not.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from lrfr.config import Study
+from lrfr.errors import UserError
+from lrfr.progress import bar
+
+BUSY = ("Unable to acquire lock", "index.lock")  # another `dvc repro` was writing its lock file or staging it in git: try again
+PAUSE = 1.0  # seconds
+PATIENCE = 600  # tries: other processes hold the lock for seconds, not minutes
+
+
+def reproduce(target: str) -> None:
+    """`dvc repro TARGET`, again while another one holds DVC's lock.
+
+    Raises
+    ------
+    UserError
+        with the last lines that DVC printed, if the stage fails.
+    """
+    for _ in range(PATIENCE):
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro", target], capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        if not any(message in done.stderr for message in BUSY):
+            break
+        time.sleep(PAUSE)
+    text = " ".join((done.stdout + done.stderr).split())[-500:]
+    raise UserError(f"dvc repro {target} failed ({text}); mend the cause and run this again: what is done stays.")
+
+
+def trainings() -> list[str]:
+    """Names of the stages that train one model each."""
+    listing = subprocess.run([sys.executable, "-m", "dvc", "stage", "list", "--name-only"], capture_output=True, text=True)
+    if listing.returncode:
+        raise UserError(f"dvc stage list failed ({' '.join(listing.stderr.split())[-300:]}); run `lrfr doctor`.")
+    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@"))]
+
+
+def side_by_side(targets: Sequence[str], jobs: int) -> None:
+    """Reproduce independent stages, `jobs` at a time; the first failure is raised when the others that run have ended."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(reproduce, target) for target in targets]
+        try:
+            for future in bar(futures, "trainings"):
+                future.result()
+        except UserError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run(study: Study) -> None:
+    """Everything up to the targets, then all trainings, then the rest."""
+    inside = len(study.faces.run_folds) * len(study.train.seeds)  # processes that one training stage can fill
+    jobs = max(1, study.jobs // inside)
+    if jobs > 1:
+        reproduce(f"targets@{study.study}")
+        side_by_side(trainings(), jobs)
+    if subprocess.run([sys.executable, "-m", "dvc", "repro"]).returncode:
+        raise UserError("dvc repro failed, see above; mend the cause and run this again: what is done stays.")
