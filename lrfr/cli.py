@@ -133,6 +133,8 @@ def dispatch(arguments: argparse.Namespace) -> int:
         return 0
     stage = arguments.command
     extra: list[object] = []
+    if stage == "distill":
+        study = study.with_arms()
     if stage in ("tune", "distill"):
         key, known = ("tuning.grid", study.tuning.grid) if stage == "tune" else ("models", study.models)
         if arguments.model not in known:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lrfr.errors import UserError
 from lrfr.parameters import (
+    ARM,
     NAME,
     Benchmark,
     Block,
@@ -46,6 +47,7 @@ class Study(Block):
     tuning: Tuning
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     arms: dict[str, dict[str, dict[str, Any]]]  # method -> arm -> what it changes in the method's block of `models`
+    run_arms: tuple[Annotated[str, Field(pattern=ARM)], ...]  # the arms that are trained, each named <method>-<arm>
     evaluate: Evaluate
     benchmark: Benchmark
     result_notebooks: tuple[str, ...]  # read nothing that is measured in seconds
@@ -58,6 +60,10 @@ class Study(Block):
                 raise ValueError(
                     f"evaluate.resolutions: {resolution} px is outside views {self.views.smallest} ... {self.views.largest}"
                 )
+        for name in self.run_arms:
+            method, arm = name.split("-")
+            if arm not in self.arms.get(method, {}):
+                raise ValueError(f"run_arms: there is no arm '{arm}' of '{method}' in arms; correct the name or remove it")
         for name in self.tuning.grid:
             if name not in self.models:
                 raise ValueError(f"tuning.grid.{name} belongs to no model; add a block models.{name} or remove it")
@@ -89,6 +95,11 @@ class Study(Block):
         """The method's block with the arm's changes (options are merged, the rest replaced)."""
         base, change = self.models[method].model_dump(), self.arms[method][arm]
         return Model(**{**base, **change, "options": {**base["options"], **change.get("options", {})}})
+
+    def with_arms(self) -> Study:
+        """This study with the arms that are trained as further models, named <method>-<arm>."""
+        arms = {name: self.arm(*name.split("-")) for name in self.run_arms}
+        return self.model_copy(update={"models": {**self.models, **arms}})
 
 
 def sentence(error: ValidationError, file: str) -> str:

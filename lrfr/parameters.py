@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NAME = r"^[a-z0-9_]+$"  # names end up in stage names and paths, where DVC allows little else
 
+ARM = r"^[a-z0-9_]+-[a-z0-9_]+$"  # <method>-<arm>
+
 
 class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

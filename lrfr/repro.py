@@ -45,7 +45,7 @@ def trainings() -> list[str]:
     listing = subprocess.run([sys.executable, "-m", "dvc", "stage", "list", "--name-only"], capture_output=True, text=True)
     if listing.returncode:
         raise UserError(f"dvc stage list failed ({' '.join(listing.stderr.split())[-300:]}); run `lrfr doctor`.")
-    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@"))]
+    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@", "arm@"))]
 
 
 def side_by_side(targets: Sequence[str], jobs: int) -> None:

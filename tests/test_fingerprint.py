@@ -17,6 +17,7 @@ import pytest
 from lrfr import fingerprint
 from lrfr.config import Study
 from lrfr.errors import UserError
+from lrfr.parameters import Model
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRIES = {*fingerprint.ENTRIES.values(), fingerprint.DISTILL, fingerprint.TUNE, fingerprint.NOTEBOOK}
@@ -63,8 +64,13 @@ def edited(study: Study, path: Path, old: str, new: str) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
+def armed(study: Study, *methods: str) -> dict[str, Model]:
+    """The models and the arms that are trained; only of some methods, if any are named."""
+    return {name: model for name, model in study.with_arms().models.items() if not methods or model.method in methods}
+
+
 def test_there_is_one_for_every_stage_model_and_notebook(tree: Path, study: Study):
-    expected = {*fingerprint.ENTRIES, *(f"distill-{m}" for m in study.models), *(f"notebook-{n}" for n in study.notebooks)}
+    expected = {*fingerprint.ENTRIES, *(f"distill-{m}" for m in armed(study)), *(f"notebook-{n}" for n in study.notebooks)}
     expected |= {f"tune-{m}" for m in study.tuning.grid}
     found = taken(study)
     assert set(found) == expected and all(found.values())
@@ -95,22 +101,23 @@ def test_a_constant_of_one_method_changes_that_method_alone(tree: Path, study: S
     path = tree / "methods" / "hkdd.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nCONSTANT = 1\n", encoding="utf-8")
     readers = users(study, "lrfr.methods.hkdd")
-    assert edited(study, path, "CONSTANT = 1", "CONSTANT = 2") == {"distill-hkdd", "benchmark"} | readers
+    own = {f"distill-{name}" for name in armed(study, "hkdd")}
+    assert edited(study, path, "CONSTANT = 1", "CONSTANT = 2") == own | {"benchmark"} | readers
 
 
 def test_a_constant_that_several_methods_use_changes_all_of_them(tree: Path, study: Study):
     path = tree / "methods" / "baselines.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nCONSTANT = 1\n", encoding="utf-8")
-    own = {name for name, model in study.models.items() if model.method in ("scratch", "kd", "feature", "fitnet", "at", "rkd")}
+    own = armed(study, "scratch", "kd", "feature", "fitnet", "at", "rkd", "hkdd", "mkmmd")  # the last two import soft_targets
     found = edited(study, path, "CONSTANT = 1", "CONSTANT = 2") - users(study, "lrfr.methods.baselines")
-    expected = {f"distill-{name}" for name in own | {"hkdd", "mkmmd"}}  # these two import soft_targets
-    assert found == {"benchmark", "tune-feature"} | expected
+    assert found == {"benchmark", "tune-feature"} | {f"distill-{name}" for name in own}
 
 
 def test_a_constant_of_the_loop_changes_every_training_and_no_teacher(tree: Path, study: Study):
-    found = edited(study, tree / "train" / "distill.py", "SAVE_EVERY = ", "SAVE_EVERY = 1 + ")
-    expected = {f"distill-{name}" for name in study.models} | {"benchmark", "tune-feature"}
-    assert expected == {n for n in found if not n.startswith("notebook-")}
+    for file, constant, other in (("trainer", "MARGIN_RAMP", {"benchmark"}), ("distill", "SAVE_EVERY", set())):
+        found = edited(study, tree / "train" / f"{file}.py", f"{constant} = ", f"{constant} = 1 + ")
+        expected = {f"distill-{name}" for name in armed(study)} | {"tune-feature"} | other
+        assert expected == {n for n in found if not n.startswith("notebook-")}
 
 
 def test_a_change_of_tuning_changes_no_training_and_none_of_ranking_does(tree: Path, study: Study):
@@ -123,7 +130,7 @@ def test_a_change_of_tuning_changes_no_training_and_none_of_ranking_does(tree: P
 def grids(study: Study, changed: Callable[..., Study], models: dict[str, object] | None = None) -> dict[str, str]:
     """Fingerprints of tuning hkdd by one of its options and scratch by the recipe, with other options of the models."""
     grid = {"hkdd": {"option": "beta", "values": (1, 4, 8)}, "scratch": {"option": "train.scale", "values": (4, 8, 16)}}
-    found = taken(changed(study, {"result_notebooks": (), "tuning.grid": grid} | (models or {})))
+    found = taken(changed(study, {"result_notebooks": (), "run_arms": (), "tuning.grid": grid} | (models or {})))
     assert {name for name in found if name.startswith("tune-")} == {"tune-hkdd", "tune-scratch"}
     return found
 
@@ -145,6 +152,25 @@ def test_tuning_depends_on_the_models_options_but_for_the_tuned_one(
     tree: Path, study: Study, changed: Callable[..., Study], change: dict[str, object], stale: set[str]
 ):
     before, after = grids(study, changed), grids(study, changed, change)
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ({"models.hkdd.options.beta": 3}, {"distill-hkdd-no_hfd"}),  # the model's own block is a parameter of its stage
+        ({"arms.hkdd.no_hfd": {"options": {"hfd": 0, "beta": 3}}}, {"distill-hkdd-no_hfd"}),
+        ({"arms.hkdd.beta_1": {"options": {"beta": 3}}}, set()),  # an arm that is not trained
+        ({"models.kd.options.weight": 3}, set()),
+    ],
+    ids=str,
+)
+def test_an_arm_depends_on_both_blocks_that_it_is_put_together_from(
+    tree: Path, study: Study, changed: Callable[..., Study], change: dict[str, object], stale: set[str]
+):
+    study = changed(study, {"result_notebooks": (), "tuning.grid": {}})
+    assert study.run_arms == ("hkdd-no_hfd",)
+    before, after = taken(study), taken(changed(study, change))
     assert {name for name in before if before[name] != after[name]} == stale
 
 

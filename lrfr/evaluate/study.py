@@ -116,6 +116,7 @@ def view2(study: Study) -> tuple:
 def run(study: Study) -> None:
     """The `evaluate` stage."""
     tasks = [(study, "model", name) for name in (*REFERENCES, *study.models)]
+    tasks += [(study.with_arms(), "arm", name) for name in study.run_arms]
     with np.load(study.runs / "embeddings" / f"{SETTINGS}.npz") as archive:
         tasks += [(study, "setting", name) for name in dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)]
     counts = count(study)

@@ -75,17 +75,17 @@ class Tables:
             if one of them has not been made.
         """
         frames = {}
-        for name in ("results", "comparisons", "cost", "schemes"):
+        for name in ("results", "comparisons", "ablation", "cost", "schemes"):
             path = study.reports / "tables" / f"{name}.csv"
             if not path.is_file():
                 raise UserError(f"{path.as_posix()}: not there; run `dvc repro` first.")
             frames[name] = read_table(path)
         self.results, self.comparisons, self.schemes = (frames[name] for name in ("results", "comparisons", "schemes"))
-        self.cost = frames["cost"].set_index("model")
+        self.cost, self.ablation = frames["cost"].set_index("model"), frames["ablation"]
 
     def difference(self, a: str, b: str, resolution: str) -> tuple[float, float, float, str] | None:
         """EER of a minus that of b, its interval and what it says; None where the two have not been compared."""
-        table = self.comparisons
+        table = self.comparisons if "-" not in b else self.without(a, b)
         cell = (table.protocol == DENSE) & (table.pairing == "lr_lr") & (table.resolution == resolution)
         rows = table[cell & (table.metric == "eer") & (table.a == a) & (table.b == b)].dropna(subset=["diff", "low", "high"])
         if rows.empty:
@@ -94,6 +94,12 @@ class Tables:
         shown = row.p_holm < SIGNIFICANT and (row.high < 0 or row.low > 0)
         verdict = TIE if not shown else BETTER if row["diff"] < 0 else WORSE
         return float(row["diff"]), float(row.low), float(row.high), verdict
+
+    def without(self, method: str, arm: str) -> pd.DataFrame:
+        """ablation.csv's rows of one arm, <method>-<arm>, in the form of comparisons.csv: the method minus its arm."""
+        rows = self.ablation[(self.ablation.method == method) & (self.ablation.arm == arm.removeprefix(f"{method}-"))]
+        turned = {"diff": -rows["diff"], "low": -rows.diff_high, "high": -rows.diff_low}
+        return rows.assign(a=method, b=arm, **turned, p_holm=rows.p)  # one question an arm: nothing to correct for
 
     def official(self, model: str, resolution: str) -> tuple[float, float, float] | None:
         """Accuracy on the source's own pairs, with its interval; None for a source that has none."""

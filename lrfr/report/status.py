@@ -93,7 +93,7 @@ def arms_table(study: Study) -> pd.DataFrame:
     for method, arms in study.arms.items():
         for arm in arms:
             folds = study.arm(method, arm).folds
-            rows.append((method, arm, *row(study, study.reports / "students" / "arms" / f"{method}-{arm}", folds)))
+            rows.append((method, arm, *row(study, study.reports / "students" / f"{method}-{arm}", folds)))
     return pd.DataFrame(rows, columns=["method", "arm", "trainings", "epochs", "state"])
 
 

@@ -18,6 +18,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.report import results as reading
+from lrfr.report.ablation import ablation_page, ablation_table
 from lrfr.report.results import order, pixels
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
@@ -186,11 +187,14 @@ def run(study: Study) -> None:
     results = results_table(study, evaluation)
     comparisons, runs = comparisons_table(study, evaluation), runs_table(study, evaluation)
     teacher, gradients = teacher_table(study, evaluation), gradients_table(study)
+    freedom = {folds: evaluation.freedom(folds) for folds in evaluation.draws[evaluation.draws.kind == "arm"].folds.unique()}
+    ablation = ablation_table(study, evaluation.draws, evaluation.values, freedom)
     folder = study.reports / "tables"  # the benchmark writes there too, so the stage owns files, not the folder
     write_table(folder, "results", results, results_page(results))
     write_table(folder, "comparisons", comparisons, comparisons_page(comparisons))
     write_table(folder, "runs", runs, runs_page(runs))
     write_table(folder, "teacher", teacher, teacher_page(teacher))
     write_table(folder, "gradients", gradients, gradients_page(gradients))
+    write_table(folder, "ablation", ablation, ablation_page(ablation))
     with atomic_file(study.reports / "metrics.json") as file:
         file.write_text(json.dumps(metrics(results), indent=2) + "\n", encoding="utf-8")

@@ -235,7 +235,8 @@ def run(study: Study) -> None:
         if moved is not None:
             tasks |= {f"misaligned-{name}": (study, name, moved.chips) for name in MISALIGNED}
         outcomes = parallel_map(teacher_part, list(tasks.values()), study.jobs, study.threads, "teacher")
-        students = [(study, name, moved, folder) for name in study.models]
+        armed = study.with_arms()
+        students = [(armed, name, moved, folder) for name in armed.models]
         parallel_map(student_embeddings, students, study.jobs, study.threads, "students")
         floor_embeddings(study, moved, folder)
         save_teacher(study, dict(zip(tasks, outcomes, strict=True)), folder)

@@ -13,8 +13,8 @@ from torch import nn
 
 from lrfr.config import Study
 from lrfr.deploy import benchmark
-from lrfr.train.distill import Trainer
 from lrfr.train.faces import read_fold
+from lrfr.train.trainer import Trainer
 
 
 @pytest.mark.parametrize(

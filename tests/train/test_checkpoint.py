@@ -17,7 +17,7 @@ from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
 from lrfr.train import distill
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.distill import Trainer
+from lrfr.train.trainer import Trainer
 
 
 def build(width: int = 33) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:

@@ -9,9 +9,9 @@ import pytest
 
 from lrfr.config import Study
 from lrfr.train import tuning
-from lrfr.train.distill import Trainer
 from lrfr.train.faces import read_fold
 from lrfr.train.ranking import COLUMNS
+from lrfr.train.trainer import Trainer
 
 
 def grid(option: str, *values: float) -> dict[str, object]:
