@@ -64,6 +64,10 @@ class Study(Block):
             method, arm = name.split("-")
             if arm not in self.arms.get(method, {}):
                 raise ValueError(f"run_arms: there is no arm '{arm}' of '{method}' in arms; correct the name or remove it")
+            try:
+                self.arm(method, arm)
+            except ValidationError as error:
+                raise ValueError(sentence(error, f"arms.{method}.{arm}").removesuffix(".")) from None
         for name in self.tuning.grid:
             if name not in self.models:
                 raise ValueError(f"tuning.grid.{name} belongs to no model; add a block models.{name} or remove it")

@@ -29,7 +29,7 @@ from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.report.results import markdown
+from lrfr.report.formats import markdown
 from lrfr.report.tables import write_table
 from lrfr.train.faces import Fold, read_fold
 from lrfr.train.targets import allocate, fill

@@ -11,7 +11,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.evaluate.rows import DENSE
 from lrfr.evaluate.statistics import paired_difference
-from lrfr.report.results import markdown, pixels
+from lrfr.report.formats import markdown, pixels
 
 CELL = ["pairing", "resolution", "metric"]
 COLUMNS = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]

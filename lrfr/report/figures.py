@@ -15,7 +15,7 @@ import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lrfr.report.results import order, pixels
+from lrfr.report.formats import order, pixels
 from lrfr.report.table_pages import FIVE as FIVE
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")

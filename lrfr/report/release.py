@@ -21,7 +21,7 @@ from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, OFFICIAL
 from lrfr.models.state import read_state
-from lrfr.report.results import pixels, read_table
+from lrfr.report.formats import pixels, read_table
 from lrfr.report.tables import HEADLINE
 
 WEIGHTS = Path("lrfr") / "weights"

@@ -6,118 +6,29 @@ folder `out`; run by hand, to `notebooks/output/<notebook>/`, which git ignores.
 
 from __future__ import annotations
 
-import json
-import re
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import display
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from lrfr import config
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, held_out_rows
 
-DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
+# fmt: off
+# notebooks import all of these from here
+from lrfr.report.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401
+
+# fmt: on
+from lrfr.report.output import Output, find_root
+
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
-SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
 SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
 # Tables of what was measured in seconds, or that read such a table: only a study's `cost_notebooks` may read them.
 MEASURED = ("cost", "schemes", "throughput", "claims")
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-# the house order of models, in tables and in figures
-# fmt: off
-ORDER = (
-    "teacher", "hr_student", "scratch", "kd", "feature",
-    "fitnet", "at", "rkd", "kd_tuned_teacher",
-    "hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review",
-    "random_net", "raw_pixels", "shuffled",
-)
-# fmt: on
-
-
-def order(models) -> list[str]:
-    """The models without duplicates, in the house order; unknown ones at the end, by name."""
-    return sorted(set(models), key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
-
-
-def pixels(resolution: str) -> float:
-    """A sortable size of a resolution's name: pixels, with 'hr' as the largest."""
-    return float("inf") if resolution == "hr" else float(resolution)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of a study; resolutions and protocols are names, never numbers."""
-    return pd.read_csv(path, dtype={"resolution": str, "protocol": str}, keep_default_na=True)
-
-
-def headline(results: pd.DataFrame, metric: str = "eer", pairing: str = "hr_lr") -> pd.DataFrame:
-    """Models in rows, resolutions in columns, "11.2 [9.8, 12.9]" in per cent in the cells (value and interval)."""
-    rows = results[(results.metric == metric) & (results.pairing == pairing)]
-
-    def cell(row: pd.Series) -> str:
-        band = "" if pd.isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-        return f"{100 * row.value:.1f}{band}"
-
-    wide = rows.assign(cell=[cell(row) for _, row in rows.iterrows()]).pivot(index="model", columns="resolution", values="cell")
-    return wide.loc[order(wide.index), sorted(wide.columns, key=pixels)].fillna("").rename_axis(columns=None).reset_index()
-
-
-def verdict(row) -> str:
-    """better, worse or tie: what a row of comparisons.csv says of an error of a against that of b."""
-    return "tie" if not row.p_holm < SIGNIFICANT else "better" if row["diff"] < 0 else "worse"
-
-
-def per_cent(value: float, low: float, high: float, sign: str = "") -> str:
-    """Like "11.2 [9.8, 12.9]" from fractions, never "-0.0"; sign "+" shows the sign of positive numbers too."""
-    value, low, high = (round(100 * number, 1) + 0.0 for number in (value, low, high))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of float (n, D) divided by their length; a zero row stays zero."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-
-
-def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of all pairs of different images: -L2 distance of a row of a and a row of b, and whether the people agree.
-
-    a, b: float (n, D), rows of the same n images. `a is b` gives the n(n-1)/2 pairs i < j, otherwise the n(n-1) ordered
-    ones. Returns float64 and bool vectors.
-    """
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-    chosen = np.triu(np.ones(squared.shape, bool), 1) if a is b else ~np.eye(len(x), dtype=bool)
-    people = np.asarray(people)
-    return -np.sqrt(np.maximum(squared[chosen], 0)), (people[:, None] == people[None])[chosen]
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A pipe table of strings."""
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
-
-
-def find_root(start: Path) -> Path:
-    """The project's top folder: the nearest one at or above `start` with a dvc.yaml."""
-    for folder in (start, *start.parents):
-        if (folder / "dvc.yaml").is_file():
-            return folder
-    raise UserError("dvc.yaml: not found here or above; open the notebook inside a clone of the project.")
-
-
-class Saved:
-    """A figure or table as a notebook shows it: by name where a stage stores it, by content where a person looks."""
-
-    def __init__(self, bundle: dict[str, object]) -> None:
-        self.bundle = bundle
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, object]:
-        return self.bundle
 
 
 class Report:
@@ -127,6 +38,7 @@ class Report:
         self.root, self.study, self.notebook, self.staged = root, study, notebook, bool(out)
         self.runs, self.reports = root / "runs" / study, root / "reports" / study
         self.folder = (root / out) if out else root / "notebooks" / "output" / notebook
+        self.output = Output(self.folder, notebook, self.staged)
 
     def _existing(self, path: Path) -> Path:
         if not path.exists():
@@ -297,18 +209,6 @@ class Report:
             raise UserError(f"embeddings/{model}.npz: holds test and validation people of fold {fold} only.")
         return rows[np.searchsorted(held_out, images)]
 
-    def _record(self, file: str, name: str, caption: str) -> Path:
-        """Note the caption of a figure or table in `file`; returns the path for it, without extension."""
-        if not NAME.fullmatch(name):
-            raise UserError(f"{name}: not a name for a figure or table; use lower-case letters, digits and hyphens.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        captions = self.folder / file
-        known = json.loads(captions.read_text(encoding="utf-8")) if captions.exists() else {}
-        if self.staged and name in known:
-            raise UserError(f"{self.notebook}: saves '{name}' twice; give the second one a name of its own.")
-        captions.write_text(json.dumps({**known, name: caption}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return self.folder / name
-
     @property
     def withheld(self) -> bool:
         """Whether figures with photographs stay out of what a stage writes: its pages are published, these faces may not be."""
@@ -321,29 +221,13 @@ class Report:
         notebook by hand.
         """
         if photographs and self.withheld:
-            pyplot.close(fig)
-            words = (
-                f"[{name}: {caption} Not shown here: the photographs may not be passed on. Run the notebook by hand to see it.]"
-            )
-            display(Saved({"text/plain": words}))
-            return
-        path = self._record("figures.json", name, caption).with_suffix(".png")
-        fig.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-        pyplot.close(fig)
-        link = {"application/vnd.lrfr.figure+json": {"name": name, "caption": caption}, "text/plain": caption}
-        display(Saved(link if self.staged else {"image/png": path.read_bytes(), "text/plain": caption}))
+            self.output.withhold(fig, name, caption)
+        else:
+            self.output.figure(fig, name, caption)
 
     def save_table(self, table: pd.DataFrame, name: str, caption: str, digits: int = 3) -> None:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
-        path = self._record("tables.json", name, caption)
-        table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-        rounded = table.copy()
-        for column in rounded.select_dtypes("float"):
-            rounded[column] = [("" if pd.isna(value) else f"{value:.{digits}f}") for value in rounded[column]]
-        path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
-        link = {"application/vnd.lrfr.table+json": {"name": name, "caption": caption}, "text/plain": caption}
-        html = rounded.to_html(index=False, border=0)
-        display(Saved({**(link if self.staged else {}), "text/html": html, "text/plain": caption}))
+        self.output.table(table, name, caption, digits)
 
 
 def open_study(study: str, notebook: str, out: str = "") -> Report:

@@ -19,8 +19,8 @@ from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE
 from lrfr.report import pages
+from lrfr.report.formats import headline, order, pixels, read_table
 from lrfr.report.notebooks import abstract
-from lrfr.report.results import headline, order, pixels, read_table
 
 LONGEST = 150  # rows of a table that the page shows in full; our choice
 

@@ -13,7 +13,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
-from lrfr.report.results import markdown, order
+from lrfr.report.formats import markdown, order
 
 Cells = dict[tuple[int, int], int]  # (fold, seed) -> epochs
 

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
-from lrfr.report.results import headline, markdown, order, pixels
+from lrfr.report.formats import SIGNIFICANT, headline, markdown, order, pixels
 
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
-SIGNIFICANT = 0.05  # marked after Holm's correction
 ABOUT = {
     DENSE: "Pairs of the test people's photographs, and searches among one photograph of each. Only here models are compared.",
     OFFICIAL: "The part of LFW's View 2 that the folds hold, each official fold at the threshold that is best on the other.",

@@ -17,9 +17,9 @@ from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.evaluate.statistics import holm, paired_difference
-from lrfr.report import results as reading
+from lrfr.report import formats as reading
 from lrfr.report.ablation import ablation_page, ablation_table
-from lrfr.report.results import order, pixels
+from lrfr.report.formats import order, pixels
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables

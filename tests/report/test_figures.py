@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 
 from lrfr.report import faces, figures
-from lrfr.report.results import ORDER
+from lrfr.report.formats import ORDER
 
 
 @pytest.fixture(autouse=True)
