@@ -78,8 +78,8 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
         "cost": pd.DataFrame({"model": list(study.models), "latency_ms": 3.0, "params": 10_000}),
         "schemes": pd.DataFrame({"scheme": ["cached"], "seconds": [12.5]}),
         "ablation": pd.DataFrame(
-            {"method": ["hkdd"], "arm": ["no_hfd"], "protocol": ["dense"], "pairing": ["lr_lr"], "resolution": ["8"], "metric": ["eer"]}
-        ).assign(diff=0.01, diff_low=-0.01, diff_high=0.03, p=0.3),
+            {"method": ["hkdd"], "arm": ["no_hfd"], "protocol": ["dense"], "pairing": ["lr_lr"], "metric": ["eer"]}
+        ).assign(resolution="8", diff=0.01, diff_low=-0.01, diff_high=0.03, p=0.3),
         "throughput": pd.DataFrame({"part": ["whole loop"], "images_per_second": [250.0], "share": [0.7]}),
         "tuning": tuning(study, rng),
         "claims": pd.DataFrame({"paper": ["hkdd"], "claim": ["better than kd"], "verdict": ["not tested"]}),

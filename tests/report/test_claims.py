@@ -17,7 +17,19 @@ def compared(a: str, b: str, diff: float, p_holm: float, **cell: str) -> dict:
 
 def write(study, rows: list[dict], official: bool = True, tuned: bool = True) -> None:
     folder = study.reports / "tables"
-    pd.DataFrame(rows, columns=[*compared("a", "b", 0, 1)]).to_csv(folder / "comparisons.csv", index=False)
+    whole = [row for row in rows if "-" not in row["b"]]
+    pd.DataFrame(whole, columns=[*compared("a", "b", 0, 1)]).to_csv(folder / "comparisons.csv", index=False)
+    arms = [
+        {
+            **{name: row[name] for name in CELL},
+            **{"method": row["a"], "arm": row["b"].split("-")[1], "p": row["p"]},
+            **{"diff": -row["diff"], "diff_low": -row["high"], "diff_high": -row["low"]},  # the arm minus its method
+        }
+        for row in rows
+        if "-" in row["b"]
+    ]
+    columns = ["method", "arm", *CELL, "diff", "diff_low", "diff_high", "p"]
+    pd.DataFrame(arms, columns=columns).to_csv(folder / "ablation.csv", index=False)
     accuracy = [
         ("official", model, "lr_lr", resolution, "accuracy", 0.8, 0.78, 0.82)
         for model in ("se_dfd", "mkmmd")
@@ -118,7 +130,8 @@ def test_a_method_that_is_not_trained_is_not_tested(project, changed):
 
 def test_a_missing_table_is_one_sentence(project):
     write(project, [])
-    (project.reports / "tables" / "cost.csv").unlink()
+    for name in ("cost", "claims"):
+        (project.reports / "tables" / f"{name}.csv").unlink(missing_ok=True)
     with pytest.raises(UserError, match="cost.csv: not there"):
         claims.run(project)
     assert not (project.reports / "tables" / "claims.csv").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from lrfr.report import status
 
 @pytest.fixture
 def study(project, changed):
+    """Nothing of it has run."""
+    shutil.rmtree(project.reports / "students")
+    (project.reports / "STATUS.md").unlink(missing_ok=True)
     return changed(
         project,
         {
@@ -67,7 +71,7 @@ def test_tuning_tells_tried_from_not_tried_and_names_models_without_a_grid(study
 
 
 def test_every_arm_is_listed_run_or_not(study):
-    train(study.reports / "students" / "arms" / "hkdd-no_hfd", {(0, 0): 3, (1, 0): 3})
+    train(study.reports / "students" / "hkdd-no_hfd", {(0, 0): 3, (1, 0): 3})
     text = status.page(study)
     assert "| hkdd | no_hfd | 2 of 2 | 3 of 3 | run |" in text
     total = sum(len(arms) for arms in study.arms.values())
