@@ -166,6 +166,13 @@ def test_what_cannot_be_run_is_one_sentence(
     assert reason in str(error.value) and "params.yaml: " in str(error.value) and "\n" not in str(error.value)
 
 
+def test_an_arm_that_is_trained_must_be_a_model(tmp_path: Path, composed: Callable[[str], dict]):
+    write(tmp_path / "params.yaml", composed("smoke"), "arms.hkdd.no_hfd.studnet", "se")
+    with pytest.raises(UserError, match="arms.hkdd.no_hfd: unknown parameter 'studnet'") as error:
+        config.load(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+
+
 def test_the_largest_validation_set_that_leaves_two_people_is_accepted(composed: Callable[[str], dict]):
     values = composed("orl")
     values["faces"]["validation_people"] = 28

@@ -32,7 +32,7 @@ def test_every_study_passes(composed: Callable[[str], dict], name: str):
         (lambda v: v["arms"].update(hkd={"a": {}}), "arms.hkd belongs to no model"),
         (lambda v: v["arms"]["hkdd"]["no_hfd"]["options"].update(hdf=0), "arms.hkdd.no_hfd.options.hdf is unknown"),
         (lambda v: v["arms"]["hkdd"]["no_hfd"].update(method="kdd"), "arms.hkdd.no_hfd.method: there is no method 'kdd'"),
-        (lambda v: v["arms"]["hkdd"]["no_hfd"].update(studnet="se"), "arms.hkdd.no_hfd"),
+        (lambda v: v["arms"]["hkdd"]["no_dkd"].update(studnet="se"), "arms.hkdd.no_dkd: unknown parameter 'studnet'"),
         # logits are computed from embeddings
         (lambda v: v["targets"].update(store=["maps", "attention"]), "targets.store lacks 'embedding', which models.kd needs"),
         (lambda v: v["targets"].update(store=["embedding", "attention"]), "targets.store lacks 'maps', which models"),
