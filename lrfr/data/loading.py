@@ -26,7 +26,8 @@ class Draw(NamedTuple):
 
     resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view.
     mirrored: bool. gain, bias: float32, photometric jitter of the normalised view, x * gain + bias.
-    moves: float32 (B, 4) in -1 ... 1, geometric jitter in units of its largest: rotation, log zoom, shifts to the right and down.
+    moves: float32 (B, 4) in -1 ... 1, geometric jitter of the sampling window in units of its largest: rotation, log size,
+    shifts to the right and down.
     """
 
     resolution: np.ndarray

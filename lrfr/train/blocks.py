@@ -28,6 +28,13 @@ def check_blocks(study: Study, file: str) -> None:
                 blocks[f"arms.{method}.{arm}"] = study.arm(method, arm)
             except ValidationError as error:
                 raise UserError(sentence(error, f"{file}: arms.{method}.{arm}")) from None
+    for name, grid in study.tuning.grid.items():
+        recipe = {f"train.{field}" for field, value in study.train if isinstance(value, float)}
+        if grid.option not in recipe | set(study.models[name].options):
+            raise UserError(
+                f"{file}: tuning.grid.{name}.option: there is no '{grid.option}'; take an option of the model or one of "
+                f"{', '.join(sorted(recipe))}."
+            )
     for key, model in blocks.items():
         if model.method not in METHODS:
             raise UserError(f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}.")

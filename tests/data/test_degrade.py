@@ -8,6 +8,8 @@ from PIL import Image
 
 from lrfr.data import degrade as d
 from lrfr.data import orl
+from lrfr.data.manifests import read_manifest
+from lrfr.data.sources import read_face
 from lrfr.errors import UserError
 
 
@@ -23,8 +25,9 @@ def smooth(batch=3, height=150, width=150):
 
 @pytest.fixture
 def faces(manifest):
-    rows = orl.read_manifest(manifest).iloc[::90]
-    images = [orl.read_face(name, sha) for name, sha in zip(rows["name"], rows["sha256"], strict=True)]
+    photographs = orl.Photographs()
+    rows = read_manifest(manifest).iloc[::90]
+    images = [read_face(photographs, name, sha) for name, sha in zip(rows["name"], rows["sha256"], strict=True)]
     return np.stack([np.asarray(image.resize((150, 150), Image.Resampling.BICUBIC)) for image in images])
 
 
