@@ -123,9 +123,9 @@ def run(study: Study) -> None:
     everything = set(registry())
     files = {stage: fingerprint({entry}, everything) for stage, entry in ENTRIES.items()}
     files |= {f"distill-{name}": fingerprint({DISTILL}, {model.method}) for name, model in study.models.items()}
-    for name, model in study.with_arms().models.items():
-        if name in study.run_arms:  # a model's block is a parameter of its stage; an arm's is put together from two places
-            files[f"distill-{name}"] = fingerprint({DISTILL}, {model.method}) + model.model_dump_json() + "\n"
+    armed = study.with_arms().models
+    for name in study.run_arms:  # a model's block is a parameter of its stage; an arm's is put together from two places
+        files[f"distill-{name}"] = fingerprint({DISTILL}, {armed[name].method}) + armed[name].model_dump_json() + "\n"
     for name, grid in study.tuning.grid.items():
         model = study.models[name]
         # the value that tuning has chosen stands among the options: it is left out, or every choice would ask for another trial

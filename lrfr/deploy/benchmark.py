@@ -96,12 +96,12 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
         trainer.epoch(last, most=most)  # warm-up
     for _ in bar(range(study.benchmark.rounds), "epochs"):
         for name, trainer in trainers.items():
-            times[name].append(whole * seconds(lambda: trainer.epoch(last, most=most)))  # noqa: B023 (called at once)
+            times[name].append(whole * seconds(trainer.epoch, last, False, most))
     online: dict[str, float] = {}
     for name, trainer in bar(list(trainers.items()), "on-line epochs"):
         if trainer.source.cached is not None:
             trainer.source.cached = None
-            online[name] = whole * seconds(lambda: trainer.epoch(last, most=most))  # noqa: B023 (called at once)
+            online[name] = whole * seconds(trainer.epoch, last, False, most)
     rows = []
     for name, found in times.items():
         ratios = [t / s for t, s in zip(found, times["scratch"], strict=True)]
@@ -116,7 +116,7 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
         )
     conventional = trainers["kd"]
     conventional.source.low_resolution = True
-    extra = {"kd_lr_online": whole * seconds(lambda: conventional.epoch(last, most=most)), "kd_online": online["kd"]}
+    extra = {"kd_lr_online": whole * seconds(conventional.epoch, last, False, most), "kd_online": online["kd"]}
     return pd.DataFrame(rows, columns=["model", "epoch_seconds", "epoch_ratio", "online_epoch_ratio"]), extra
 
 

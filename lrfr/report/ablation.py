@@ -11,9 +11,8 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.evaluate.rows import DENSE
 from lrfr.evaluate.statistics import paired_difference
-from lrfr.report.formats import markdown, pixels
+from lrfr.report.formats import CELL, markdown, pixels
 
-CELL = ["pairing", "resolution", "metric"]
 COLUMNS = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]
 SHOWN = ("eer", "lr_lr")  # on the page; the file has every metric and pairing
 

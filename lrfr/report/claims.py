@@ -16,8 +16,8 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, OFFICIAL
-from lrfr.report.formats import markdown, read_table
-from lrfr.report.table_pages import SIGNIFICANT, per_cent
+from lrfr.report.formats import SIGNIFICANT, markdown, read_table
+from lrfr.report.table_pages import per_cent
 from lrfr.report.tables import write_table
 
 CONFIRMED, NOT_COMPARABLE = "not comparable here; mechanism confirmed", "not comparable here"

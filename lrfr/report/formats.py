@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
 # the house order of models, in tables and in figures
 # fmt: off

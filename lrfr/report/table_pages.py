@@ -21,7 +21,10 @@ VIEW2_NOTE = (
 
 
 def per_cent(value: float, low: float, high: float, sign: str = "") -> str:
-    """Like "11.2 [9.8, 12.9]" from fractions; sign "+" shows the sign of positive numbers too."""
+    """Like "11.2 [9.8, 12.9]" from fractions; sign "+" shows the sign of positive numbers too.
+
+    Unlike `formats.per_cent`, it keeps "-0.0": at the end of an interval it says on which side of zero that lies.
+    """
     point, *ends = (f"{100 * number:{sign}.1f}" for number in (value, low, high))
     return f"{point} [{', '.join(ends)}]"
 

@@ -19,7 +19,7 @@ from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.report import formats as reading
 from lrfr.report.ablation import ablation_page, ablation_table
-from lrfr.report.formats import order, pixels
+from lrfr.report.formats import CELL, order, pixels
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
@@ -27,7 +27,6 @@ DIGITS = "%.6g"
 REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these, and the five papers' methods with each other
 NOT_COMPARED = ("agreement",)  # describes a student, is no merit
 HEADLINE = ("8", "16", "32", "hr")
-CELL = ["pairing", "resolution", "metric"]
 ROW = ["protocol", "model", *CELL]
 
 
