@@ -20,7 +20,7 @@ LOCK_TEXT = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 LOCK = pins(LOCK_TEXT)
 PYPROJECT_TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT_TEXT)["project"]
-# The extra `export` is in no lock: nothing here needs it.
+# `test` holds the extra `export` too, so that its tests run.
 DIRECT = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
 CONDA_TEXT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 CONDA = yaml.safe_load(CONDA_TEXT)["dependencies"]
