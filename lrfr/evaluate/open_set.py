@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lrfr.evaluate.identification import checked_search, mate_ranks
+from lrfr.evaluate.verification import ROUNDING
+
+
+def checked_rates(fpir: float, rank: int, mated: NDArray[np.bool_]) -> None:
+    """Raise ValueError if fpir is not in (0, 1), rank < 1, or mated (probes,) does not have both kinds."""
+    if not 0 < fpir < 1:
+        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, not {rank}.")
+    for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
+        if not chosen.any():
+            raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")
+
+
+def threshold_at_fpir(tops: NDArray, fpir: float, weights: NDArray | None = None) -> float:
+    """The lowest threshold whose realised FPIR <= fpir, if scores above it are accepted.
+
+    tops: (n,) best scores of non-mated probes, descending; weights: non-negative (n,), None for all one, not all zero.
+    """
+    total = np.arange(1, len(tops) + 1) if weights is None else np.cumsum(weights)
+    return float(tops[np.searchsorted(total, fpir * total[-1] * (1 + ROUNDING), side="right")])  # 0.29 * 100 is below 29
+
+
+def tpir(own: NDArray, tops: NDArray, fpir: float) -> float:
+    """Share of mated probes above `threshold_at_fpir`; own: (m,) their own mates' scores, -inf for those of too low a rank."""
+    return float(np.mean(own > threshold_at_fpir(np.sort(tops)[::-1], fpir)))
 
 
 def tpir_at_fpir(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, fpir: float, rank: int = 20) -> float:
@@ -22,17 +48,9 @@ def tpir_at_fpir(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels:
     ValueError
         if fpir is not in (0, 1), rank < 1, mated or non-mated probes are missing, or like `identification.checked_search`.
     """
-    if not 0 < fpir < 1:
-        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, not {rank}.")
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     mated = mates.any(axis=1)
-    for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
-        if not chosen.any():
-            raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")
-    tops = np.sort(similarity[~mated].max(axis=1))[::-1]
-    allowed = int(np.floor(fpir * len(tops) + 1e-9))  # 0.29 * 100 is 28.999999999999996 in floats
+    checked_rates(fpir, rank, mated)
     own = np.where(mates, similarity, -np.inf).max(axis=1)
-    found = (own > tops[allowed]) & (mate_ranks(similarity, mates) <= rank) & ~failed
-    return float(np.mean(found[mated]))
+    found = (mate_ranks(similarity, mates) <= rank) & ~failed
+    return tpir(np.where(found, own, -np.inf)[mated], similarity[~mated].max(axis=1), fpir)

@@ -15,12 +15,12 @@ GALLERY = np.array(list("ABC"))
 
 @pytest.mark.parametrize("fpir", [0.3, 0.2, 0.1, 0.01])
 def test_e4_rank_1(fpir):
-    assert tpir_at_fpir(SIMILARITY, PROBES, GALLERY, fpir, rank=1) == pytest.approx(0.6, abs=1e-9)
+    assert tpir_at_fpir(SIMILARITY, PROBES, GALLERY, fpir, rank=1) == pytest.approx(0.6, abs=1e-12)
 
 
 @pytest.mark.parametrize(("fpir", "expected"), [(0.3, 0.8), (0.2, 0.6), (0.1, 0.6), (0.01, 0.6)])
 def test_e4_rank_2(fpir, expected):
-    assert tpir_at_fpir(SIMILARITY, PROBES, GALLERY, fpir, rank=2) == pytest.approx(expected, abs=1e-9)
+    assert tpir_at_fpir(SIMILARITY, PROBES, GALLERY, fpir, rank=2) == pytest.approx(expected, abs=1e-12)
 
 
 def slow_tpir(similarity, probes, gallery, fpir, rank):
