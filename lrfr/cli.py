@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from lrfr import __version__, config
+from lrfr.deploy import benchmark_verb, verbs
 from lrfr.errors import UserError
 
 STAGES = {  # stage -> (module, what it does); modules are imported only when their stage runs
@@ -22,6 +23,7 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
     "embed": ("lrfr.train.embed", "embed the held-out faces with every model"),
     "evaluate": ("lrfr.evaluate.study", "score all pairs; bootstrap over identities"),
     "summary": ("lrfr.report.tables", "write the study's tables"),
+    "export": ("lrfr.deploy.export", "write the student that was ranked first as ONNX; with --out, any model's anywhere"),
     "benchmark": ("lrfr.deploy.benchmark", "measure everything that is measured in seconds"),
     "status": ("lrfr.report.status", "list what of the study has run and what has not"),
     "claims": ("lrfr.report.claims", "hold the five abstracts' claims against the study's tables"),
@@ -44,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--notebook", required=True, help="name of a file in notebooks/, without .ipynb")
             text = "another value for a parameter of the notebook; the page then goes to notebooks/output/, not to the report"
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=text)
+        if stage == "embed":
+            verbs.add_embed(command)
+        if stage == "export":
+            command.add_argument("--model", metavar="NAME", help="a key of `models` (default: the one that was ranked first)")
+            command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: where the stage writes)")
     study = commands.add_parser("study", help="make params.yaml the parameters of another study")
     study.add_argument("name", help="a file in conf/study, without .yaml")
     study.add_argument(
@@ -52,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("repro", help="run what has changed, like `dvc repro`, with trainings side by side")
     release = commands.add_parser("release", help="copy a study's chosen students, with cards, to lrfr/weights")
     release.add_argument("name", help="the study in params.yaml")
+    verbs.add_verbs(commands)
+    benchmark_verb.add_verb(commands)
     commands.add_parser("doctor", help="say what is installed, missing or wrong")
     return top
 
@@ -120,6 +129,10 @@ def dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "study":
         switch_study(arguments.name, arguments.root)
         return 0
+    if arguments.command == benchmark_verb.VERB:
+        return benchmark_verb.run(arguments)
+    if verbs.is_verb(arguments):
+        return verbs.run(arguments)
     study = config.load()
     if arguments.command == "repro":
         from lrfr import repro
@@ -133,23 +146,24 @@ def dispatch(arguments: argparse.Namespace) -> int:
         return 0
     stage = arguments.command
     extra: list[object] = []
-    if stage == "distill":
-        study = study.with_arms()
     if stage in ("tune", "distill"):
-        key, known = ("tuning.grid", study.tuning.grid) if stage == "tune" else ("models", study.models)
+        trained = (*study.models, *study.run_arms, *study.run_seeds)
+        key, known = ("tuning.grid", study.tuning.grid) if stage == "tune" else ("models", trained)
         if arguments.model not in known:
             names = ", ".join(known) or "none"
             raise UserError(f"params.yaml: there is no model '{arguments.model}' in {key}; known are {names}.")
         from lrfr.train.blocks import check_blocks
 
         check_blocks(study, "params.yaml")
-        extra = [arguments.model]
+        study, extra = study.for_training(arguments.model), [arguments.model]
     if stage == "notebook":
         if arguments.notebook not in study.notebooks:
             raise UserError(
                 f"params.yaml: there is no notebook '{arguments.notebook}' in notebooks; known are {', '.join(study.notebooks)}."
             )
         extra = [arguments.notebook, notebook_parameters(arguments.parameter)]
+    if stage == "export":
+        extra = [arguments.model, arguments.out]
     import_module(STAGES[stage][0]).run(study, *extra)
     return 0
 

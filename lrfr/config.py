@@ -16,6 +16,7 @@ from lrfr.errors import UserError
 from lrfr.parameters import (
     ARM,
     NAME,
+    SEED,
     Benchmark,
     Block,
     Detect,
@@ -48,6 +49,7 @@ class Study(Block):
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     arms: dict[str, dict[str, dict[str, Any]]]  # method -> arm -> what it changes in the method's block of `models`
     run_arms: tuple[Annotated[str, Field(pattern=ARM)], ...]  # the arms that are trained, each named <method>-<arm>
+    run_seeds: tuple[Annotated[str, Field(pattern=SEED)], ...]  # further seeds of single models, each named <model>-seed<number>
     evaluate: Evaluate
     benchmark: Benchmark
     result_notebooks: tuple[str, ...]  # read nothing that is measured in seconds
@@ -68,6 +70,12 @@ class Study(Block):
                 self.arm(method, arm)
             except ValidationError as error:
                 raise ValueError(sentence(error, f"arms.{method}.{arm}").removesuffix(".")) from None
+        for name in self.run_seeds:
+            model, seed = name.split("-seed")
+            if model not in self.models:
+                raise ValueError(f"run_seeds: there is no model '{model}' in models; correct the name '{name}' or remove it")
+            if int(seed) in self.train.seeds or self.run_seeds.count(name) > 1:
+                raise ValueError(f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it")
         for name in self.tuning.grid:
             if name not in self.models:
                 raise ValueError(f"tuning.grid.{name} belongs to no model; add a block models.{name} or remove it")
@@ -100,10 +108,23 @@ class Study(Block):
         base, change = self.models[method].model_dump(), self.arms[method][arm]
         return Model(**{**base, **change, "options": {**base["options"], **change.get("options", {})}})
 
+    def seeds_of(self, model: str) -> tuple[int, ...]:
+        """Seeds of a model: those of all models, then its own."""
+        further = (name.split("-seed") for name in self.run_seeds)
+        return (*self.train.seeds, *(int(seed) for name, seed in further if name == model))
+
     def with_arms(self) -> Study:
         """This study with the arms that are trained as further models, named <method>-<arm>."""
         arms = {name: self.arm(*name.split("-")) for name in self.run_arms}
         return self.model_copy(update={"models": {**self.models, **arms}})
+
+    def for_training(self, name: str) -> Study:
+        """This study as one training needs it (of a model, an arm, a further seed): its name among `models`, its own `train`."""
+        models = self.with_arms().models
+        model, _, seed = name.partition("-seed") if name in self.run_seeds else (name, "", "")
+        train = (models[model].recipe or {}) | ({"seeds": (int(seed),)} if seed else {})
+        updates = {"models": models | {name: models[model]}, "train": self.train.model_copy(update=train)}
+        return self.model_copy(update=updates)
 
 
 def sentence(error: ValidationError, file: str) -> str:

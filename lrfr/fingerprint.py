@@ -32,6 +32,7 @@ ENTRIES = {
     "embed": "lrfr.train.embed",
     "evaluate": "lrfr.evaluate.study",
     "summary": "lrfr.report.tables",
+    "export": "lrfr.deploy.export",
     "benchmark": "lrfr.deploy.benchmark",
     "status": "lrfr.report.status",
     "claims": "lrfr.report.claims",
@@ -123,15 +124,17 @@ def run(study: Study) -> None:
     everything = set(registry())
     files = {stage: fingerprint({entry}, everything) for stage, entry in ENTRIES.items()}
     files |= {f"distill-{name}": fingerprint({DISTILL}, {model.method}) for name, model in study.models.items()}
-    armed = study.with_arms().models
-    for name in study.run_arms:  # a model's block is a parameter of its stage; an arm's is put together from two places
-        files[f"distill-{name}"] = fingerprint({DISTILL}, {armed[name].method}) + armed[name].model_dump_json() + "\n"
+    for name in (*study.run_arms, *study.run_seeds):  # a model's block is a parameter of its stage, theirs comes from elsewhere
+        model = study.for_training(name).models[name]
+        files[f"distill-{name}"] = fingerprint({DISTILL}, {model.method}) + model.model_dump_json() + "\n"
     for name, grid in study.tuning.grid.items():
         model = study.models[name]
         # the value that tuning has chosen stands among the options: it is left out, or every choice would ask for another trial
-        others = {option: value for option, value in model.options.items() if option != grid.option}
-        block = json.dumps({**model.model_dump(mode="json"), "options": others}, sort_keys=True)
-        files[f"tune-{name}"] = fingerprint({TUNE}, {model.method}) + block + "\n"
+        block = model.model_dump(mode="json", exclude={"recipe"})
+        block["options"] = {option: value for option, value in model.options.items() if option != grid.option}
+        if recipe := {key: value for key, value in (model.recipe or {}).items() if f"train.{key}" != grid.option}:
+            block["recipe"] = recipe
+        files[f"tune-{name}"] = fingerprint({TUNE}, {model.method}) + json.dumps(block, sort_keys=True) + "\n"
     for name in study.notebooks:
         path = Path("notebooks") / f"{name}.ipynb"
         if not path.is_file():

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 NAME = r"^[a-z0-9_]+$"  # names end up in stage names and paths, where DVC allows little else
 
 ARM = r"^[a-z0-9_]+-[a-z0-9_]+$"  # <method>-<arm>
+SEED = r"^[a-z0-9_]+-seed[0-9]+$"  # <model>-seed<number>
 
 
 class Block(BaseModel):
@@ -144,6 +145,7 @@ class Model(Block):
     folds: Literal["all", "first"]
     options: dict[str, Any]  # the method's keyword arguments
     tuned: Tuned | None = None  # with teacher: tuned
+    recipe: dict[Literal["margin"], Annotated[float, Field(ge=0, lt=1)]] | None = None  # where it differs from `train`
 
     @model_validator(mode="after")
     def tuned_is_described(self) -> Model:

@@ -16,12 +16,13 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.progress import bar
 
-BUSY = ("Unable to acquire lock", "index.lock")  # another `dvc repro` was writing its lock file or staging it in git: try again
-PAUSE = 1.0  # seconds
-PATIENCE = 600  # tries: other processes hold the lock for seconds, not minutes
+# another `dvc repro` was writing its lock file, held a path, or was staging in git: try again
+BUSY = ("Unable to acquire lock", "is busy", "index.lock")
+PAUSE = 5.0  # seconds: a try costs as many of processor time
+PATIENCE = 120  # tries: other processes hold the lock for seconds, not minutes
 
 
-def reproduce(target: str) -> None:
+def reproduce(target: str, *options: str) -> None:
     """`dvc repro TARGET`, again while another one holds DVC's lock.
 
     Raises
@@ -30,7 +31,7 @@ def reproduce(target: str) -> None:
         with the last lines that DVC printed, if the stage fails.
     """
     for _ in range(PATIENCE):
-        done = subprocess.run([sys.executable, "-m", "dvc", "repro", target], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro", *options, target], capture_output=True, text=True)
         if done.returncode == 0:
             return
         if not any(message in done.stderr for message in BUSY):
@@ -45,13 +46,16 @@ def trainings() -> list[str]:
     listing = subprocess.run([sys.executable, "-m", "dvc", "stage", "list", "--name-only"], capture_output=True, text=True)
     if listing.returncode:
         raise UserError(f"dvc stage list failed ({' '.join(listing.stderr.split())[-300:]}); run `lrfr doctor`.")
-    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@", "arm@"))]
+    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@", "arm@", "seed@"))]
 
 
 def side_by_side(targets: Sequence[str], jobs: int) -> None:
-    """Reproduce independent stages, `jobs` at a time; the first failure is raised when the others that run have ended."""
+    """Reproduce independent stages, `jobs` at a time; the first failure is raised when the others that run have ended.
+
+    Alone (`--single-item`), because DVC locks the outputs of every stage above for writing, and a training that runs reads them.
+    """
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(reproduce, target) for target in targets]
+        futures = [pool.submit(reproduce, target, "--single-item") for target in targets]
         try:
             for future in bar(futures, "trainings"):
                 future.result()
@@ -66,6 +70,7 @@ def run(study: Study) -> None:
     jobs = max(1, study.jobs // inside)
     if jobs > 1:
         reproduce(f"targets@{study.study}")
-        side_by_side(trainings(), jobs)
+        tuned = {f"distill@{study.study}-{name}" for name, model in study.models.items() if model.tuned}
+        side_by_side(sorted(trainings(), key=lambda name: name not in tuned), jobs)  # the longest first: nothing waits for it
     if subprocess.run([sys.executable, "-m", "dvc", "repro"]).returncode:
         raise UserError("dvc repro failed, see above; mend the cause and run this again: what is done stays.")

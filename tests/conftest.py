@@ -37,7 +37,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
 def tiny_values(composed: Callable[[str], dict]) -> dict:
     """Parameters of a study that trains in seconds: every model of `smoke`, three epochs, narrow networks."""
     values = composed("smoke")
-    values |= {"study": "tiny", "jobs": 1, "run_arms": [], "result_notebooks": [], "cost_notebooks": []}
+    values |= {"study": "tiny", "jobs": 1, "run_arms": [], "run_seeds": [], "result_notebooks": [], "cost_notebooks": []}
     values["faces"] |= {"people": PEOPLE, "folds": PEOPLE, "run_folds": [0], "validation_people": 2}
     values["views"] |= {"smallest": 8, "largest": 16}
     values["train"] |= {"epochs": 3, "batch": 12, "people_per_batch": 2}

@@ -72,8 +72,22 @@ def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], 
         if path.is_file():
             lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
             chosen = [float(line[2]) for line in lines if line[-1] == "1"]
-            block = study.train.model_dump() if grid.option.startswith("train.") else study.models[model].options
+            recipe = study.for_training(model).train.model_dump()
+            block = recipe if grid.option.startswith("train.") else study.models[model].options
             assert chosen == [block[grid.option.removeprefix("train.")]], f"{model}: {grid.option}"
+
+
+def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, composed: Callable[[str], dict]):
+    values = composed("orl")
+    values["models"]["kd"]["recipe"] = {"margin": 0.05}
+    write(tmp_path / "params.yaml", values, "run_seeds", ["kd-seed7", "kd-seed3"])
+    study = config.load(tmp_path / "params.yaml")
+    assert study.seeds_of("kd") == (*study.train.seeds, 7, 3) and study.seeds_of("scratch") == study.train.seeds
+    for name, seeds in (("kd", study.train.seeds), ("kd-seed7", (7,))):
+        found = study.for_training(name)
+        assert found.train.margin == 0.05 and found.train.seeds == seeds
+        assert found.models[name] == study.models["kd"] and found.folds_of(name) == study.folds_of("kd")
+    assert study.for_training("scratch").train == study.train
 
 
 def test_an_arm_merges_options_and_replaces_the_rest(composed: Callable[[str], dict]):
@@ -149,6 +163,10 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("train.head", "teachers", "train.head"),
         ("run_arms", ["hkdd"], "run_arms"),
         ("run_arms", ["hkdd-nothing"], "run_arms: there is no arm 'nothing' of 'hkdd' in arms"),
+        ("run_seeds", ["kd"], "run_seeds"),
+        ("run_seeds", ["kdd-seed1"], "run_seeds: there is no model 'kdd' in models; correct the name 'kdd-seed1' or remove it"),
+        ("run_seeds", ["kd-seed0"], "run_seeds: 'kd-seed0' is trained already"),
+        ("run_seeds", ["kd-seed1", "kd-seed1"], "run_seeds: 'kd-seed1' is trained already"),
         ("run_arms", ["hkd-no_hfd"], "run_arms: there is no arm 'no_hfd' of 'hkd' in arms"),
         ("tuning.epochs", 0, "tuning.epochs"),
         ("tuning.grid", {"kdd": GRID}, "tuning.grid.kdd belongs to no model; add a block models.kdd or remove it"),

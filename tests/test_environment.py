@@ -56,7 +56,7 @@ def test_whatever_lrfr_imports_is_a_direct_dependency():
                 imported.add(node.module.split(".")[0])
     every = [text for texts in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()] for text in texts]
     declared = {canonical(Requirement(text).name) for text in every}
-    providers = metadata.packages_distributions()
+    providers = metadata.packages_distributions() | {"dlib": ["dlib-bin"]}  # whose metadata name the extension inside
     for module in sorted(imported - set(sys.stdlib_module_names) - {"lrfr"}):
         packages = {canonical(name) for name in providers.get(module, [module])}
         assert packages & declared, f"{module} is imported but not declared in pyproject.toml"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lrfr.errors import UserError
-from lrfr.repro import side_by_side, trainings
+from lrfr.repro import reproduce, side_by_side, trainings
 
 # each waits until the other one has started: one after the other they would wait in vain
 TOGETHER = """import pathlib, sys, time
@@ -35,12 +35,19 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(script: str) -> list[str]:
-    """A matrix stage with the items a and b, each running the script with its own name; returns the stages' names."""
+    """A matrix stage with the items a and b, each running the script with its own name; returns the stages' names.
+
+    Both read what the stage `other` writes, as all trainings read the code's fingerprints; it has run.
+    """
     Path("script.py").write_text(script, encoding="utf-8")
     Path("params.yaml").write_text("models: {a: 1, b: 1}\n", encoding="utf-8")
+    Path("first.py").write_text("from pathlib import Path; Path('read').mkdir(); Path('read/x').touch()", encoding="utf-8")
     command = f'"{sys.executable}" script.py ${{item.model}}'
-    stage = {"matrix": {"model": "${models}"}, "cmd": command, "outs": [{"${item.model}.txt": {"cache": False}}]}
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"distill": stage, "other": {"cmd": "true"}}}), encoding="utf-8")
+    outs = [{"${item.model}.txt": {"cache": False}}]
+    stage = {"matrix": {"model": "${models}"}, "cmd": command, "deps": ["read/x"], "outs": outs}
+    first = {"cmd": f'"{sys.executable}" first.py', "outs": ["read"]}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"distill": stage, "other": first}}), encoding="utf-8")
+    reproduce("other")
     return ["distill@a", "distill@b"]
 
 
@@ -48,7 +55,7 @@ def test_trainings_run_side_by_side_and_end_up_in_the_lock(graph: Path) -> None:
     names = write(TOGETHER)
     assert trainings() == names
     side_by_side(names, 2)
-    assert set(yaml.safe_load((graph / "dvc.lock").read_text(encoding="utf-8"))["stages"]) == set(names)
+    assert set(yaml.safe_load((graph / "dvc.lock").read_text(encoding="utf-8"))["stages"]) == {"other", *names}
 
 
 def test_a_failed_training_is_named(graph: Path) -> None:

@@ -6,30 +6,26 @@ No other result of the study reads what this stage writes; times differ from run
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
 from lrfr.data.files import atomic_file
 from lrfr.data.loading import epoch_batches
+from lrfr.deploy.latency import exported, latency, latency_page
+from lrfr.deploy.measure import environment, network_cost, round_off, seconds
 from lrfr.errors import UserError
 from lrfr.models.features import Features
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.report.formats import markdown
+from lrfr.report.formats import markdown, read_table
+from lrfr.report.release import chosen
 from lrfr.report.tables import write_table
 from lrfr.train.faces import Fold, read_fold
 from lrfr.train.targets import allocate, fill
@@ -37,47 +33,12 @@ from lrfr.train.teacher import load_trained
 from lrfr.train.trainer import Trainer
 from lrfr.train.tuned import Tuner, validation_error
 
-THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
 CACHED = 400  # images from which the cost of caching is estimated
 TITLES = {
     "cost": "Cost of every model",
     "schemes": "Cost of whole training schemes",
     "throughput": "Images a second in training",
 }
-PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
-
-
-def round_off(value: object) -> object:
-    """Four significant digits: times vary in the second."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def seconds(function: Callable[..., object], *arguments: object) -> float:
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
-
-
-def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
-    """Parameters, multiply-accumulates (torch's own counter: convolutions, matrix products), bytes, median latency, throughput.
-
-    inputs : one image, float (1, 3, S, S).
-    """
-    net.eval()
-    batch = inputs.expand(THROUGHPUT_BATCH, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            net(inputs)
-        net(batch)  # warm-up
-        latency = statistics.median(seconds(net, inputs) for _ in range(runs))
-        throughput = THROUGHPUT_BATCH / statistics.median(seconds(net, batch) for _ in range(max(3, runs // 10)))
-    return {
-        "params": sum(p.numel() for p in net.parameters()),
-        "macs": counter.get_total_flops() // 2,
-        "bytes": sum(t.numel() * t.element_size() for t in net.state_dict().values()),
-        "latency_ms": 1000 * latency,
-        "throughput": throughput,
-    }
 
 
 def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -188,31 +149,14 @@ def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.Dat
     return table
 
 
-def environment(study: Study) -> dict[str, object]:
-    """Versions and machine, as far as they explain times; no names, no paths."""
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "threads": study.threads,
-        "packages": {name: version(name) for name in PACKAGES},
-    }
-
-
 def run(study: Study) -> None:
     """The `benchmark` stage."""
     for name in ("scratch", "kd"):
         if name not in study.models:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
+    folder = study.reports / "tables"
+    picked = chosen(read_table(folder / "tuning.csv"))
+    beside = latency(study, picked, exported(study, picked), read_table(folder / "results.csv")).map(round_off)
     limit_threads(study.threads)
     spec, size = TEACHERS[study.teacher.name], study.views.size
     face = torch.zeros(1, 3, size, size)
@@ -228,6 +172,7 @@ def run(study: Study) -> None:
     cost = cost.astype({"params": int, "macs": int, "bytes": int})
     tables = {"cost": cost, "schemes": schemes(study, epochs, extra), "throughput": throughput(study)}
     for name, frame in tables.items():
-        write_table(study.reports / "tables", name, frame.map(round_off), f"# {TITLES[name]}\n\n{markdown(frame.map(round_off))}")
+        write_table(folder, name, frame.map(round_off), f"# {TITLES[name]}\n\n{markdown(frame.map(round_off))}")
+    write_table(folder, "latency", beside, latency_page(beside, picked))
     with atomic_file(study.reports / "environment.json") as file:
         file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")

@@ -44,7 +44,7 @@ DYADIC = "dyadic multiplier"
 def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], dict[tuple[Key, int], NDArray]]:
     """Rows of points.csv, and per key and fold the mean over seeds in every draw."""
     numbers = study.folds_of(model) if model in study.models else study.faces.run_folds
-    seeds = study.train.seeds if model in study.models else study.train.seeds[:1]
+    seeds = study.seeds_of(model) if model in study.models else study.train.seeds[:1]
     points, draws = [], {}
     for number in sorted(numbers):
         fold = build_fold(study, number)

@@ -20,6 +20,7 @@ from lrfr.config import Study
 from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, OFFICIAL
+from lrfr.evaluate.thresholds import validation_thresholds
 from lrfr.models.state import read_state
 from lrfr.report.formats import pixels, read_table
 from lrfr.report.tables import HEADLINE
@@ -97,6 +98,16 @@ def confirmed(path: Path, lock: dict[str, tuple[str, dict[str, Any]]]) -> tuple[
     return lock[name]
 
 
+def confirmed_lock(study: Study) -> dict[str, tuple[str, dict[str, Any]]]:
+    """dvc.lock, if students of this study may leave it, and it knows the tables and embeddings of their cards; else UserError."""
+    if study.teacher.name not in TEACHERS:
+        raise UserError(f"params.yaml: students of the teacher '{study.teacher.name}' are not released; see docs/model-card.md.")
+    lock, tables = locked(), study.reports / "tables"
+    for path in (tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings"):
+        confirmed(path, lock)
+    return lock
+
+
 def chosen(tuning: pd.DataFrame) -> str:
     """The model that the validation people ranked first."""
     first = tuning[(tuning.method == "ranking") & (tuning.chosen == 1)].candidate
@@ -126,6 +137,7 @@ def measured(results: pd.DataFrame, name: str) -> list[dict[str, Any]]:
 def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Everything that a reader of the weights must know."""
     model, folder, tables = study.models[name], weights.parent, study.reports / "tables"
+    number, seed = study.folds_of(name)[0], study.train.seeds[0]
     md5, parameters = confirmed(folder, lock)
     tuning = read_table(tables / "tuning.csv")
     ranks = tuning[tuning.method == "ranking"].reset_index(drop=True)
@@ -138,8 +150,8 @@ def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict
         "name": f"{study.study}-{name}",
         "method": model.method,
         "study": study.study,
-        "fold": study.folds_of(name)[0],
-        "seed": study.train.seeds[0],
+        "fold": number,
+        "seed": seed,
         "network": {"kind": model.student, **study.student.model_dump(mode="json")},
         "input": {"size": study.views.size, "channels": 3, "normalisation": NORMALISATION},
         "embedding": study.student.embedding,
@@ -154,6 +166,7 @@ def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict
         },
         "measured": measured(read_table(tables / "results.csv"), name),
         "validation": {**error, "rank": place + 1, "of": len(ranks)},
+        **validation_thresholds(study, name, number, seed),
         "trained_on": FACES[study.faces.source],
         "teacher": TEACHERS[study.teacher.name] if model.teacher != "none" else "none",
         "terms": "For research and teaching only, under the terms of the photographs above.",
@@ -162,21 +175,19 @@ def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict
     }
 
 
-def copy(study: Study, name: str, lock: dict[str, tuple[str, dict[str, Any]]]) -> tuple[Path, str]:
-    """Where the student of one model lies, and its card as text.
-
-    Raises
-    ------
-    UserError
-        if the model, its first training, or its place in the ranking is missing.
-    """
+def weights_of(study: Study, name: str) -> Path:
+    """Where the student of one model lies: its first training. Raises UserError if there is no such model, or no student."""
     if name not in study.models:
-        raise UserError(f"params.yaml: there is no model '{name}' in models; run `lrfr study {study.study}`.")
-    file = f"fold{study.folds_of(name)[0]}-seed{study.train.seeds[0]}.safetensors"
-    weights = study.reports / "students" / name / file
+        raise UserError(f"params.yaml: there is no model '{name}' in models; known are {', '.join(study.models)}.")
+    weights = study.reports / "students" / name / f"fold{study.folds_of(name)[0]}-seed{study.train.seeds[0]}.safetensors"
     if not weights.is_file():
         raise UserError(f"{weights.as_posix()}: not there; run `dvc repro` first.")
-    return weights, json.dumps(card(study, name, weights, lock), indent=2, ensure_ascii=False) + "\n"
+    return weights
+
+
+def write_card(path: Path, content: dict[str, Any]) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8", newline="\n")
 
 
 def run(study: Study, name: str) -> list[Path]:
@@ -191,20 +202,16 @@ def run(study: Study, name: str) -> list[Path]:
     """
     if study.study != name:
         raise UserError(f"params.yaml: holds the study '{study.study}'; run `lrfr study {name}` first.")
-    if study.teacher.name not in TEACHERS:
-        raise UserError(f"params.yaml: students of the teacher '{study.teacher.name}' are not released; see docs/model-card.md.")
-    lock = locked()
-    for table in ("results", "tuning"):
-        confirmed(study.reports / "tables" / f"{table}.csv", lock)
+    lock = confirmed_lock(study)
     models = dict.fromkeys([chosen(read_table(study.reports / "tables" / "tuning.csv")), REFERENCE])
-    ready = {model: copy(study, model, lock) for model in models}
+    sources = {model: weights_of(study, model) for model in models}
+    cards = {model: card(study, model, source, lock) for model, source in sources.items()}
     released = []
-    for model, (source, text) in ready.items():
+    for model, source in sources.items():
         path = WEIGHTS / f"{name}-{model}.safetensors"
         with atomic_file(path) as temporary:
             shutil.copyfile(source, temporary)
-        with atomic_file(path.with_suffix(".json")) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+        write_card(path.with_suffix(".json"), cards[model])
         released.append(path)
     kept = {file for path in released for file in (path, path.with_suffix(".json"))}
     for old in set(WEIGHTS.glob(f"{name}-*")) - kept:

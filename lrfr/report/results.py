@@ -27,7 +27,7 @@ from lrfr.report.output import Output, find_root
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
 # Tables of what was measured in seconds, or that read such a table: only a study's `cost_notebooks` may read them.
-MEASURED = ("cost", "schemes", "throughput", "claims")
+MEASURED = ("cost", "schemes", "throughput", "latency", "claims")
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
 
 

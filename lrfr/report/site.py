@@ -44,6 +44,7 @@ TABLES = {
     "tuning": Table("rank", "What the validation people chose: values of one number a model, and the order of the models."),
     "cost": Table("benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."),
     "schemes": Table("benchmark", "What whole training schemes cost."),
+    "latency": Table("benchmark", "What an engineer would use instead: networks and runtimes side by side, as ratios."),
     "ablation": Table("summary", "Every trained arm against its method: what a part of the method is worth."),
     "throughput": Table("benchmark", "Images a second in training: data path, forward and backward pass, whole loop."),
     "claims": Table("claims", "What the five abstracts claim, beside what this study measures."),

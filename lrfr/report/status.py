@@ -102,10 +102,13 @@ def extent_table(study: Study, models: pd.DataFrame) -> pd.DataFrame:
     folds, seeds = (" ".join(map(str, numbers)) for numbers in (study.faces.run_folds, study.train.seeds))
     asked = "run" if (models.state == "run").all() else "asked for, not finished; see the models below"
     whole = len(set(study.faces.run_folds)) == study.faces.folds
-    several = len(study.train.seeds) > 1
+    several = f"{asked} (seeds {seeds})" if len(study.train.seeds) > 1 else "not run; their spread is not measured"
+    if study.run_seeds:
+        done = [name for name in study.run_seeds if trained(study.reports / "students" / name)]
+        several = f"{state(len(done), len(study.run_seeds))}: {', '.join(study.run_seeds)}"
     rows = [
         (f"all {study.faces.folds} folds", asked if whole else f"not run; the folds asked for: {folds}"),
-        ("additional seeds", f"{asked} (seeds {seeds})" if several else "not run; their spread is not measured"),
+        ("additional seeds", several),
     ]
     return pd.DataFrame(rows, columns=["part", "state"])
 

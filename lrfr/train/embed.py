@@ -118,7 +118,8 @@ def embed_views(net: StudentNet, views: np.ndarray) -> np.ndarray:
 
 def load_student(study: Study, name: str, number: int, seed: int) -> StudentNet:
     """A trained student in eval mode: float32, with the values of the file, which is in float16."""
-    path = study.reports / "students" / name / f"fold{number}-seed{seed}.safetensors"
+    folder = name if seed in study.train.seeds else f"{name}-seed{seed}"
+    path = study.reports / "students" / folder / f"fold{number}-seed{seed}.safetensors"
     net = build_student(study.student, study.models[name].student, study.views.size, seed)
     state = {key: t.float() if t.dtype == torch.float16 else t for key, t in read_state(path).items()}
     insert_state(net, state, path)
@@ -129,7 +130,7 @@ def student_embeddings(study: Study, name: str, moved: Moved | None, folder: Pat
     arrays = {}
     for number in study.folds_of(name):
         views = all_views(study, read_fold(study, number), moved)
-        for seed in study.train.seeds:
+        for seed in study.seeds_of(name):
             net = load_student(study, name, number, seed)
             arrays |= {f"fold{number}/seed{seed}/{key}": embed_views(net, pixels) for key, pixels in views.items()}
     save_arrays(folder / f"{name}.npz", arrays)

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from torch import nn
 
 from lrfr.config import Study
-from lrfr.deploy import benchmark
+from lrfr.deploy import benchmark, measure
 from lrfr.train.faces import read_fold
 from lrfr.train.trainer import Trainer
-
-
-@pytest.mark.parametrize(
-    ("net", "side", "params", "macs"),
-    [
-        (nn.Conv2d(3, 8, 3, padding=1, bias=False), 16, 8 * 3 * 9, 8 * 3 * 9 * 16 * 16),
-        (nn.Conv2d(3, 8, 3, stride=2, padding=1), 16, 8 * 3 * 9 + 8, 8 * 3 * 9 * 8 * 8),
-        (nn.Conv2d(3, 6, 3, groups=3, bias=False), 16, 6 * 9, 6 * 9 * 14 * 14),
-        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 5)), 4, 3 * 16 * 5 + 5, 3 * 16 * 5),
-    ],
-    ids=["convolution", "strided", "grouped", "linear"],
-)
-def test_parameters_and_multiplications_are_counted_exactly(net: nn.Module, side: int, params: int, macs: int):
-    cost = benchmark.network_cost(net.train(), torch.zeros(1, 3, side, side), 1)
-    assert (cost["params"], cost["macs"], cost["bytes"]) == (params, macs, 4 * params)
-    assert cost["latency_ms"] > 0 and cost["throughput"] > 0
-    assert not net.training  # measured as it is deployed
-
-
-def test_buffers_are_bytes_and_no_parameters():
-    cost = benchmark.network_cost(nn.BatchNorm2d(3), torch.zeros(1, 3, 4, 4), 1)
-    assert (cost["params"], cost["macs"], cost["bytes"]) == (6, 0, 4 * 12 + 8)  # mean, variance, and an int64 counter
-
-
-def test_the_environment_holds_versions_and_nothing_private(tiny: Study):
-    found = json.loads(json.dumps(benchmark.environment(tiny)))
-    assert set(found) == {"python", "system", "processor", "cores", "threads", "packages"}
-    assert set(found["packages"]) == set(benchmark.PACKAGES) and found["threads"] == tiny.threads
-    assert "/" not in "".join(found["packages"].values())
 
 
 def write_log(study: Study, epochs: int) -> None:
@@ -132,17 +101,39 @@ def test_throughput_counts_the_images_of_the_batches(tiny: Study, changed: Calla
     assert next(script, None) is None
 
 
+def write_tables(study: Study) -> None:
+    """What the validation people chose, and the error rates that stand beside the times."""
+    folder = study.reports / "tables"
+    folder.mkdir(parents=True)
+    (folder / "tuning.csv").write_text("method,candidate,chosen\nranking,se_dfd,1\nranking,kd,0\n", encoding="utf-8")
+    (folder / "results.csv").write_text("model,resolution,protocol,value\nse_dfd,16,dense,0.25\n", encoding="utf-8")
+
+
+def compared(study: Study, model: str, files: dict[str, Path], results: pd.DataFrame) -> pd.DataFrame:
+    """In place of the comparison with other networks, which has tests of its own."""
+    assert model == "se_dfd" and files == {} and results.resolution.tolist() == ["16"]
+    table = pd.DataFrame({"network": ["student", "mobilefacenet"], "threads": 1, "batch": 1, "median_ms": [1.23456, 2.5]})
+    return table.assign(eer_16=[results.value[0], math.nan])
+
+
 def test_the_stage_writes_its_tables_and_nothing_else(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(benchmark, "THROUGHPUT_BATCH", 2)
+    monkeypatch.setattr(measure, "THROUGHPUT_BATCH", 2)
+    monkeypatch.setattr(benchmark, "latency", compared)
     models = {name: tiny.models[name].model_dump() for name in ("scratch", "kd", "se_dfd", "kd_tuned_teacher")}
     study = changed(tiny, {"models": models, "arms": {}, "tuning.grid": {}, "train.epochs": 1, "benchmark.batches": 1})
     write_log(study, 1)
+    write_tables(study)
     benchmark.run(study)
     written = {path.relative_to(study.reports).as_posix() for path in study.reports.rglob("*.*")}
-    tables = {f"tables/{name}.{kind}" for name in ("cost", "schemes", "throughput") for kind in ("csv", "md")}
-    assert written == {"environment.json", "students/kd_tuned_teacher/log.csv", *tables}
+    tables = {f"tables/{name}.{kind}" for name in ("cost", "schemes", "throughput", "latency") for kind in ("csv", "md")}
+    read = {"students/kd_tuned_teacher/log.csv", "tables/results.csv", "tables/tuning.csv"}
+    assert written == {"environment.json", *read, *tables}
+    beside = pd.read_csv(study.reports / "tables" / "latency.csv")
+    assert beside.median_ms.tolist() == [1.235, 2.5] and beside.eer_16[0] == 0.25 and math.isnan(beside.eer_16[1])
+    page = (study.reports / "tables" / "latency.md").read_text(encoding="utf-8")
+    assert "that of `se_dfd`" in page and "| student | 1.235 | 0.25 |" in page and "| mobilefacenet | 2.5 |  |" in page
     cost = pd.read_csv(study.reports / "tables" / "cost.csv").set_index("model")
     assert set(cost.index) == {*models, "teacher"}
     columns = ["params", "macs", "bytes", "latency_ms", "throughput", "epoch_seconds", "epoch_ratio", "online_epoch_ratio"]

@@ -81,6 +81,7 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
             {"method": ["hkdd"], "arm": ["no_hfd"], "protocol": ["dense"], "pairing": ["lr_lr"], "metric": ["eer"]}
         ).assign(resolution="8", diff=0.01, diff_low=-0.01, diff_high=0.03, p=0.3),
         "throughput": pd.DataFrame({"part": ["whole loop"], "images_per_second": [250.0], "share": [0.7]}),
+        "latency": pd.DataFrame({"network": ["student"], "runtime": ["onnx"], "median_ms": [1.5], "ratio": [1.0]}),
         "tuning": tuning(study, rng),
         "claims": pd.DataFrame({"paper": ["hkdd"], "claim": ["better than kd"], "verdict": ["not tested"]}),
     }

@@ -100,3 +100,10 @@ def test_the_lock_belongs_to_these_parameters() -> None:
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for name, block in parameters["models"].items():
         assert lock[f"distill@orl-{name}"]["params"]["params.yaml"][f"models.{name}"] == block
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports").glob("*/tables/export.csv")), ids=lambda path: path.parts[-3])
+def test_exported_students_keep_their_error_rates(path: Path) -> None:
+    exported = pd.read_csv(path)
+    assert (exported.distance_float <= 1e-4).all() and (exported.bytes_int8 <= 0.3 * exported.bytes_float).all()
+    assert (exported[["diff_float", "diff_int8"]].abs() <= 0.005).all(axis=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -33,13 +34,14 @@ def lock(study, models: tuple[str, ...] = ("kd", "scratch")) -> None:
         }
         for name in models
     }
-    stages["summary"] = {"outs": [out(tables / "results.csv"), out(tables / "tuning.csv")]}
+    stages["summary"] = {"outs": [out(tables / "results.csv"), out(tables / "tuning.csv"), out(study.runs / "embeddings")]}
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
 
 
 @pytest.fixture
-def study(project):
-    """The invented study with two trained students, a ranking and a dvc.lock."""
+def study(project, changed):
+    """The invented study with two trained students, their embeddings, a ranking and a dvc.lock."""
+    shutil.copy(project.runs / "embeddings" / "kd.npz", project.runs / "embeddings" / "scratch.npz")
     for seed, name in enumerate(("kd", "scratch")):
         net = build_student(project.student, "plain", project.views.size, seed)
         halves = {k: t.half() if t.is_floating_point() else t for k, t in net.state_dict().items()}
@@ -58,7 +60,7 @@ def study(project):
     official = results[(results.metric == "accuracy")].assign(protocol="official")
     pd.concat([results.assign(protocol="dense"), official]).to_csv(project.reports / "tables" / "results.csv", index=False)
     lock(project)
-    return project
+    return changed(project, {"evaluate.far": (0.2, 0.01)})  # of 100 impostor pairs 0.01 allows one: too few
 
 
 def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
@@ -77,6 +79,9 @@ def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
         card["measured"][0]
     )
     assert {row["metric"] for row in card["measured"] if row["protocol"] == "official"} == {"accuracy"}
+    assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [(r, 0.2) for r in study.resolutions]
+    assert all(-1 < row["similarity"] < 1 and row["impostor"] == 100 for row in card["thresholds"])
+    assert "2 validation people of fold 0" in card["thresholds_from"]
     assert release.check_release(paths[1].with_suffix(".json"))["teacher"] == "none"
 
 
@@ -115,6 +120,11 @@ def test_a_changed_student_is_refused(study):
     with (study.reports / "students" / "kd" / "log.csv").open("a", encoding="utf-8") as file:
         file.write("0,0,1,face,1\n")
     refused(study, "students/kd: differs from dvc.lock")
+
+
+def test_other_embeddings_than_dvc_knows_are_refused(study):
+    (study.runs / "embeddings" / "more.npz").write_bytes(b"more")
+    refused(study, "embeddings: differs from dvc.lock")
 
 
 def test_a_missing_lock_and_a_missing_training_are_refused(study):

@@ -21,6 +21,7 @@ def study(project, changed):
         {
             "faces.run_folds": [0, 1],
             "train.seeds": [0],
+            "run_seeds": [],
             "train.epochs": 3,
             "tuning.grid": {"kd": {"option": "weight", "values": [0.5, 1, 2]}, "hkdd": {"option": "hfd", "values": [2, 5, 10]}},
         },
@@ -83,6 +84,11 @@ def test_folds_and_seeds_that_nobody_asked_for_are_named(study, changed):
     text = status.page(part)
     assert f"| all {study.faces.folds} folds | not run; the folds asked for: 1 |" in text
     assert "| additional seeds | not run;" in text
+    more = changed(study, {"run_seeds": ["kd-seed1", "kd-seed2"]})
+    train(more.reports / "students" / "kd-seed2", {(0, 2): 3})
+    status.run(more)
+    text = (study.reports / "STATUS.md").read_text(encoding="utf-8")
+    assert "| additional seeds | 1 of 2 run: kd-seed1, kd-seed2 |" in text
     whole = changed(study, {"train.seeds": [0, 1]})
     assert set(whole.faces.run_folds) == set(range(whole.faces.folds))
     text = status.page(whole)

@@ -93,6 +93,9 @@ def test_one_command_writes_the_whole_report(clone: Clone) -> None:
     for name in notebooks:
         assert (report / name / f"{name}.html").is_file() or (report / name / "index.html").is_file(), name
         assert list((report / name).glob("*.png")), f"{name} shows no figure"
+    exported = sorted(path.suffix for path in (clone.folder / "runs" / "smoke" / "export").iterdir())
+    assert exported == [".json", ".onnx", ".onnx"]
+    assert (pd.read_csv(report / "tables" / "export.csv").distance_float <= 1e-4).all()
     results = pd.read_csv(report / "tables" / "results.csv")
     floors = {"teacher", "random_net", "raw_pixels"}
     assert set(results.model) == set(parameters["models"]) | floors

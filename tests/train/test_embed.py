@@ -169,6 +169,16 @@ def test_a_student_computes_in_float32_with_the_values_of_its_file(students: Stu
         assert torch.equal(own, tensor.to(own.dtype)) and tensor.dtype in (torch.float16, torch.int64)
 
 
+def test_a_further_seed_lies_in_a_folder_of_its_own(students: Study, changed: Callable[..., Study]):
+    more, folder = changed(students, {"run_seeds": ("scratch-seed5",)}), students.reports / "students"
+    save_tensors(folder / "scratch-seed5" / "fold0-seed5.safetensors", read_state(folder / "scratch" / "fold0-seed1.safetensors"))
+    embed.run(more)
+    found = arrays(more, "scratch")
+    assert {key.split("/")[1] for key in found} == {"seed0", "seed1", "seed5"}
+    assert all(np.array_equal(found[key], found[key.replace("seed5", "seed1")]) for key in found if "seed5" in key)
+    assert {key.split("/")[1] for key in arrays(more, "se_dfd")} == {"seed0", "seed1"}
+
+
 def test_a_student_of_another_architecture_is_refused(students: Study):
     folder = students.reports / "students"
     (folder / "scratch" / "fold0-seed0.safetensors").write_bytes((folder / "se_dfd" / "fold0-seed0.safetensors").read_bytes())

@@ -1,0 +1,191 @@
+"""Who is compared with what: turns and ratios by an invented clock, and that a row's network is really the one it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lrfr.config import Study
+from lrfr.data.degrade import degrade
+from lrfr.deploy import latency
+from lrfr.deploy.latency import Runner
+from lrfr.models.student import build_student, normalise
+from lrfr.models.teachers import build_teacher
+
+
+@pytest.fixture
+def values(tiny_values: dict) -> Study:
+    """The tiny study's parameters, without its files."""
+    return Study(**tiny_values | {"benchmark": {"rounds": 2, "batches": 1, "latency_runs": 3}})
+
+
+def student(study: Study) -> Runner:
+    return latency.student_runner(build_student(study.student, "plain", study.views.size, study.seed), study.views.size)
+
+
+def test_every_network_has_its_turn_in_every_round(monkeypatch: pytest.MonkeyPatch):
+    """The call of one face before a turn, and the first call of all, are not timed."""
+    log: list[object] = []
+
+    def runner(name: str) -> Runner:
+        return Runner(name, "", "", 0, 0, 0, lambda batch: lambda: log.append((name, batch)))
+
+    def seconds(call: Callable[[], object]) -> float:
+        call()
+        log[-1] = (*log[-1], "timed")
+        return float(len(log))
+
+    monkeypatch.setattr(latency, "seconds", seconds)
+    times = latency.interleaved([runner("a"), runner("b")], 2, rounds=2, runs=5)
+    turn = [[(name, 1), *[(name, 2, "timed")] * 2] for name in "ab"]
+    assert log == [("a", 2), ("b", 2), *turn[0], *turn[1], *turn[0], *turn[1]]
+    assert times.tolist() == [[[4, 5], [10, 11]], [[7, 8], [13, 14]]]
+    assert latency.interleaved([runner("a")], 64, rounds=1, runs=5).shape == (1, 1, 1)  # at least one batch
+
+
+def test_a_slow_round_changes_no_ratio():
+    """Both sides of a ratio are of one round; milliseconds and faces per second are medians over all calls."""
+    first = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [1.0, 2.0, 3.0]]) / 1000
+    table = latency.summary(np.stack([first, 4 * first]), 64)
+    assert table.ratio.tolist() == [1, 4] and table.median_ms.tolist() == pytest.approx([3, 12])
+    assert table.low_ms.tolist() == pytest.approx([2, 8]) and table.high_ms.tolist() == pytest.approx([10, 40])
+    assert table.faces_per_second[0] == pytest.approx(64 / 0.003)
+    swapped = np.stack([first, first[[1, 0, 2]]])  # the second was slow in another round: 10, 1/10 and 1
+    assert latency.summary(swapped, 1).ratio.tolist() == pytest.approx([1, 1])
+
+
+def test_the_student_is_timed_from_small_faces_to_unit_vectors(values: Study):
+    net, runner = build_student(values.student, "plain", values.views.size, values.seed).eval(), student(values)
+    faces = latency.noise(3, latency.FACE)
+    assert faces.shape == (3, 16, 16, 3) and np.array_equal(faces, latency.noise(3, latency.FACE))
+    with torch.inference_mode():
+        found = runner.prepare(3)()
+        views = torch.from_numpy(degrade(faces, latency.FACE, values.views.size))
+        expected = torch.nn.functional.normalize(net(normalise(views)).embedding)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert runner.params == sum(p.numel() for p in net.parameters()) and runner.input == "uint8 16 x 16"
+
+
+def test_the_exported_student_does_the_same_work(values: Study, tmp_path: Path):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    path, eager = tmp_path / "student.onnx", student(values)
+    latency.onnx_graph.export_onnx(
+        build_student(values.student, "plain", values.views.size, values.seed), values.views.size, path
+    )
+    exported = latency.onnx_runner(eager, "onnx", path, 1)
+    for batch in (1, 5):
+        with torch.inference_mode():
+            assert np.allclose(exported.prepare(batch)(), eager.prepare(batch)().numpy(), atol=1e-5)
+    assert exported.megabytes == path.stat().st_size / 1e6
+    assert (exported.network, exported.params, exported.macs) == (eager.network, eager.params, eager.macs)
+
+
+def test_dlibs_own_network_is_the_ported_one():
+    pytest.importorskip("dlib")
+    net = build_teacher(latency.DLIB, "embedded")
+    ported = latency.torch_runner(latency.DLIB, net, 150)
+    own = latency.dlib_runner(ported)
+    with torch.inference_mode():
+        assert np.allclose(np.array(own.prepare(2)()), ported.prepare(2)().embedding.numpy(), atol=1e-4)
+    assert (own.runtime, own.input, ported.input) == ("dlib", "uint8 150 x 150", "float 150 x 150")
+
+
+def table() -> pd.DataFrame:
+    names = [("student", "onnx"), ("student", "onnx int8"), ("student", "torch"), ("dlib_resnet", "torch")]
+    names += [("dlib_resnet", "dlib"), ("inception_resnet_v1", "torch"), ("mobilefacenet", "torch")]
+    return pd.DataFrame(names, columns=["network", "runtime"])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "setting", "owners"),
+    [
+        ("dlib_resnet", "pretrained", ["kd", "", "kd", "teacher", "teacher", "", ""]),
+        ("dlib_resnet", "head", ["kd", "", "kd", "teacher", "", "", ""]),
+        ("inception_resnet_v1", "pretrained", ["kd", "", "kd", "", "", "teacher", ""]),
+    ],
+)
+def test_errors_stand_only_where_the_weights_are_the_same(
+    values: Study, changed: Callable[..., Study], teacher: str, setting: str, owners: list[str]
+):
+    error = {("kd", "16"): 0.1, ("kd", "hr"): 0.2, ("teacher", "16"): 0.3, ("scratch", "16"): 0.4}
+    rows = [(protocol, pairing, metric, *cell, value) for protocol in ("dense", "official") for pairing in ("lr_lr", "hr_lr")
+            for metric in ("eer", "auc") for cell, value in error.items()]  # fmt: skip
+    results = pd.DataFrame(rows, columns=["protocol", "pairing", "metric", "model", "resolution", "value"])
+    right = (results.protocol == "dense") & (results.pairing == "lr_lr") & (results.metric == "eer")
+    results.loc[~right, "value"] = 9.0
+    study = changed(values, {"teacher.name": teacher, "teacher.setting": setting})
+    found = latency.with_errors(study, table(), results, "kd").fillna(-1)
+    assert found.eer_16.tolist() == [error.get((owner, "16"), -1) for owner in owners]
+    assert found.eer_hr.tolist() == [error.get((owner, "hr"), -1) for owner in owners]
+
+
+def test_exported_files_are_found_by_name_and_left_out_without_the_runtime(
+    values: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = values.runs / "export"
+    folder.mkdir(parents=True)
+    for name in ("tiny-kd.onnx", "tiny-kd-int8.onnx", "tiny-scratch.onnx"):
+        (folder / name).touch()
+    monkeypatch.setattr(latency.importlib.util, "find_spec", lambda name: object())
+    assert latency.exported(values, "kd") == {"onnx": folder / "tiny-kd.onnx", "onnx int8": folder / "tiny-kd-int8.onnx"}
+    assert list(latency.exported(values, "scratch")) == ["onnx"] and latency.exported(values, "hkdd") == {}
+    monkeypatch.setattr(latency.importlib.util, "find_spec", lambda name: None)
+    assert latency.exported(values, "kd") == {}
+
+
+def test_one_process_a_number_of_threads(values: Study, monkeypatch: pytest.MonkeyPatch):
+    """The whole table, really measured on one thread; without exported files the eager student is the reference."""
+    monkeypatch.setattr(latency, "BATCHES", (1, 2))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    results = pd.DataFrame([("dense", "lr_lr", "eer", "kd", "16", 0.25)])
+    results.columns = ["protocol", "pairing", "metric", "model", "resolution", "value"]
+    found = latency.latency(values, "kd", {}, results)
+    rows = found.set_index(["network", "runtime", "threads", "batch"]).sort_index()
+    assert rows.index.is_unique and set(found.threads) == {1} and set(found.batch) == {1, 2}
+    assert set(found.network) == {"student", "dlib_resnet", "inception_resnet_v1", "mobilefacenet"}
+    assert (rows.ratio["student", "torch"] == 1).all() and rows.eer_16["student", "torch", 1, 1] == 0.25
+    measured = ["median_ms", "low_ms", "high_ms", "faces_per_second", "ratio", "megabytes", "params", "macs"]
+    assert (found[measured] > 0).all(axis=None)
+    assert np.allclose(found.faces_per_second, 1000 * found.batch / found.median_ms)
+    assert (found.low_ms <= found.median_ms).all() and (found.median_ms <= found.high_ms).all()
+    assert rows.params["inception_resnet_v1", "torch", 1, 1] > 23e6 > rows.params["dlib_resnet", "torch", 1, 1]
+    assert rows.megabytes["mobilefacenet", "torch", 1, 1] == pytest.approx(4.9, abs=0.1)
+    page = latency.latency_page(found, "kd")
+    assert page.count("\n## ") == 2 and "## 1 thread, 2 faces at a time" in page and "nan" not in page
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(8, [1, 8]), (1, [1]), (None, [1])])
+def test_one_thread_and_all(values: Study, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: list[int]):
+    """An executor that remembers what it was asked for, in place of processes."""
+    asked = []
+
+    class Executor:
+        def __init__(self, workers: int, context: object) -> None:
+            assert workers == 1 and context.get_start_method() == "spawn"
+
+        def __enter__(self) -> Executor:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def submit(self, function: Callable, study: Study, kind: str, files: dict, threads: int, batches: tuple) -> Executor:
+            asked.append((kind, threads, batches))
+            return self
+
+        def result(self) -> pd.DataFrame:
+            return table().assign(**dict.fromkeys([*latency.ORDER[2:], "megabytes", "params", "macs", "input"], 1))
+
+    monkeypatch.setattr(latency, "ProcessPoolExecutor", Executor)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    results = pd.DataFrame(columns=["protocol", "pairing", "metric", "model", "resolution", "value"])
+    found = latency.latency(values, "se_dfd", {}, results)
+    assert asked == [("se", number, (1, 64)) for number in threads] and len(found) == 7 * len(threads)
