@@ -93,7 +93,8 @@ class Study(Block):
 
     @property
     def notebooks(self) -> tuple[str, ...]:
-        return self.result_notebooks + self.cost_notebooks
+        """All notebooks, in the order of their numbers."""
+        return tuple(sorted(self.result_notebooks + self.cost_notebooks))
 
     @property
     def resolutions(self) -> tuple[str, ...]:

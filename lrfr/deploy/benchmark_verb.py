@@ -121,17 +121,16 @@ def benchmark(arguments: argparse.Namespace) -> Report:
     results.insert(3, "input", [by_name[name].side for name in results.model])
     counts = pd.DataFrame(opened.counts).astype({"observed": "Int64", "published": "Int64"})
     known = "; ".join(f"{c.what} {c.observed}" + ("" if c.published is None else f" of {c.published}") for c in opened.counts)
-    results = results.assign(set_counts=known, **policies)
+    results, comparisons = results.assign(set_counts=known, **policies), comparisons.assign(**policies)
     for table in (results, comparisons):
         table.insert(0, "set", opened.name)
     return Report(opened.name, counts, policies, results, comparisons, problems)
 
 
 def cell(row: Any) -> str:
-    """A rate in per cent with its interval, where it has one."""
-    from lrfr.report.formats import per_cent
-
-    return f"{100 * row.value:.2f}" if row.low != row.low else per_cent(row.value, row.low, row.high)
+    """A rate in per cent, with the two decimals that tables of these sets have, and its interval where it has one."""
+    low, high = (round(100 * end, 1) + 0.0 for end in (row.low, row.high))
+    return f"{100 * row.value:.2f}" + ("" if low != low else f" [{low:.1f}, {high:.1f}]")
 
 
 def page(report: Report) -> str:

@@ -17,6 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = (  # everything that may differ between two runs of the same study: measured in seconds, or showing what was
     "reports/smoke/tables/cost.",
+    "reports/smoke/tables/latency.",
     "reports/smoke/tables/schemes.",
     "reports/smoke/tables/throughput.",
     "reports/smoke/tables/claims.",

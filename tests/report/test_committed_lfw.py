@@ -1,0 +1,127 @@
+"""What is committed under reports/lfw are the reference numbers: made by these parameters, on people nobody trained on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lrfr.config import Study
+from lrfr.report.release import check_release, dvc_md5
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = ROOT / "reports" / "lfw"
+FLOORS = ("random_net", "raw_pixels")
+
+
+@pytest.fixture(scope="module")
+def study(composed: Callable[[str], dict]) -> Study:
+    return Study(**composed("lfw"))
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict:
+    return yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+
+
+def table(name: str) -> pd.DataFrame:
+    return pd.read_csv(REPORT / "tables" / f"{name}.csv", dtype={"resolution": str, "candidate": str})
+
+
+def test_the_lock_belongs_to_the_parameters_in_conf(lock: dict, composed: Callable[[str], dict]) -> None:
+    parameters = composed("lfw")
+    for name, block in parameters["models"].items():
+        found = lock[f"distill@lfw-{name}"]["params"]["params.yaml"]
+        assert found[f"models.{name}"] == block and found["train"] == parameters["train"], name
+    for name in parameters["tuning"]["grid"]:
+        assert lock[f"tune@lfw-{name}"]["params"]["params.yaml"][f"tuning.grid.{name}"] == parameters["tuning"]["grid"][name]
+    assert lock["prepare@lfw"]["params"]["params.yaml"]["faces"] == parameters["faces"]
+
+
+def test_the_committed_students_are_those_of_the_lock_and_small(study: Study, lock: dict) -> None:
+    for name in study.models:
+        folder = REPORT / "students" / name
+        [out] = [out for out in lock[f"distill@lfw-{name}"]["outs"] if out["path"].startswith("reports/")]
+        assert dvc_md5(folder) == out["md5"], name
+        assert all(path.stat().st_size <= 1.5e6 for path in folder.glob("*.safetensors")), name
+    command = ["git", "ls-files", "-z", "reports/lfw/students"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len([path for path in tracked if path.suffix == ".safetensors"]) == len(study.models)
+    assert sum(path.stat().st_size for path in tracked) <= 25e6
+
+
+def test_no_number_is_missing(study: Study) -> None:
+    results = table("results")
+    assert set(results.model) == {*study.models, "teacher", *FLOORS} and set(results.identities) <= {844, 322}
+    for protocol, metrics in {
+        "dense": ("eer", "auc", "tar@far=0.01", "tar@far=0.001"),
+        "official": ("accuracy", "eer", "auc"),
+    }.items():
+        for metric in metrics:
+            for pairing in ("lr_lr", "hr_lr"):
+                rows = results[(results.protocol == protocol) & (results.metric == metric) & (results.pairing == pairing)]
+                wanted = set(study.resolutions) - ({"hr"} if pairing == "hr_lr" else set())
+                assert set(rows.model) == set(results.model) and (rows.groupby("model").resolution.apply(set) == wanted).all()
+    for metric in ("rank1", "rank5"):
+        rows = results[(results.protocol == "dense") & (results.metric == metric)]
+        assert (rows.groupby("model").resolution.apply(set) == set(study.resolutions)).all()
+    assert {"teacher_lr"} <= set(results.pairing) and "misaligned" in set(results.protocol)
+    rows = results[results.protocol == "dense"][lambda t: t.metric == "eer"]
+    assert set(rows.n_genuine) == {1047} and set(rows.n_impostor) == {60000}
+    rows = results[results.protocol == "official"]
+    assert set(rows.n_genuine) == {600} and set(rows.n_impostor) == {600}
+
+
+def test_the_pretrained_teacher_is_the_one_its_author_measured() -> None:
+    """98.0 % on all 6,000 pairs of View 2; its author: 99.13 % plain, 99.38 % with jitter."""
+    teacher = table("teacher")
+    rows = teacher[(teacher.protocol == "view2") & (teacher.setting == "pretrained") & (teacher.metric == "accuracy")]
+    [row] = rows.itertuples()
+    assert row.resolution == "hr" and row.low <= row.value <= row.high and row.value >= 0.98
+
+
+def test_one_method_is_ranked_first_and_tuning_chose_one_value_each(study: Study) -> None:
+    tuning = table("tuning")
+    assert set(tuning.method) == {*study.tuning.grid, "ranking"} and (tuning.groupby("method").chosen.sum() == 1).all()
+    ranking = tuning[tuning.method == "ranking"]
+    assert list(ranking.value) == sorted(ranking.value) and set(ranking.candidate) == set(study.models)
+
+
+@pytest.mark.parametrize("resolution", ["8", "12", "16"])
+def test_floors_and_the_shuffled_control_behave(resolution: str) -> None:
+    rows = table("results").query("protocol == 'dense' and pairing == 'lr_lr' and metric == 'eer'")
+    eer = rows[rows.resolution == resolution].set_index("model").value
+    trained = eer.drop([*FLOORS, "teacher", "hr_student", "shuffled"])
+    assert trained.max() < eer[list(FLOORS)].min(), "a network that learned nothing is as good"
+    assert eer.shuffled > eer.feature + 0.02, "targets of other people's faces teach as much as their own"
+
+
+def test_every_number_has_an_interval_around_it() -> None:
+    results = table("results")
+    known = results[results.low.notna()]
+    assert (known.low <= known.high).all() and len(known) > 0.99 * len(results)
+    assert ((known.low <= known.value) & (known.value <= known.high)).mean() > 0.99
+
+
+def test_no_photograph_leaves_the_machine() -> None:
+    """LFW's people did not agree to be shown: the pages have no mosaics of faces."""
+    assert not [path for path in REPORT.rglob("*.png") if "face" in path.stem and "accuracy" not in path.stem]
+    assert not [path for path in REPORT.rglob("*") if path.suffix in (".jpg", ".jpeg", ".npy")]
+
+
+def test_the_status_names_what_has_not_run(study: Study) -> None:
+    text = (REPORT / "STATUS.md").read_text(encoding="utf-8")
+    assert f"Models: {len(study.models)} of {len(study.models)}. Tuned models: {len(study.tuning.grid)} of" in text
+
+
+def test_the_released_students_are_those_of_the_study() -> None:
+    released = sorted((ROOT / "lrfr" / "weights").glob("lfw-*.safetensors"))
+    assert len(released) == 2 and (ROOT / "lrfr/weights/lfw-scratch.safetensors") in released
+    for path in released:
+        card = check_release(path, ROOT)
+        assert card["study"] == "lfw" and card["measured"]
