@@ -32,6 +32,12 @@ from lrfr.parameters import (
 )
 
 
+def further_seed(name: str) -> tuple[str, int]:
+    """Model and seed of a name in `run_seeds`."""
+    model, seed = name.split("-seed")
+    return model, int(seed)
+
+
 class Study(Block):
     study: str = Field(pattern=NAME)
     seed: int = Field(ge=0)
@@ -71,10 +77,10 @@ class Study(Block):
             except ValidationError as error:
                 raise ValueError(sentence(error, f"arms.{method}.{arm}").removesuffix(".")) from None
         for name in self.run_seeds:
-            model, seed = name.split("-seed")
+            model, seed = further_seed(name)
             if model not in self.models:
                 raise ValueError(f"run_seeds: there is no model '{model}' in models; correct the name '{name}' or remove it")
-            if int(seed) in self.train.seeds or self.run_seeds.count(name) > 1:
+            if seed in self.train.seeds or self.run_seeds.count(name) > 1:
                 raise ValueError(f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it")
         for name in self.tuning.grid:
             if name not in self.models:
@@ -111,8 +117,7 @@ class Study(Block):
 
     def seeds_of(self, model: str) -> tuple[int, ...]:
         """Seeds of a model: those of all models, then its own."""
-        further = (name.split("-seed") for name in self.run_seeds)
-        return (*self.train.seeds, *(int(seed) for name, seed in further if name == model))
+        return (*self.train.seeds, *(seed for name, seed in map(further_seed, self.run_seeds) if name == model))
 
     def with_arms(self) -> Study:
         """This study with the arms that are trained as further models, named <method>-<arm>."""
@@ -122,8 +127,8 @@ class Study(Block):
     def for_training(self, name: str) -> Study:
         """This study as one training needs it (of a model, an arm, a further seed): its name among `models`, its own `train`."""
         models = self.with_arms().models
-        model, _, seed = name.partition("-seed") if name in self.run_seeds else (name, "", "")
-        train = (models[model].recipe or {}) | ({"seeds": (int(seed),)} if seed else {})
+        model, seed = further_seed(name) if name in self.run_seeds else (name, None)
+        train = (models[model].recipe or {}) | ({} if seed is None else {"seeds": (seed,)})
         updates = {"models": models | {name: models[model]}, "train": self.train.model_copy(update=train)}
         return self.model_copy(update=updates)
 

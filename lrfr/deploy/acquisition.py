@@ -17,7 +17,7 @@ from PIL import Image
 
 from lrfr.data.degrade import mirror
 from lrfr.deploy.cards import find_model
-from lrfr.deploy.faces import align, detect, detector, looks, view
+from lrfr.deploy.faces import align, detector, look, view
 from lrfr.deploy.recognizer import BATCH, Recognizer
 from lrfr.errors import UserError
 from lrfr.models.dlib_weights import embedded_path
@@ -99,11 +99,8 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
 
 
 def detected_points(mtcnn: Any, image: Image.Image) -> np.ndarray | None:
-    """MTCNN's points (5, 2) of the largest certain face, looked for as in photographs (`faces.looks`); None if there is none."""
-    for scale, border in looks(*image.size):
-        if found := detect(mtcnn, image, scale, border):
-            return max((points for *_, points in found), key=lambda points: np.ptp(points, axis=0).prod())
-    return None
+    """MTCNN's points (5, 2) of the largest certain face, looked for as in photographs (`faces.look`); None if there is none."""
+    return max((points for *_, points in look(mtcnn, image)), key=lambda points: np.ptp(points, axis=0).prod(), default=None)
 
 
 def locator(policy: str, images: Images) -> Callable[[int, np.ndarray], np.ndarray | None]:

@@ -20,7 +20,7 @@ from lrfr.data.trees import Count, Faces, check_name
 from lrfr.deploy.acquisition import Images
 from lrfr.errors import UserError
 from lrfr.evaluate import lfw_family, scface, survface, tinyface
-from lrfr.evaluate.outcome import Outcome, Statistic
+from lrfr.evaluate.outcome import Outcome
 from lrfr.evaluate.paired import Draws, draw_pairs, draw_probes
 
 # Where the five points are in a face aligned for InsightFace: eye centres, nose tip, mouth corners, pixels of 112 x 112
@@ -62,16 +62,6 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
     return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points if landmarks else None)
 
 
-def draw_verification(outcomes: Mapping[str, Outcome], same: NDArray, *people: NDArray, **how: float) -> Draws:
-    """`draw_pairs` for any number of people: of few, a draw may give one kind of pairs no weight, and has no rate then (NaN)."""
-
-    def safe(statistic: Statistic) -> Statistic:
-        return lambda weights: statistic(weights) if weights[same].any() and weights[~same].any() else np.nan
-
-    guarded = {m: o._replace(statistics={name: safe(s) for name, s in o.statistics.items()}) for m, o in outcomes.items()}
-    return draw_pairs(guarded, same, *people, **how)
-
-
 def open_tinyface(root: Path) -> Opened:
     data = read_tinyface(root)
     probes, gallery = data.probes.ids, data.gallery.ids
@@ -94,7 +84,7 @@ def open_survface(root: Path) -> Opened:
     protocols = {
         "verification": Protocol(
             lambda x: survface.verification(x["verification"], positive, negative),
-            lambda outcomes, **how: draw_verification(outcomes, paired.same, first, second, **how),
+            lambda outcomes, **how: draw_pairs(outcomes, paired.same, first, second, **how),
         ),
         "identification": Protocol(
             lambda x: survface.identification(x["gallery"], search.gallery.ids, x["mated"], search.mated.ids, x["unmated"]),
@@ -135,7 +125,7 @@ def open_bin(path: Path) -> Opened:
     images = Images(len(data.images), lambda i: f"{path}, image {i} (of pair {i // 2})", data.read, lambda i: ARCFACE)
     protocol = Protocol(
         lambda x: lfw_family.evaluate(x["images"], data.same),
-        lambda outcomes, **how: draw_verification(outcomes, data.same, **how),
+        lambda outcomes, **how: draw_pairs(outcomes, data.same, **how),
     )
     return Opened(path.stem, {"images": images}, data.counts, {"verification": protocol}, ("whole", "landmarks", "detect"))
 

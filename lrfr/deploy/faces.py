@@ -160,11 +160,17 @@ def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray
     return view(chip, size), pixels
 
 
-def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
-    """Every certain face of an RGB photograph, the largest first; empty if there is none."""
+def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:
+    """What `detect` finds in an RGB photograph at the first look, or else at the second; empty if neither finds a face."""
     for scale, border in looks(*image.size):
         if found := detect(mtcnn, image, scale, border):
-            break
+            return found
+    return []
+
+
+def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
+    """Every certain face of an RGB photograph, the largest first; empty if there is none."""
+    found = look(mtcnn, image)
     faces = [Face(*align(image, points, size), tuple(np.round(box, 1).tolist()), round(p, 4)) for box, p, points in found]
     return sorted(faces, key=lambda face: -face.pixels)
 

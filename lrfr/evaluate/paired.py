@@ -11,7 +11,7 @@ pairs of models, within one metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from statistics import NormalDist
 from typing import NamedTuple
@@ -85,10 +85,12 @@ def check_outcomes(outcomes: Mapping[str, Outcome], size: int) -> None:
             raise ValueError(f"'{model}' was tested on {outcome.size} probes or pairs, but there are identities for {size}.")
 
 
-def evaluated(outcomes: Mapping[str, Outcome], weights: Iterator[NDArray]) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Every metric of every model under each of the weights."""
+def evaluated(
+    outcomes: Mapping[str, Outcome], weights: Iterator[NDArray], defined: Callable[[NDArray], bool] = lambda weights: True
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Every metric of every model under each of the weights; NaN under those for which no metric is defined."""
     cells = [(model, metric, s) for model, outcome in outcomes.items() for metric, s in outcome.statistics.items()]
-    table = np.array([[statistic(w) for _, _, statistic in cells] for w in weights])
+    table = np.array([[statistic(w) for _, _, statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights])
     values: dict[str, dict[str, NDArray[np.float64]]] = {model: {} for model in outcomes}
     for (model, metric, _), column in zip(cells, table.T, strict=True):
         values[model][metric] = column
@@ -156,8 +158,9 @@ def draw_pairs(
     """Draw the people of n pairs. same: bool (n,); id_a, id_b: (n,), who is on either side.
 
     Both None where the set does not say who is who (.bin files): every pair is then of people of its own, and the intervals are
-    too narrow by as much as people do recur. Raises ValueError if lengths differ, `same` contradicts the identities, draws < 1,
-    level is not in (0, 1), or like `check_outcomes`.
+    too narrow by as much as people do recur. Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN).
+    Raises ValueError if lengths differ, `same` contradicts the identities, draws < 1, level is not in (0, 1), or like
+    `check_outcomes`.
     """
     same = np.asarray(same).astype(bool)
     if (id_a is None) != (id_b is None):
@@ -172,7 +175,8 @@ def draw_pairs(
     normal_quantile(level)
     check_outcomes(outcomes, len(same))
     a, b = np.unique(np.concatenate([id_a, id_b]), return_inverse=True)[1].reshape(2, -1)
-    return Draws(evaluated(outcomes, pair_weights(same, a, b, draws, seed)), None, level)
+    weights = pair_weights(same, a, b, draws, seed)
+    return Draws(evaluated(outcomes, weights, lambda w: w[same].any() and w[~same].any()), None, level)
 
 
 def intervals(draws: Draws) -> pd.DataFrame:

@@ -152,6 +152,16 @@ def test_pairs_of_unknown_people_are_independent():
     assert (row.high - row.low) / 2 / 1.96 == pytest.approx(sqrt(0.9 * 0.1 / 2000), rel=0.15)
 
 
+def test_of_few_people_a_draw_may_have_no_rate():
+    """Both genuine pairs are of one person: whenever he has no weight, no error rate is defined."""
+    same, scores = np.array([True, True, False, False]), np.array([0.9, 0.4, 0.5, 0.1])
+    outcomes = {"a": Outcome(4, {}, {}, {}, {"auc": lambda w: area_under_roc(scores, same, w)})}
+    draws = paired.draw_pairs(outcomes, same, [0, 0, 1, 2], [0, 0, 3, 4], draws=60)
+    values = draws.values["a"]["auc"]
+    assert values[0] == 0.75 and 0 < np.isnan(values).sum() < len(values)
+    assert np.isfinite(paired.intervals(draws)[["low", "high"]].to_numpy()).all()
+
+
 def test_survface_thresholds_are_estimated_anew_in_every_draw():
     rng = np.random.default_rng(6)
     labels, strangers = np.repeat(np.arange(20), 2), rng.integers(20, 60, 50)
