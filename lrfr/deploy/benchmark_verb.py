@@ -83,33 +83,24 @@ def score(opened: Opened, vectors: dict[str, dict], models: list[Tested]) -> tup
     return whole.astype(dict.fromkeys(counted, "Int64")), pd.concat(comparisons) if comparisons else pd.DataFrame()
 
 
-def benchmark(arguments: argparse.Namespace) -> Report:
-    """Read the set, embed it with every model, score it."""
+def assess(opened: Opened, models: list[Tested], policy: str, flip: bool, where: object) -> Report:
+    """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols."""
     import pandas as pd
 
     from lrfr.deploy import acquisition
-    from lrfr.deploy.benchmark_sets import open_set
-    from lrfr.deploy.verbs import cores
-    from lrfr.parallel import limit_threads
 
-    limit_threads(cores())
-    models = acquisition.load_models(arguments.model)
-    opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
-    policy = arguments.policy or opened.policies[0]
-    if policy not in opened.policies:
-        raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
     vectors, problems = {}, []
     for role, images in opened.images.items():
-        found = acquisition.embed_images(images, models, policy, arguments.flip, role)
+        found = acquisition.embed_images(images, models, policy, flip, role)
         vectors[role] = found.vectors
         problems += found.problems
     try:
         results, comparisons = score(opened, vectors, models)
-    except ValueError as error:  # of protocols and intervals, that a set is too small for them
-        raise UserError(f"{arguments.root}: {error}") from None
+    except ValueError as error:  # of protocols and intervals
+        raise UserError(f"{where}: {error}") from None
     policies = {
         "faces": acquisition.FACES[policy],
-        "flip": acquisition.FLIP[arguments.flip],
+        "flip": acquisition.FLIP[flip],
         "channels": "RGB",
         "resampler": acquisition.RESAMPLER,
         "similarity": "cosine",
@@ -125,6 +116,22 @@ def benchmark(arguments: argparse.Namespace) -> Report:
     for table in (results, comparisons):
         table.insert(0, "set", opened.name)
     return Report(opened.name, counts, policies, results, comparisons, problems)
+
+
+def benchmark(arguments: argparse.Namespace) -> Report:
+    """Read the set, embed it with every model, score it."""
+    from lrfr.deploy import acquisition
+    from lrfr.deploy.benchmark_sets import open_set
+    from lrfr.deploy.verbs import cores
+    from lrfr.parallel import limit_threads
+
+    limit_threads(cores())
+    models = acquisition.load_models(arguments.model)
+    opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
+    policy = arguments.policy or opened.policies[0]
+    if policy not in opened.policies:
+        raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
+    return assess(opened, models, policy, arguments.flip, arguments.root)
 
 
 def cell(row: Any) -> str:
