@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
-from lrfr import __version__, config, studies
+from lrfr import __version__, studies
 from lrfr.deploy import benchmark_verb, verbs
 from lrfr.errors import UserError
 
@@ -87,6 +88,8 @@ def dispatch(arguments: argparse.Namespace) -> int:
         return benchmark_verb.run(arguments)
     if verbs.is_verb(arguments):
         return verbs.run(arguments)
+    from lrfr import config  # here, because the verbs for photographs answer sooner without it
+
     study = config.load()
     if arguments.command == "repro":
         from lrfr import repro
@@ -130,7 +133,9 @@ def dispatch(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 for success, 2 with one sentence on stderr for what the user can mend."""
     try:
-        return dispatch(parser().parse_args(argv))
+        code = dispatch(parser().parse_args(argv))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"lrfr: {error}", file=sys.stderr)
         return 2
@@ -139,3 +144,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"lrfr: the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`.", file=sys.stderr)
             return 2
         raise
+    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

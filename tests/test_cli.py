@@ -209,6 +209,16 @@ def test_a_root_missing_or_not_needed(
     assert (clone / "params.yaml").read_bytes() == before and not lfw.PLACE.file.exists()
 
 
+def test_a_reader_who_has_seen_enough_is_no_error(clone: Path):
+    read, write = os.pipe()
+    os.close(read)  # as `| head` does
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "lrfr", "study", "smoke"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_notebook_parameters_are_yaml():
     found = cli.notebook_parameters(["fold=1", "rate=0.5", "name=a=b", "seeds=[0, 1]"])
     assert found == {"fold": 1, "rate": 0.5, "name": "a=b", "seeds": [0, 1]}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,8 @@ def test_splits_are_the_published_ones_and_differ():
     table = scface.split_table()
     assert len(table) == 5 * 130 and (table.groupby(["split", "role"]).size().unstack() == [80, 50]).all().all()
     np.testing.assert_array_equal(table[(table.split == 1) & (table.role == "test")].subject, second)
+    published = Path(__file__).parents[2] / "docs" / "benchmarks" / "scface-splits.csv"
+    assert published.read_text(encoding="utf-8") == table.to_csv(index=False, lineterminator="\n")
 
 
 def test_splits_search_among_their_own_people_only():
