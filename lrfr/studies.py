@@ -31,10 +31,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
     """The benchmark sets that a user names; UserError for a .bin file that can be no name, or the second of one name."""
-    from lrfr.deploy.user_sets import bin_name
-
     sets = {name: getattr(arguments, name) for name in TREES if getattr(arguments, name) is not None}
     for file in arguments.bin:
+        from lrfr.deploy.user_sets import bin_name
+
         if bin_name(file) in sets:
             raise UserError(f"--bin {file}: a second set called {file.stem}; rename one file.")
         sets[file.stem] = file
@@ -83,7 +83,6 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         )
     from lrfr.data.files import atomic_file
     from lrfr.data.sources import SOURCES
-    from lrfr.deploy.user_sets import choose_set
 
     text, values = compose(name, [])
     source = values["faces"]["source"]
@@ -95,8 +94,10 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         path, files[path] = choose_weights(name, values["teacher"], weights)
         overrides.append(f"teacher.weights={path.as_posix()}")
     chosen = {} if choose is None else {source: choose(root)}
-    chosen |= {set_name: choose_set(set_name, place) for set_name, place in sets.items()}
     if sets:
+        from lrfr.deploy.user_sets import choose_set
+
+        chosen |= {set_name: choose_set(set_name, place) for set_name, place in sets.items()}
         overrides.append(f"benchmark_sets=[{','.join(sets)}]")
     if overrides:
         text, values = compose(name, overrides)

@@ -4,7 +4,8 @@ Scored are the students of the first fold and seed, and, fed with the low-resolu
 them: a student that does not beat it has learned nothing about small faces. All see the same images, by the set's own policy,
 and nothing is chosen by any number here: the models are ranked before, by the validation people (`lrfr.train.ranking`).
 
-The code is that of the verb `benchmark-set`. Writes tables/set-<name>.csv (a row per protocol, model, metric) and set-<name>.md.
+The code is that of the verb `benchmark-set`. Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and
+metric, and tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.report.tables.families`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from lrfr.config import Study
 from lrfr.deploy import acquisition
@@ -20,9 +22,10 @@ from lrfr.deploy.acquisition import Tested
 from lrfr.deploy.benchmark_verb import Report, assess, cell
 from lrfr.deploy.faces import view
 from lrfr.deploy.user_sets import open_known
+from lrfr.evaluate.statistics import holm
 from lrfr.parallel import limit_threads
-from lrfr.report.formats import markdown, order
-from lrfr.report.tables import write_table
+from lrfr.report.formats import markdown, order, per_cent
+from lrfr.report.tables import families, write_table
 from lrfr.train.embed import embed_views, load_student
 from lrfr.train.teacher import load_trained
 
@@ -71,6 +74,38 @@ def page(study: Study, report: Report) -> str:
     return text
 
 
+def turned(table: pd.DataFrame) -> pd.DataFrame:
+    """The same differences as b - a."""
+    names = {"a": "b", "b": "a", "low": "high", "high": "low", "only_a": "only_b", "only_b": "only_a"}
+    return table.rename(columns=names)[table.columns].assign(diff=-table["diff"], low=-table.high, high=-table.low)
+
+
+def comparisons(report: Report) -> pd.DataFrame:
+    """Paired differences a - b of the verb's table, one question after the other, with Holm's correction within a question."""
+    both = pd.concat([report.comparisons, turned(report.comparisons)])
+    parts = []
+    for question, pairs in families(list(report.results.model.unique())).items():
+        asked = pd.MultiIndex.from_tuples(pairs, names=["a", "b"])
+        rows = both[pd.MultiIndex.from_frame(both[["a", "b"]]).isin(asked)].copy()
+        for p in ("p", "mcnemar"):  # no test where a metric counts no single decisions
+            grouped = rows.groupby(["protocol", "metric"], sort=False)[p]
+            rows[f"{p}_holm"] = grouped.transform(lambda family: family if family.isna().any() else holm(family))
+        parts.append(rows.assign(question=question))
+    return pd.concat(parts, ignore_index=True)
+
+
+def comparisons_page(report: Report, table: pd.DataFrame) -> str:
+    """The differences for people: points of per cent, with p."""
+    text = f"# {report.name}: differences\n\nPaired differences in points of per cent, [interval], p after Holm's correction.\n"
+    for (question, protocol), rows in table.groupby(["question", "protocol"], sort=False):
+        cells = [f"{per_cent(row.diff, row.low, row.high, '+')}, {row.p_holm:.3f}" for row in rows.itertuples()]
+        title = "the five among each other" if question == "five" else f"against {question}"
+        shown = rows.assign(cell=cells, pair=rows.a + ("" if question != "five" else " - " + rows.b))
+        wide = shown.pivot(index="pair", columns="metric", values="cell").loc[shown.pair.unique(), rows.metric.unique()]
+        text += f"\n## {protocol}, {title}\n\n{markdown(wide.rename_axis(columns=None).reset_index())}"
+    return text
+
+
 def run(study: Study, name: str) -> None:
     """Score one set.
 
@@ -84,4 +119,6 @@ def run(study: Study, name: str) -> None:
     models = [teacher(study), *(student(study, model) for model in order(study.models))]
     report = assess(opened, models, opened.policies[0], False, name)
     table = report.results.assign(study=study.study, fold=study.faces.run_folds[0], seed=study.train.seeds[0])
-    write_table(study.reports / "tables", f"set-{name}", table, page(study, report))
+    differences, folder = comparisons(report), study.reports / "tables"
+    write_table(folder, f"set-{name}", table, page(study, report))
+    write_table(folder, f"set-{name}-comparisons", differences, comparisons_page(report, differences))

@@ -76,6 +76,12 @@ def test_every_set_has_all_students_and_the_teacher_fed_directly(clone: Clone, n
         assert set(rows.model) == {"teacher", *MODELS}
         assert rows.groupby("model").metric.apply(set).map(len).nunique() == 1
     assert rates.value.between(0, 1).all()
+    pairs = pd.read_csv(tables / f"set-{name}-comparisons.csv").set_index("question").loc["teacher"]
+    assert set(pairs.a) == set(MODELS) and set(pairs.b) == {"teacher"}
+    value = rates.set_index(["protocol", "model", "metric"]).value
+    for row in pairs[pairs.metric.isin(rates.metric)].itertuples():
+        own, other = (value[row.protocol, model, row.metric] for model in (row.a, row.b))
+        assert abs(row.diff - (own - other)) < 1e-5
     page = (tables / f"set-{name}.md").read_text(encoding="utf-8")
     assert all(f"| {model} |" in page for model in ("teacher", *MODELS))
 
