@@ -118,7 +118,8 @@ def run(study: Study, name: str) -> None:
     opened = open_known(name)
     models = [teacher(study), *(student(study, model) for model in order(study.models))]
     report = assess(opened, models, opened.policies[0], False, name)
-    table = report.results.assign(study=study.study, fold=study.faces.run_folds[0], seed=study.train.seeds[0])
+    fed = f"{study.teacher.name}, {study.teacher.setting}"
+    table = report.results.assign(study=study.study, teacher=fed, fold=study.faces.run_folds[0], seed=study.train.seeds[0])
     differences, folder = comparisons(report), study.reports / "tables"
     write_table(folder, f"set-{name}", table, page(study, report))
     write_table(folder, f"set-{name}-comparisons", differences, comparisons_page(report, differences))
