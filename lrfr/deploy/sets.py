@@ -19,7 +19,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.deploy import acquisition
 from lrfr.deploy.acquisition import Tested
-from lrfr.deploy.benchmark_verb import Report, assess, cell
+from lrfr.deploy.benchmark_verb import Report, Ways, assess, cell
 from lrfr.deploy.faces import view
 from lrfr.deploy.user_sets import open_known
 from lrfr.evaluate.statistics import holm
@@ -117,7 +117,7 @@ def run(study: Study, name: str) -> None:
     limit_threads(study.threads)
     opened = open_known(name)
     models = [teacher(study), *(student(study, model) for model in order(study.models))]
-    report = assess(opened, models, opened.policies[0], False, name)
+    report = assess(opened, models, Ways(opened.policies[0], False, study.evaluate.draws, study.evaluate.level), name)
     fed = f"{study.teacher.name}, {study.teacher.setting}"
     table = report.results.assign(study=study.study, teacher=fed, fold=study.faces.run_folds[0], seed=study.train.seeds[0])
     differences, folder = comparisons(report), study.reports / "tables"
