@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from lrfr import __version__
+from lrfr import __version__, studies
 from lrfr.deploy import benchmark_verb, verbs
 from lrfr.errors import UserError
 
@@ -24,6 +24,7 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
     "embed": ("lrfr.train.embed", "embed the held-out faces with every model"),
     "evaluate": ("lrfr.evaluate.study", "score all pairs; bootstrap over identities"),
     "summary": ("lrfr.report.tables", "write the study's tables"),
+    "sets": ("lrfr.deploy.sets", "score one benchmark set of the study (--set)"),
     "export": ("lrfr.deploy.export", "write the student that was ranked first as ONNX; with --out, any model's anywhere"),
     "benchmark": ("lrfr.deploy.benchmark", "measure everything that is measured in seconds"),
     "status": ("lrfr.report.status", "list what of the study has run and what has not"),
@@ -43,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(stage, help=f"stage: {text}", description=text)
         if stage in ("tune", "distill"):
             command.add_argument("--model", required=True, help="a key of `models` in params.yaml")
+        if stage == "sets":
+            command.add_argument("--set", required=True, help="one of `benchmark_sets` in params.yaml")
         if stage == "notebook":
             command.add_argument("--notebook", required=True, help="name of a file in notebooks/, without .ipynb")
             text = "another value for a parameter of the notebook; the page then goes to notebooks/output/, not to the report"
@@ -52,11 +55,7 @@ def parser() -> argparse.ArgumentParser:
         if stage == "export":
             command.add_argument("--model", metavar="NAME", help="a key of `models` (default: the one that was ranked first)")
             command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: where the stage writes)")
-    study = commands.add_parser("study", help="make params.yaml the parameters of another study")
-    study.add_argument("name", help="a file in conf/study, without .yaml")
-    study.add_argument(
-        "--root", type=Path, metavar="PATH", help="where you keep the photographs, for a study that needs them (lfw)"
-    )
+    studies.add_options(commands.add_parser("study", help="make params.yaml the parameters of another study"))
     commands.add_parser("repro", help="run what has changed, like `dvc repro`, with trainings side by side")
     release = commands.add_parser("release", help="copy a study's chosen students, with cards, to lrfr/weights")
     release.add_argument("name", help="the study in params.yaml")
@@ -64,50 +63,6 @@ def parser() -> argparse.ArgumentParser:
     benchmark_verb.add_verb(commands)
     commands.add_parser("doctor", help="say what is installed, missing or wrong")
     return top
-
-
-def study_names() -> list[str]:
-    return sorted(path.stem for path in Path("conf/study").glob("*.yaml"))
-
-
-def switch_study(name: str, root: Path | None = None) -> None:
-    """Compose conf/ for a study, as `dvc exp run -S study=NAME` does, and write params.yaml.
-
-    root: where the photographs are, for a source that the user brings. They are checked completely first, and the place is stored
-    outside of the parameters: it is no part of a result. If anything is wrong, nothing changes.
-    """
-    if name not in study_names():
-        raise UserError(
-            f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none'} "
-            "(run this in the top folder of a clone)."
-        )
-    import yaml
-    from dvc.utils.hydra import compose_and_dump
-
-    from lrfr.data.files import atomic_file
-
-    with atomic_file(Path("params.yaml")) as temporary:
-        composed = temporary.with_suffix(".yaml")  # the ending tells DVC which format to write
-        compose_and_dump(str(composed), str(Path("conf").resolve()), None, "config", None, [f"study={name}"])
-        composed.replace(temporary)
-        choose_root(name, yaml.safe_load(temporary.read_text(encoding="utf-8"))["faces"]["source"], root)
-    print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
-
-
-def choose_root(name: str, source: str, root: Path | None) -> None:
-    """Check the photographs that a study's source needs from the user, and store where they are."""
-    from lrfr.data.files import atomic_file
-    from lrfr.data.sources import SOURCES
-
-    choose = SOURCES[source].choose_root if source in SOURCES else None  # an unknown one is refused by the first stage
-    if choose is None:
-        if root is not None:
-            raise UserError(f"--root: the study '{name}' brings its photographs with it; leave --root out.")
-        return
-    if store := choose(root):
-        file, text = store
-        with atomic_file(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
 
 
 def notebook_parameters(pairs: list[str]) -> dict[str, object]:
@@ -128,8 +83,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
 
         return doctor.run()
     if arguments.command == "study":
-        switch_study(arguments.name, arguments.root)
-        return 0
+        return studies.run(arguments)
     if arguments.command == benchmark_verb.VERB:
         return benchmark_verb.run(arguments)
     if verbs.is_verb(arguments):
@@ -165,6 +119,11 @@ def dispatch(arguments: argparse.Namespace) -> int:
                 f"params.yaml: there is no notebook '{arguments.notebook}' in notebooks; known are {', '.join(study.notebooks)}."
             )
         extra = [arguments.notebook, notebook_parameters(arguments.parameter)]
+    if stage == "sets":
+        if arguments.set not in study.benchmark_sets:
+            names = ", ".join(study.benchmark_sets) or "none"
+            raise UserError(f"params.yaml: there is no set '{arguments.set}' in benchmark_sets; known are {names}.")
+        extra = [arguments.set]
     if stage == "export":
         extra = [arguments.model, arguments.out]
     import_module(STAGES[stage][0]).run(study, *extra)

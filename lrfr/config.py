@@ -44,6 +44,7 @@ class Study(Block):
     threads: int = Field(ge=1)  # per process: the order of float sums depends on it
     jobs: int = Field(ge=1)  # processes: changes the time, never a number
     accelerator: Literal["cpu", "cuda", "mps", "auto"]  # of the student's training, as Lightning Fabric names it
+    manifests: Literal["data/manifests", "data/recordio.csv"]  # of known sources, of a user's set
     faces: Faces
     detect: Detect
     views: Views
@@ -58,8 +59,18 @@ class Study(Block):
     run_seeds: tuple[Annotated[str, Field(pattern=SEED)], ...]  # further seeds of single models, each named <model>-seed<number>
     evaluate: Evaluate
     benchmark: Benchmark
+    benchmark_sets: tuple[Annotated[str, Field(pattern=NAME)], ...]  # the user's, named to `lrfr study`
     result_notebooks: tuple[str, ...]  # read nothing that is measured in seconds
     cost_notebooks: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def manifest_is_the_sources(self) -> Study:
+        expected = "data/recordio.csv" if self.faces.source == "recordio" else "data/manifests"
+        if self.manifests != expected:
+            raise ValueError(f"manifests: those of faces.source '{self.faces.source}' are in {expected}; set it to that")
+        if len(set(self.benchmark_sets)) < len(self.benchmark_sets):
+            raise ValueError("benchmark_sets: names a set twice; remove one")
+        return self
 
     @model_validator(mode="after")
     def resolutions_are_views(self) -> Study:

@@ -32,6 +32,7 @@ ENTRIES = {
     "embed": "lrfr.train.embed",
     "evaluate": "lrfr.evaluate.study",
     "summary": "lrfr.report.tables",
+    "sets": "lrfr.deploy.sets",
     "export": "lrfr.deploy.export",
     "benchmark": "lrfr.deploy.benchmark",
     "status": "lrfr.report.status",

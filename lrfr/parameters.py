@@ -19,7 +19,7 @@ class Block(BaseModel):
 class Faces(Block):
     """Which faces, and how the people are divided."""
 
-    source: Literal["orl", "lfw"]
+    source: Literal["orl", "lfw", "recordio"]
     people: int = Field(ge=4)  # the first n people of the manifest
     folds: int = Field(ge=2)  # identity folds; orl: every person is tested once; lfw: pairs of View-2 folds, always 5
     run_folds: tuple[int, ...] = Field(min_length=1)  # the folds that are trained and tested

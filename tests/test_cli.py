@@ -57,7 +57,7 @@ def in_one_sentence(code: int, out: str, err: str) -> str:
         (("train.epohcs", 3), ["detect"], "unknown parameter 'train.epohcs'"),
         (("faces.validation_people", 5), ["prepare"], "without identities"),
         ((), ["distill", "--model", "kdd"], "there is no model 'kdd' in models; known are hr_student"),
-        ((), ["study", "lwf"], "there is no study 'lwf'; known are lfw, orl, smoke"),
+        ((), ["study", "lwf"], "there is no study 'lwf'; known are lfw, orl, paper, smoke"),
         ((), ["notebook", "--notebook", "99-nothing"], "there is no notebook '99-nothing'"),
     ],
     ids=["params", "parameter", "fold", "model", "study", "notebook"],
@@ -184,20 +184,20 @@ def other_pairs(small: SmallLfw) -> None:
 def test_a_root_that_is_wrong_changes_nothing(
     clone: Path, small_lfw: SmallLfw, capsys: pytest.CaptureFixture[str], spoil: Callable[[SmallLfw], None], reason: str
 ):
-    lfw.root_file().parent.mkdir()
-    lfw.root_file().write_text("/before\n")
+    lfw.PLACE.file.parent.mkdir()
+    lfw.PLACE.file.write_text("/before\n")
     before = (clone / "params.yaml").read_bytes()
     spoil(small_lfw)
     code = cli.main(["study", "lfw", "--root", str(small_lfw.root)])
     assert reason in in_one_sentence(code, *capsys.readouterr())
-    assert (clone / "params.yaml").read_bytes() == before and lfw.root_file().read_text() == "/before\n"
+    assert (clone / "params.yaml").read_bytes() == before and lfw.PLACE.file.read_text() == "/before\n"
     assert sorted(path.name for path in clone.iterdir()) == ["conf", "notebooks", "params.yaml"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["study", "lfw"], "LFW: it is not known where the photographs are; run `lrfr study lfw --root PATH`"),
+        (["study", "lfw"], "LFW: it is not known where it is; run `lrfr study lfw --root PATH`"),
         (["study", "orl", "--root", "."], "--root: the study 'orl' brings its photographs with it; leave --root out"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_root_missing_or_not_needed(
 ):
     before = (clone / "params.yaml").read_bytes()
     assert reason in in_one_sentence(cli.main(arguments), *capsys.readouterr())
-    assert (clone / "params.yaml").read_bytes() == before and not lfw.root_file().exists()
+    assert (clone / "params.yaml").read_bytes() == before and not lfw.PLACE.file.exists()
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(clone: Path):

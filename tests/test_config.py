@@ -19,7 +19,7 @@ DELETE = object()
 
 
 def test_the_studies_exist():
-    assert {"orl", "smoke", "lfw"} <= set(STUDIES)
+    assert {"orl", "smoke", "lfw", "paper"} <= set(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -45,6 +45,15 @@ def test_the_study_of_the_reference_numbers(composed: Callable[[str], dict]):
     assert study.evaluate.official and study.evaluate.far == (0.01, 0.001) and study.evaluate.misaligned == 0.03
     assert study.models.keys() == Study(**composed("orl")).models.keys()
     assert min(study.train.rotate, study.train.zoom, study.train.shift) > 0
+
+
+def test_the_study_of_the_papers_own_setting(composed: Callable[[str], dict]):
+    """All models, with a teacher that has no SE gates: what would train one is gone, and `se_dfd` learns from the plain one."""
+    study = Study(**composed("paper"))
+    assert study.faces.source == "recordio" and study.teacher.name == "inception_resnet_v1" and study.teacher.se is None
+    assert study.models.keys() == Study(**composed("orl")).models.keys() and study.benchmark_sets == ()
+    assert "se" not in {model.teacher for model in study.models.values()} and study.models["se_dfd"].student == "se"
+    assert all("student_only" not in arms for arms in study.arms.values()) and study.student.embedding == 512
 
 
 def test_a_study_may_tune_its_models(tmp_path: Path, composed: Callable[[str], dict]):
@@ -152,6 +161,12 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("evaluate.dense_images", 1, "evaluate.dense_images"),
         ("evaluate.impostors", 0, "evaluate.impostors"),
         ("evaluate.impostors", DELETE, "parameter 'evaluate.impostors' is missing"),  # all pairs is said by null
+        ("manifests", "data/recordio.csv", "manifests: those of faces.source 'orl' are in data/manifests; set it to that"),
+        ("manifests", DELETE, "parameter 'manifests' is missing"),
+        ("faces.source", "recordio", "manifests: those of faces.source 'recordio' are in data/recordio.csv"),
+        ("benchmark_sets", ["tinyface", "tinyface"], "benchmark_sets: names a set twice"),
+        ("benchmark_sets", ["Tiny Face"], "benchmark_sets"),
+        ("benchmark_sets", DELETE, "parameter 'benchmark_sets' is missing"),
         ("evaluate.official", DELETE, "parameter 'evaluate.official' is missing"),
         ("evaluate.misaligned", 0, "evaluate.misaligned"),
         ("evaluate.misaligned", 0.2, "evaluate.misaligned"),

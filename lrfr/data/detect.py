@@ -6,6 +6,7 @@ facenet-pytorch with the weights in its wheel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -19,7 +20,7 @@ from lrfr.config import Study
 from lrfr.data.align import COLUMNS, POINTS
 from lrfr.data.files import atomic_file, read_image
 from lrfr.data.manifests import read_manifest
-from lrfr.data.sources import SOURCES, read_bytes
+from lrfr.data.sources import SOURCES, Source, read_bytes
 from lrfr.progress import bar
 
 CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
@@ -65,13 +66,13 @@ def detect_chunk(task: tuple[list[tuple[int, str, bytes]], int, int, int]) -> li
     return rows
 
 
-def run(study: Study) -> None:
-    """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found).
+def aligned(images: Iterable[int], points: np.ndarray) -> list[list]:
+    """Rows of landmarks.csv for faces that are aligned: one each, at the same points (5, 2); nothing was detected."""
+    return [[image, 1, np.nan, 1, *points.ravel()] for image in images]
 
-    Every photograph is checked against the manifest's sha256 before any is looked at.
-    """
-    source = SOURCES[study.faces.source]
-    manifest = read_manifest(source.manifest, study.faces.people)
+
+def detected(study: Study, source: Source, manifest: pd.DataFrame) -> list[list]:
+    """Rows of landmarks.csv by the detector, in processes."""
     photographs = source.open()
     rows = manifest[["image", "name", "sha256"]].itertuples(index=False, name=None)
     images = [(image, name, read_bytes(photographs, name, sha256)) for image, name, sha256 in rows]
@@ -80,6 +81,17 @@ def run(study: Study) -> None:
     ]
     # spawn, not fork: forking after torch has started its threads can hang
     with ProcessPoolExecutor(min(study.jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
-        rows = [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
+        return [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
+
+
+def run(study: Study) -> None:
+    """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found).
+
+    Every photograph is checked against the manifest's sha256 before any is looked at. Photographs of a source of aligned faces
+    are not looked at: where the points are is known.
+    """
+    source = SOURCES[study.faces.source]
+    manifest = read_manifest(source.manifest, study.faces.people)
+    rows = aligned(manifest["image"], source.points) if source.points is not None else detected(study, source, manifest)
     with atomic_file(study.reports / "landmarks.csv") as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n", float_format="%.10g")

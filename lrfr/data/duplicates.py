@@ -14,6 +14,7 @@ SIDE = 24  # pixels of a thumbnail, our choice
 # next pairs of two people (0.951, 0.944, 0.941 ...) are different photographs before a black background. Lower down to 0.91
 # there still are second prints of one person's photograph, rotated differently; these do no harm.
 THRESHOLD = 0.97
+EQUAL = 2.0  # a threshold that no cosine exceeds: what is left are equal pixels
 BLOCK = 512  # rows of the similarity matrix at a time: 54 MB for 13,233 photographs
 COLUMNS = ["image_a", "image_b", "name_a", "name_b", "cosine", "same_person", "identical"]
 

@@ -23,6 +23,8 @@ from lrfr.errors import UserError
 FILE_BYTES = 1 << 29  # our choice: four times the largest of the known files (cfp_fp has 14,000 images of about 8 kB)
 STEPS = 1 << 20  # our choice; twenty for each of 14,000 images, in the longest of the known forms, are 280,000
 SIDE = 112  # pixels of InsightFace's aligned faces
+# Where their five points are: eye centres, nose tip, mouth corners (`arcface_dst` in insightface/utils/face_align.py)
+ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 PAIRS = {"lfw": 6000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000, "cfp_fp": 7000, "cfp_ff": 7000}
 FOLDS = 10  # of the protocol: contiguous, equally large
 # What Python 2 and 3 and NumPy 1 and 2 name in a pickle of bytes (protocol 2) and of arrays; nothing of it is ever called.

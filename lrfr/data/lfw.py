@@ -8,7 +8,6 @@ keeps them; that place (the root) is no parameter and enters no result, since ev
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import pandas as pd
 
 from lrfr.data import manifests
 from lrfr.data.archives import read_members
+from lrfr.data.places import Chosen, Place
 from lrfr.errors import UserError
 from lrfr.progress import bar
 
@@ -26,12 +26,12 @@ ARCHIVE, PAIRS = f"{NAME}.tgz", "pairs.txt"
 # of View 2 as published at vis-www.cs.umass.edu/lfw/pairs.txt
 PAIRS_SHA256 = "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592"
 FALLBACK = (67, 77, 185, 195)  # left, top, right, bottom in pixels: about what alignment gives for a face in the middle
-VARIABLE = "LRFR_LFW_ROOT"
+PLACE = Place("lfw", "LFW", "lrfr study lfw --root PATH", "--root")
 # of the published lists: the test of the first fold, and what is left for training and validation
 FIRST_FOLD = {"test people": 844, "pairs": 1200, "other people": 4905, "their photographs": 10_845, "with two or more": 1358}
 
 
-class Place(NamedTuple):
+class Found(NamedTuple):
     """Where the photographs are: in an archive, or unpacked in a folder (exactly one is given), and the pairs."""
 
     archive: Path | None
@@ -39,24 +39,7 @@ class Place(NamedTuple):
     pairs: Path
 
 
-def root_file() -> Path:
-    """The git-ignored file that holds the stored root: in `LRFR_CACHE` or `.cache`, like the states of interrupted trainings."""
-    return Path(os.environ.get("LRFR_CACHE", ".cache")) / "lfw-root"
-
-
-def find_root() -> Path:
-    """The root in `LRFR_LFW_ROOT`, else the stored one; UserError if there is neither."""
-    if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE])
-    try:
-        return Path(root_file().read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError):
-        raise UserError(
-            f"LFW: it is not known where the photographs are; run `lrfr study lfw --root PATH` or set {VARIABLE}."
-        ) from None
-
-
-def locate(root: Path) -> Place:
+def locate(root: Path) -> Found:
     """Find archive or folder, and pairs.txt, at a root.
 
     root: the archive, a folder with the archive or with the unpacked folder, or the unpacked folder. pairs.txt lies beside the
@@ -75,14 +58,14 @@ def locate(root: Path) -> Place:
     pairs = next((place / PAIRS for place in places if (place / PAIRS).is_file()), None)
     if pairs is None:
         raise UserError(f"{places[0] / PAIRS}: no such file; put LFW's list of View 2 beside the photographs.")
-    return Place(archive, None, pairs) if archive.is_file() else Place(None, folder, pairs)
+    return Found(archive, None, pairs) if archive.is_file() else Found(None, folder, pairs)
 
 
 class Photographs:
     """The photographs at a root (the known one, by default). An archive is read into memory: 117 MB, in about two seconds."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = find_root() if root is None else root
+        self.root = PLACE.find() if root is None else root
         place = locate(self.root)
         self.folder, self.members = place.folder, None
         if place.archive:
@@ -136,16 +119,11 @@ def check(root: Path, manifest: Path = manifests.COMMITTED / "lfw.csv") -> None:
     check_pairs(place.pairs)
 
 
-def choose_root(given: Path | None) -> tuple[Path, str] | None:
-    """Check the root that a user gives, or the known one. Returns the file to store it in and its text; None if it is known."""
-    if given is None:
-        check(find_root())
-        return None
-    known = os.environ.get(VARIABLE)
-    if known and Path(known).resolve() != given.resolve():
-        raise UserError(f"{VARIABLE}: is set to another place than --root and would win; unset it or leave out --root.")
-    check(given)
-    return root_file(), f"{given.resolve()}\n"
+def choose_root(given: Path | None) -> Chosen:
+    """Check the root that a user gives, or the known one."""
+    root, files = PLACE.choose(given)
+    check(root)
+    return Chosen(files, ())
 
 
 def check_pairs(path: Path) -> None:
@@ -160,7 +138,7 @@ def check_pairs(path: Path) -> None:
 
 def official_pairs() -> pd.DataFrame:
     """View 2 at the known root, its bytes checked: see `read_pairs`."""
-    path = locate(find_root()).pairs
+    path = locate(PLACE.find()).pairs
     check_pairs(path)
     return read_pairs(path)
 

@@ -11,16 +11,21 @@ import pandas as pd
 from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
 
-MANIFESTS = Path("data/manifests")  # imported by data.dvc from lrfr/data/manifests
+MANIFESTS = Path("data/manifests")  # of known sources, imported by data.dvc from lrfr/data/manifests
 COMMITTED = Path(__file__).with_name("manifests")  # the same, for what is asked before anything has run
 COLUMNS = ["image", "name", "person", "sha256"]
 
 
+def make_manifest(photographs: Iterable[tuple[str, str, bytes]]) -> bytes:
+    """The manifest of (name inside the source, person, bytes), in this order."""
+    rows = [(i, name, person, hashlib.sha256(data).hexdigest()) for i, (name, person, data) in enumerate(photographs)]
+    return pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n").encode()
+
+
 def write_manifest(path: str | Path, photographs: Iterable[tuple[str, str, bytes]]) -> None:
     """Write a manifest of (name inside the source, person, bytes), in this order."""
-    rows = [(i, name, person, hashlib.sha256(data).hexdigest()) for i, (name, person, data) in enumerate(photographs)]
     with atomic_file(path) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n")
+        temporary.write_bytes(make_manifest(photographs))
 
 
 def read_manifest(path: str | Path, people: int | None = None) -> pd.DataFrame:

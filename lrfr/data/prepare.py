@@ -99,7 +99,9 @@ def run(study: Study) -> None:
         ]
         looks = [look for some in parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare") for look in some]
         people = pd.factorize(manifest["person"])[0]
-        pairs = duplicates.find(looks, manifest["name"].tolist(), people)
+        # aligned faces of two people may look alike at 24 pixels: there only equal pixels are one photograph
+        threshold = duplicates.THRESHOLD if source.points is None else duplicates.EQUAL
+        pairs = duplicates.find(looks, manifest["name"].tolist(), people, threshold)
         removed = duplicates.removed(pairs, len(manifest))
         index = pd.DataFrame(
             {

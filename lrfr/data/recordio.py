@@ -107,12 +107,19 @@ class RecordSet:
 
     def read(self, i: int) -> NDArray[np.uint8]:
         """Image i, uint8 (height, width, 3) RGB; UserError if its record is damaged or contradicts label or size."""
-        key = int(self.keys[i])
-        what, record = f"{self.path}, record {key}", self.record(key)
-        image = read_image(record.data, what)
-        if image.shape != (*self.size, 3) or self.label(key, record) != self.labels[i]:
-            raise UserError(f"{what}: another size or person than {PROPERTY} and the persons' records say; fetch the set again.")
+        what = f"{self.path}, record {self.keys[i]}"
+        image = read_image(self.encoded(i), what)
+        if image.shape != (*self.size, 3):
+            raise UserError(f"{what}: another size than {PROPERTY} says; fetch the set again.")
         return image
+
+    def encoded(self, i: int) -> bytes:
+        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts the label."""
+        key = int(self.keys[i])
+        record = self.record(key)
+        if self.label(key, record) != self.labels[i]:
+            raise UserError(f"{self.path}, record {key}: another person than the persons' records say; fetch the set again.")
+        return record.data
 
     def record(self, key: int) -> Record:
         """The record of a key, its parts joined; UserError if it is not in the index, or is damaged."""

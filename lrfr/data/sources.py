@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lrfr.data import lfw, orl
+from lrfr.data import lfw, orl, training_set
 from lrfr.data.files import read_image
+from lrfr.data.insightface_bin import ARCFACE
 from lrfr.data.manifests import MANIFESTS
+from lrfr.data.places import Chosen
 from lrfr.errors import UserError
 
 
@@ -26,24 +29,36 @@ class Photographs(Protocol):
 class Source(NamedTuple):
     """One source of photographs.
 
-    manifest: its file, as imported by data.dvc. fallback: crop (left, top, right, bottom) in pixels where no face is found.
-    open: gives access to the photographs, UserError where there are none. choose_root: where the photographs are kept outside
-    of the environment: takes the user's --root, checks all and returns what to store where (None: nothing); None for a source
-    that needs no root. pairs: the official pairs (`lfw.read_pairs`), None if there are none. first_fold: numbers that the
-    first fold must have (`splits.count_fold`), empty if nothing is known.
+    manifest: its file. fallback: crop (left, top, right, bottom) in pixels where no face is found. points: float (5, 2), where
+    the landmarks are in every photograph of a source of aligned faces; None where they have to be found. open: gives access to
+    the photographs, UserError where there are none. choose_root: takes the user's --root (None: the known one), checks all that
+    is there and says what to store; None for a source that needs no root. pairs: the official pairs (`lfw.read_pairs`), None
+    if there are none. first_fold: numbers that the first fold must have (`splits.count_fold`), empty if nothing is known.
     """
 
     manifest: Path
     fallback: tuple[int, int, int, int]
+    points: np.ndarray | None
     open: Callable[[], Photographs]
-    choose_root: Callable[[Path | None], tuple[Path, str] | None] | None
+    choose_root: Callable[[Path | None], Chosen] | None
     pairs: Callable[[], pd.DataFrame] | None
     first_fold: dict[str, int]
 
 
 SOURCES = {
-    "orl": Source(MANIFESTS / "orl.csv", orl.FALLBACK, orl.Photographs, None, None, {}),
-    "lfw": Source(MANIFESTS / "lfw.csv", lfw.FALLBACK, lfw.Photographs, lfw.choose_root, lfw.official_pairs, lfw.FIRST_FOLD),
+    "orl": Source(MANIFESTS / "orl.csv", orl.FALLBACK, None, orl.Photographs, None, None, {}),
+    "lfw": Source(
+        MANIFESTS / "lfw.csv", lfw.FALLBACK, None, lfw.Photographs, lfw.choose_root, lfw.official_pairs, lfw.FIRST_FOLD
+    ),
+    "recordio": Source(
+        training_set.MANIFEST,
+        training_set.WHOLE,
+        ARCFACE,
+        training_set.Photographs,
+        training_set.choose_root,
+        None,
+        {},
+    ),
 }
 
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from lrfr.data.degrade import mirror
 from lrfr.deploy.cards import find_model
 from lrfr.deploy.faces import align, detector, look, view
 from lrfr.deploy.recognizer import BATCH, Recognizer
 from lrfr.errors import UserError
+from lrfr.models import inception
 from lrfr.models.dlib_weights import embedded_path
 from lrfr.models.heads import unit
 from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.progress import bar
 from lrfr.train.faces import teacher_input
 
-TEACHER = "teacher"  # in place of a model's path: dlib's pretrained network, fed with upsampled faces
+TEACHER = "teacher"  # in place of a model's path: dlib's network, or that of a study's teacher, fed with upsampled faces
 RESAMPLER = "area down, bicubic up (lrfr.data.degrade)"
 FACES = {
     "whole": "whole image as it is",
@@ -65,9 +68,20 @@ class Embedded(NamedTuple):
     problems: list[str]
 
 
-def direct_feed_teacher() -> Tested:
-    """dlib's network with its published weights: the hard baseline that every student is held against."""
-    spec, net, path = TEACHERS["dlib_resnet"], build_teacher("dlib_resnet", "embedded"), embedded_path()
+def weights_file(weights: str) -> Path:
+    """The file of a teacher's weights, by a name that `build_teacher` knows or by their path."""
+    if weights == "embedded":
+        return embedded_path()
+    return inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
+
+
+def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", net: nn.Module | None = None) -> Tested:
+    """A teacher fed with upsampled faces: the hard baseline that every student is held against.
+
+    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study; None for the published weights.
+    """
+    spec, path = TEACHERS[name], weights_file(weights)
+    net = build_teacher(name, weights) if net is None else net
 
     def embed(faces: Sequence[np.ndarray]) -> np.ndarray:
         with torch.inference_mode():

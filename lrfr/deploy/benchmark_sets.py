@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lrfr.data.insightface_bin import read_bin
+from lrfr.data.insightface_bin import ARCFACE, read_bin
 from lrfr.data.scface import DISTANCES, read_scface
 from lrfr.data.survface import STRANGER, read_search, read_verification
 from lrfr.data.tinyface import read_tinyface
@@ -22,10 +22,6 @@ from lrfr.errors import UserError
 from lrfr.evaluate import lfw_family, scface, survface, tinyface
 from lrfr.evaluate.outcome import Outcome
 from lrfr.evaluate.paired import Draws, draw_pairs, draw_probes
-
-# Where the five points are in a face aligned for InsightFace: eye centres, nose tip, mouth corners, pixels of 112 x 112
-# (`arcface_dst` in insightface/utils/face_align.py).
-ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 
 Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
 

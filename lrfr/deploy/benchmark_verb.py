@@ -24,6 +24,15 @@ VERB = "benchmark-set"
 LEVEL, DRAWS = 0.95, 2000  # of the intervals, and draws of people; the smallest number that is usual for intervals
 
 
+class Ways(NamedTuple):
+    """How a set is looked at. policy: a key of `acquisition.FACES`. flip: see there. draws of people, level: of the intervals."""
+
+    policy: str
+    flip: bool
+    draws: int
+    level: float
+
+
 class Report(NamedTuple):
     """What the verb found. counts, results and comparisons are tables, policies say how; problems: failed acquisitions."""
 
@@ -58,7 +67,7 @@ def add_verb(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
 
 
-def score(opened: Opened, vectors: dict[str, dict], models: list[Tested]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score(opened: Opened, vectors: dict[str, dict], models: list[Tested], ways: Ways) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tidy results of every protocol, and paired differences of every two models; vectors: role -> model -> embeddings."""
     import pandas as pd
 
@@ -68,7 +77,7 @@ def score(opened: Opened, vectors: dict[str, dict], models: list[Tested]) -> tup
     results, comparisons, counted = [], [], []
     for name, protocol in opened.protocols.items():
         outcomes = {m.name: protocol.evaluate({role: found[m.name] for role, found in vectors.items()}) for m in models}
-        draws = protocol.draw(outcomes, draws=DRAWS, level=LEVEL)
+        draws = protocol.draw(outcomes, draws=ways.draws, level=ways.level)
         ends = intervals(draws).drop(columns="value")
         whole = table(outcomes).merge(ends, how="left", on=["model", "metric"], validate="one_to_one")
         whole.insert(0, "protocol", name)
@@ -83,37 +92,28 @@ def score(opened: Opened, vectors: dict[str, dict], models: list[Tested]) -> tup
     return whole.astype(dict.fromkeys(counted, "Int64")), pd.concat(comparisons) if comparisons else pd.DataFrame()
 
 
-def benchmark(arguments: argparse.Namespace) -> Report:
-    """Read the set, embed it with every model, score it."""
+def assess(opened: Opened, models: list[Tested], ways: Ways, where: object) -> Report:
+    """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols."""
     import pandas as pd
 
     from lrfr.deploy import acquisition
-    from lrfr.deploy.benchmark_sets import open_set
-    from lrfr.deploy.verbs import cores
-    from lrfr.parallel import limit_threads
 
-    limit_threads(cores())
-    models = acquisition.load_models(arguments.model)
-    opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
-    policy = arguments.policy or opened.policies[0]
-    if policy not in opened.policies:
-        raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
     vectors, problems = {}, []
     for role, images in opened.images.items():
-        found = acquisition.embed_images(images, models, policy, arguments.flip, role)
+        found = acquisition.embed_images(images, models, ways.policy, ways.flip, role)
         vectors[role] = found.vectors
         problems += found.problems
     try:
-        results, comparisons = score(opened, vectors, models)
-    except ValueError as error:  # of protocols and intervals, that a set is too small for them
-        raise UserError(f"{arguments.root}: {error}") from None
+        results, comparisons = score(opened, vectors, models, ways)
+    except ValueError as error:  # of protocols and intervals
+        raise UserError(f"{where}: {error}") from None
     policies = {
-        "faces": acquisition.FACES[policy],
-        "flip": acquisition.FLIP[arguments.flip],
+        "faces": acquisition.FACES[ways.policy],
+        "flip": acquisition.FLIP[ways.flip],
         "channels": "RGB",
         "resampler": acquisition.RESAMPLER,
         "similarity": "cosine",
-        "intervals": f"{LEVEL:.0%}, {DRAWS} draws of people",
+        "intervals": f"{ways.level:.0%}, {ways.draws} draws of people",
         "lrfr": __version__,
     }
     by_name = {model.name: model for model in models}
@@ -125,6 +125,22 @@ def benchmark(arguments: argparse.Namespace) -> Report:
     for table in (results, comparisons):
         table.insert(0, "set", opened.name)
     return Report(opened.name, counts, policies, results, comparisons, problems)
+
+
+def benchmark(arguments: argparse.Namespace) -> Report:
+    """Read the set, embed it with every model, score it."""
+    from lrfr.deploy import acquisition
+    from lrfr.deploy.benchmark_sets import open_set
+    from lrfr.deploy.verbs import cores
+    from lrfr.parallel import limit_threads
+
+    limit_threads(cores())
+    models = acquisition.load_models(arguments.model)
+    opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
+    policy = arguments.policy or opened.policies[0]
+    if policy not in opened.policies:
+        raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
+    return assess(opened, models, Ways(policy, arguments.flip, DRAWS, LEVEL), arguments.root)
 
 
 def cell(row: Any) -> str:

@@ -29,13 +29,14 @@ WEIGHTS = Path("lrfr") / "weights"
 LOCK = Path("dvc.lock")
 REFERENCE = "scratch"
 MEASURED = ((DENSE, "eer"), (OFFICIAL, "accuracy"))  # both faces at the same resolution
-FACES = {
+FACES = {  # of faces that are not named here no student is released
     "lfw": "Labeled Faces in the Wild, deep-funneled: photographs of public figures collected from the web; for research only.",
     "orl": "AT&T/ORL: free to use with credit to AT&T Laboratories Cambridge.",
 }
 TEACHERS = {  # of a teacher that is not named here no student is released
     "dlib_resnet": "dlib's face ResNet, public domain (CC0) by its author's word; its training photographs come from the web."
 }
+BROUGHT = "A training set that the user brought: the terms, and whether it was withdrawn, are for the user to know."
 USE = "Reading the five methods, teaching distillation, and testing code and evaluation protocols."
 NO_USE = "Identifying or tracking people, or deciding anything about a person, in public space or elsewhere."
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: stored with the weights, no parameters
@@ -99,9 +100,7 @@ def confirmed(path: Path, lock: dict[str, tuple[str, dict[str, Any]]]) -> tuple[
 
 
 def confirmed_lock(study: Study) -> dict[str, tuple[str, dict[str, Any]]]:
-    """dvc.lock, if students of this study may leave it, and it knows the tables and embeddings of their cards; else UserError."""
-    if study.teacher.name not in TEACHERS:
-        raise UserError(f"params.yaml: students of the teacher '{study.teacher.name}' are not released; see docs/model-card.md.")
+    """dvc.lock, if it knows the tables and embeddings of the students' cards; else UserError."""
     lock, tables = locked(), study.reports / "tables"
     for path in (tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings"):
         confirmed(path, lock)
@@ -167,8 +166,8 @@ def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict
         "measured": measured(read_table(tables / "results.csv"), name),
         "validation": {**error, "rank": place + 1, "of": len(ranks)},
         **validation_thresholds(study, name, number, seed),
-        "trained_on": FACES[study.faces.source],
-        "teacher": TEACHERS[study.teacher.name] if model.teacher != "none" else "none",
+        "trained_on": FACES.get(study.faces.source, BROUGHT),
+        "teacher": TEACHERS.get(study.teacher.name, study.teacher.name) if model.teacher != "none" else "none",
         "terms": "For research and teaching only, under the terms of the photographs above.",
         "intended_use": USE,
         "out_of_scope": NO_USE,
@@ -202,6 +201,10 @@ def run(study: Study, name: str) -> list[Path]:
     """
     if study.study != name:
         raise UserError(f"params.yaml: holds the study '{study.study}'; run `lrfr study {name}` first.")
+    if study.teacher.name not in TEACHERS:
+        raise UserError(f"params.yaml: students of the teacher '{study.teacher.name}' are not released; see docs/model-card.md.")
+    if study.faces.source not in FACES:
+        raise UserError(f"params.yaml: students of the faces '{study.faces.source}' are not released; see docs/model-card.md.")
     lock = confirmed_lock(study)
     models = dict.fromkeys([chosen(read_table(study.reports / "tables" / "tuning.csv")), REFERENCE])
     sources = {model: weights_of(study, model) for model in models}

@@ -86,15 +86,15 @@ def test_a_missing_photograph_is_named(small_lfw):
 
 
 def test_the_root_is_known_from_the_environment_or_a_file(small_lfw, monkeypatch, tmp_path):
-    assert "run `lrfr study lfw --root PATH` or set LRFR_LFW_ROOT" in refusal(lfw.find_root)
-    assert lfw.root_file() == tmp_path / "cache" / "lfw-root"
-    lfw.root_file().parent.mkdir()
-    lfw.root_file().write_text("/stored\n")
-    assert str(lfw.find_root()) == "/stored"
+    assert "run `lrfr study lfw --root PATH` or set LRFR_LFW_ROOT" in refusal(lfw.PLACE.find)
+    assert lfw.PLACE.file == tmp_path / "cache" / "lfw-root"
+    lfw.PLACE.file.parent.mkdir()
+    lfw.PLACE.file.write_text("/stored\n")
+    assert str(lfw.PLACE.find()) == "/stored"
     monkeypatch.setenv("LRFR_LFW_ROOT", "/set")
-    assert str(lfw.find_root()) == "/set"
+    assert str(lfw.PLACE.find()) == "/set"
     monkeypatch.delenv("LRFR_CACHE")
-    assert lfw.root_file().as_posix() == ".cache/lfw-root"
+    assert lfw.PLACE.file.as_posix() == ".cache/lfw-root"
 
 
 def test_pairs(small_lfw):

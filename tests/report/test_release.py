@@ -104,6 +104,7 @@ def test_another_study_or_teacher_is_refused(study, changed):
     with pytest.raises(UserError, match="run `lrfr study lfw`"):
         release.run(study, "lfw")
     refused(changed(study, {"teacher.name": "inception_resnet_v1"}), "not released")
+    refused(changed(study, {"faces.source": "recordio", "manifests": "data/recordio.csv"}), "of the faces 'recordio' are not")
 
 
 def test_missing_results_are_refused(study):

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.study.clone import Clone
+
 TIMED = (  # everything that may differ between two runs of the same study: measured in seconds, or showing what was
     "reports/smoke/tables/cost.",
     "reports/smoke/tables/latency.",
@@ -28,54 +21,9 @@ TIMED = (  # everything that may differ between two runs of the same study: meas
 FOLLOWS = {"rank@smoke", "embed@smoke", "evaluate@smoke", "summary@smoke"}  # up to the tables, whatever model was trained again
 
 
-class Clone:
-    """A temporary clone of the tree as it stands, with the commands that a user types."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        listing = self.run("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-        for name in filter(None, listing.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith("reports/"):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-        self.run("git", "init", "-q")
-        self.commit()
-
-    def run(self, *command: str, cwd: Path | None = None) -> str:
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder),  # this clone's lrfr, not the installed one
-            **{f"GIT_{who}_{what}": "lrfr@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-        }
-        done = subprocess.run(command, cwd=cwd or self.folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, (
-            f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        )
-        return done.stdout
-
-    def repro(self, *arguments: str) -> set[str]:
-        """`dvc repro`; the stages that were executed."""
-        return set(re.findall(r"^Running stage '(.+)':", self.run("dvc", "repro", *arguments), re.MULTILINE))
-
-    def commit(self) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-q", "--allow-empty", "-m", "state")
-
-    def restore(self) -> None:
-        """Back to what was committed: sources, parameters, lock and reports from git, the rest from DVC's cache."""
-        self.run("git", "reset", "-q", "--hard")
-        self.repro("summary@smoke")
-
-    def hashes(self) -> dict[str, str]:
-        """Hash of every file that the study wrote, but for the timed ones."""
-        files = [p for top in ("runs", "reports") for p in (self.folder / top / "smoke").rglob("*") if p.is_file()]
-        names = {p.relative_to(self.folder).as_posix(): p for p in files}
-        return {name: hashlib.sha256(p.read_bytes()).hexdigest() for name, p in names.items() if not name.startswith(TIMED)}
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    clone = Clone(tmp_path_factory.mktemp("clone"))
+    clone = Clone(tmp_path_factory.mktemp("clone"), "smoke", TIMED)
     clone.run("python", "-m", "lrfr", "study", "smoke")
     clone.commit()
     clone.executed = clone.repro()

@@ -1,0 +1,118 @@
+"""`lrfr study NAME`: make params.yaml the parameters of another study, with what the user brings to it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lrfr.errors import UserError
+
+TREES = {"tinyface": "TinyFace", "survface": "QMUL-SurvFace", "scface": "SCface"}  # benchmark sets in folders
+WEIGHTS = Path("data/weights")  # the user's, under their own hash: other weights are another parameter, so another result
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The arguments of `study`."""
+    command.add_argument("name", help="a file in conf/study, without .yaml")
+    for option, metavar, text in (
+        ("--root", "PATH", "where you keep the photographs, for a study that needs them (lfw, paper)"),
+        ("--weights", "FILE", "of the teacher, for a study whose teacher's are fetched otherwise (paper)"),
+        *((f"--{name}", "DIR", f"where you unpacked {title}; the stage `sets` scores it") for name, title in TREES.items()),
+    ):
+        command.add_argument(option, type=Path, metavar=metavar, help=text)
+    text = "a .bin file of InsightFace, like lfw.bin or cfp_fp.bin; may be given several times"
+    command.add_argument("--bin", type=Path, metavar="FILE", action="append", default=[], help=text)
+
+
+def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The benchmark sets that a user names; UserError for a .bin file that can be no name, or the second of one name."""
+    sets = {name: getattr(arguments, name) for name in TREES if getattr(arguments, name) is not None}
+    for file in arguments.bin:
+        from lrfr.deploy.user_sets import bin_name
+
+        if bin_name(file) in sets:
+            raise UserError(f"--bin {file}: a second set called {file.stem}; rename one file.")
+        sets[file.stem] = file
+    return sets
+
+
+def study_names() -> list[str]:
+    return sorted(path.stem for path in Path("conf/study").glob("*.yaml"))
+
+
+def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
+    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values."""
+    import yaml
+    from dvc.utils.hydra import compose_and_dump
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "params.yaml"  # the ending tells DVC which format to write
+        compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
+        text = file.read_bytes()
+    return text, yaml.safe_load(text)
+
+
+def choose_weights(name: str, teacher: dict[str, Any], given: Path) -> tuple[Path, bytes]:
+    """Where the teacher's weights of a user are stored, and their bytes; UserError if they are not this teacher's."""
+    from lrfr.models.teachers import build_teacher
+
+    if teacher["weights"] == "embedded":
+        raise UserError(f"--weights: the study '{name}' has its teacher's weights with it; leave --weights out.")
+    if not given.is_file():
+        raise UserError(f"--weights {given}: no such file; give a checkpoint of {teacher['name']}.")
+    build_teacher(teacher["name"], str(given))
+    data = given.read_bytes()
+    return WEIGHTS / f"{hashlib.sha256(data).hexdigest()[:16]}{given.suffix}", data
+
+
+def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mapping[str, Path]) -> None:
+    """Check everything that the user brings, store where it is, and write params.yaml; if anything is wrong, nothing changes.
+
+    root: the photographs, for a source that needs them. weights: of the teacher. sets: benchmark sets by name. Places are stored
+    outside of the parameters: they are no part of a result. What is there is listed with hashes, and results depend on the lists.
+    """
+    if name not in study_names():
+        raise UserError(
+            f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none'} "
+            "(run this in the top folder of a clone)."
+        )
+    from lrfr.data.files import atomic_file
+    from lrfr.data.sources import SOURCES
+
+    text, values = compose(name, [])
+    source = values["faces"]["source"]
+    choose = SOURCES[source].choose_root if source in SOURCES else None  # an unknown one is refused by the first stage
+    if choose is None and root is not None:
+        raise UserError(f"--root: the study '{name}' brings its photographs with it; leave --root out.")
+    overrides, files = [], {}
+    if weights is not None:
+        path, files[path] = choose_weights(name, values["teacher"], weights)
+        overrides.append(f"teacher.weights={path.as_posix()}")
+    chosen = {} if choose is None else {source: choose(root)}
+    if sets:
+        from lrfr.deploy.user_sets import choose_set
+
+        chosen |= {set_name: choose_set(set_name, place) for set_name, place in sets.items()}
+        overrides.append(f"benchmark_sets=[{','.join(sets)}]")
+    if overrides:
+        text, values = compose(name, overrides)
+    for one in chosen.values():
+        files |= one.files
+    with ExitStack() as stack:  # all are written before any appears
+        for path, data in {**files, Path("params.yaml"): text}.items():
+            stack.enter_context(atomic_file(path)).write_bytes(data)
+    for what, one in chosen.items():
+        for count in one.counts:
+            print(f"{what}: {count.what} {count.observed}" + ("" if count.published is None else f" of {count.published}"))
+    print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The verb `study`."""
+    switch_study(arguments.name, arguments.root, arguments.weights, named_sets(arguments))
+    return 0

@@ -1,0 +1,118 @@
+"""`lrfr study` with what a user brings: places are stored, lists written, and whatever is wrong changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from lrfr import cli, config, studies
+from lrfr.data import miniatures
+from lrfr.deploy import user_sets
+from lrfr.models.teachers import build_teacher
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brought")
+    miniatures.write_records(folder / "training", 5, 2)
+    miniatures.write_tinyface(folder / "tinyface")
+    miniatures.write_scface(folder / "scface")
+    miniatures.write_bin(folder / "cfp_fp.bin")
+    torch.save(build_teacher("inception_resnet_v1", "random").net.state_dict(), folder / "weights.pt")
+    return folder
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with conf/ and the committed parameters; the test runs inside, and no place is known."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LRFR_CACHE", raising=False)
+    for name in ("RECORDIO", "SET_TINYFACE", "SET_SCFACE", "SET_CFP_FP"):
+        monkeypatch.delenv(f"LRFR_{name}_ROOT", raising=False)
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {
+        path.relative_to(folder).as_posix() for path in (folder / "conf").rglob("*")
+    }
+
+
+def test_everything_that_a_user_brings(
+    clone: Path, brought: Path, composed: Callable[[str], dict], capsys: pytest.CaptureFixture[str]
+):
+    options = ["--weights", "weights.pt", "--tinyface", "tinyface", "--scface", "scface", "--bin", "cfp_fp.bin"]
+    given = [str(brought / word) if not word.startswith("--") else word for word in ["--root", "training", *options]]
+    assert cli.main(["study", "paper", *given]) == 0
+    said = capsys.readouterr().out
+    for line in ("recordio: training images 10", "recordio: training people 5 of 5", "tinyface: probes 24 of 3728"):
+        assert line in said.splitlines()
+    study, text = config.load(), Path("params.yaml").read_text(encoding="utf-8")
+    assert study.benchmark_sets == ("tinyface", "scface", "cfp_fp") and Path(study.teacher.weights).is_file()
+    assert Path(study.teacher.weights).read_bytes() == (brought / "weights.pt").read_bytes() and str(brought) not in text
+    values = yaml.safe_load(text)
+    values["benchmark_sets"], values["teacher"]["weights"] = [], "vggface2"
+    assert values == composed("paper")  # nothing else differs
+    sets = {"tinyface", "scface", "cfp_fp"}
+    assert files(clone) == {"params.yaml", "data/recordio.csv", study.teacher.weights, ".cache/recordio-root"} | {
+        name for each in sets for name in (f"data/sets/{each}.csv", f".cache/set-{each}-root")
+    }
+    assert Path(".cache/set-cfp_fp-root").read_text(encoding="utf-8") == f"{brought / 'cfp_fp.bin'}\n"
+    listed = pd.read_csv("data/sets/tinyface.csv")
+    assert "Testing_Set/Probe/1_3.jpg" in set(listed["name"]) and len(pd.read_csv("data/sets/cfp_fp.csv")) == 1
+    assert [user_sets.open_known(name).name for name in study.benchmark_sets] == list(study.benchmark_sets)
+    # the training set's place is known now; the sets are named each time
+    assert cli.main(["study", "paper"]) == 0 and config.load().benchmark_sets == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["paper"], "the training set: it is not known where it is; run `lrfr study paper --root PATH`"),
+        (["paper", "--root", "{}"], "property: cannot be read"),
+        (["paper", "--root", "{}/absent"], "property: cannot be read"),
+        (["paper", "--root", "{}/training", "--tinyface", "{}/scface"], "no folder Testing_Set there"),
+        (["paper", "--root", "{}/training", "--survface", "{}/absent"], "no folder Face_Verification_Test_Set there"),
+        (["paper", "--root", "{}/training", "--bin", "{}/absent.bin"], "absent.bin: no such file"),
+        (["paper", "--root", "{}/training", "--bin", "{}/tinyface.bin"], "name a file like cfp_fp.bin"),
+        (["paper", "--root", "{}/training", "--bin", "{}/weights.pt"], "name a file like cfp_fp.bin"),
+        (["paper", "--root", "{}/training", "--bin", "a.bin", "--bin", "b/a.bin"], "a second set called a"),
+        (["paper", "--root", "{}/training", "--weights", "{}/absent.pt"], "absent.pt: no such file"),
+        (["paper", "--root", "{}/training", "--weights", "{}/cfp_fp.bin"], "cfp_fp.bin: not a safetensors file"),
+        (["orl", "--root", "{}/training"], "--root: the study 'orl' brings its photographs with it; leave --root out"),
+        (["orl", "--weights", "{}/weights.pt"], "--weights: the study 'orl' has its teacher's weights with it"),
+    ],
+)
+def test_what_is_wrong_changes_nothing(
+    clone: Path, brought: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+):
+    before = (clone / "params.yaml").read_bytes()
+    code = cli.main(["study", *(word.format(brought) for word in arguments)])
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and reason in err and err.startswith("lrfr: ") and err.count("\n") == 1
+    assert (clone / "params.yaml").read_bytes() == before and files(clone) == {"params.yaml"}
+    assert sorted(path.name for path in clone.iterdir()) == ["conf", "params.yaml"]
+
+
+def test_a_set_goes_with_every_study(clone: Path, brought: Path, composed: Callable[[str], dict]):
+    assert cli.main(["study", "orl", "--tinyface", str(brought / "tinyface")]) == 0
+    assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")) == composed("orl") | {"benchmark_sets": ["tinyface"]}
+
+
+def test_a_set_that_was_not_named_is_no_stage(clone: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["sets", "--set", "tinyface"]) == 2
+    assert "there is no set 'tinyface' in benchmark_sets; known are none" in capsys.readouterr().err
+
+
+def test_the_options_are_the_sets_that_are_known():
+    assert studies.TREES.keys() == user_sets.TREES.keys()
