@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     release.add_argument("name", help="the study in params.yaml")
     verbs.add_verbs(commands)
     benchmark_verb.add_verb(commands)
+    unpack = commands.add_parser("unpack", help="unpack a zip archive that nobody has checked, as benchmark sets come")
+    unpack.add_argument("archive", type=Path, help="a .zip file; what leads out of the folder, links, bombs are refused")
+    unpack.add_argument("folder", type=Path, help="a new folder, which appears only when everything is in it")
     commands.add_parser("doctor", help="say what is installed, missing or wrong")
     return top
 
@@ -82,6 +85,12 @@ def dispatch(arguments: argparse.Namespace) -> int:
         from lrfr import doctor
 
         return doctor.run()
+    if arguments.command == "unpack":
+        from lrfr.data.zips import unpack
+
+        unpack(arguments.archive, arguments.folder)
+        print(f"{arguments.folder}: unpacked.")
+        return 0
     if arguments.command == "study":
         return studies.run(arguments)
     if arguments.command == benchmark_verb.VERB:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,6 +208,14 @@ def test_a_root_missing_or_not_needed(
     before = (clone / "params.yaml").read_bytes()
     assert reason in in_one_sentence(cli.main(arguments), *capsys.readouterr())
     assert (clone / "params.yaml").read_bytes() == before and not lfw.PLACE.file.exists()
+
+
+def test_an_archive_is_unpacked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("TinyFace/readme.txt", "hello")
+    command = ["unpack", str(tmp_path / "set.zip"), str(tmp_path / "set")]
+    assert cli.main(command) == 0 and (tmp_path / "set" / "TinyFace" / "readme.txt").read_text() == "hello"
+    assert cli.main(command) == 2 and "already there" in capsys.readouterr().err
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(clone: Path):

@@ -126,6 +126,12 @@ def test_nothing_in_the_package_loads_a_pickle_but_the_restricted_unpickler():
     assert {path: uses for path, uses in found.items() if uses} == ALLOWED
 
 
+def test_nor_does_a_test_with_torch():
+    """Tests make pickles by the dozen, but none reads one with torch."""
+    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))]
+    assert [use for source in sources for use in loads(source) if use.startswith("torch.")] == []
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_nor_does_a_notebook(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

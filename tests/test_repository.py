@@ -65,28 +65,6 @@ def upward(path: Path) -> set[str]:
     return {name for name in known - {own} if LEVELS.get(name, TOP) > level}
 
 
-def unsafe_loads(source: str) -> list[int]:
-    """Lines with torch.load but without weights_only=True."""
-    tree = ast.parse(source)
-    bare = {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "torch"
-        for alias in node.names
-        if alias.name == "load"
-    }
-
-    def is_load(function: ast.expr) -> bool:
-        if isinstance(function, ast.Attribute):
-            return function.attr == "load" and isinstance(function.value, ast.Name) and function.value.id == "torch"
-        return isinstance(function, ast.Name) and function.id in bare
-
-    def is_safe(call: ast.Call) -> bool:
-        return any(k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True for k in call.keywords)
-
-    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and is_load(node.func) and not is_safe(node)]
-
-
 def code_of(notebook: Path) -> str:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
@@ -117,18 +95,6 @@ def test_no_tracked_file_carries_a_path_of_somebodys_machine():
             found = MACHINE_PATH.search(data.decode("utf-8", errors="replace"))
             hits += [f"{ids(path)}: {found[0]}"] if found else []
     assert hits == []
-
-
-def test_unsafe_loads_are_recognised():
-    assert unsafe_loads("import torch\ntorch.load(p)") == [2]
-    assert unsafe_loads("from torch import load\nload(p, weights_only=False)") == [2]
-    assert unsafe_loads("import torch\ntorch.load(p, weights_only=True)\njson.load(f)") == []
-
-
-def test_every_torch_load_reads_weights_only():
-    sources = {path: path.read_text(encoding="utf-8") for path in [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]}
-    sources |= {path: code_of(path) for path in NOTEBOOKS}
-    assert {ids(path): lines for path, source in sources.items() if (lines := unsafe_loads(source))} == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)

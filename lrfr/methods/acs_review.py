@@ -8,7 +8,7 @@ that the teacher's shallow stages guide a deeper map of the student.
 From third parties (released code): ReviewKD's fusion (1x1 convolution and norm, gate, 3x3 convolution and norm) and pyramid,
 A-SKD's cosine loss on attention.
 Not known, so our choice: the attention operator (mean over channels of squared activations: no parameters, and the teacher
-needs no retraining), fusing on the *student's* side (a learnable map of the teacher could collapse), 8 fused channels, the
+needs no retraining), fusing on the *student's* side (a learnable map of the teacher could collapse), 4 fused channels, the
 pyramid's sizes. The spatial mean of both maps is subtracted before they are compared: maps without negative values are all
 nearly parallel, so their plain cosine distance is close to zero whatever they show.
 

@@ -120,14 +120,14 @@ def none_if_nan(value: float) -> float | None:
 
 
 def measured(results: pd.DataFrame, name: str) -> list[dict[str, Any]]:
-    """A model's numbers on its card: means over the folds and seeds that were run, with intervals."""
+    """A model's numbers on its card: means over the folds and `seeds` that were run; the weights are of the first."""
     rows = results[(results.model == name) & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
     out = []
     for protocol, metric in MEASURED:
         cells = rows[(rows.protocol == protocol) & (rows.metric == metric)]
         for row in sorted(cells.itertuples(), key=lambda r: pixels(r.resolution)):
             numbers = {key: none_if_nan(getattr(row, key)) for key in ("value", "low", "high")}
-            out.append({"protocol": protocol, "metric": metric, "resolution": row.resolution, **numbers})
+            out.append(dict(protocol=protocol, metric=metric, resolution=row.resolution, seeds=int(row.seeds), **numbers))
     if not out:
         raise UserError(f"tables/results.csv: holds no row of '{name}'; run `dvc repro` first.")
     return out

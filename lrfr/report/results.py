@@ -16,12 +16,10 @@ from matplotlib.figure import Figure
 from lrfr import config
 from lrfr.errors import UserError
 from lrfr.evaluate.rows import DENSE, held_out_rows
+from lrfr.report import arms
 
-# fmt: off
 # notebooks import all of these from here
-from lrfr.report.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401
-
-# fmt: on
+from lrfr.report.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401  # fmt: skip
 from lrfr.report.output import Output, find_root
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
@@ -104,6 +102,10 @@ class Report:
                 wide[f"against {name}"] = pd.Series(cells, rows.index)
         sizes = [resolution for resolution in self.resolutions if resolution in set(table.resolution)]
         return pd.DataFrame(wide, index=pd.Index(sizes, name="resolution")).fillna("").reset_index()
+
+    def ablation(self, method: str) -> str:
+        """Save figure and table `ablation` of a method's arms; what they say as Markdown, or what to do first."""
+        return arms.section(self, method)
 
     @cached_property
     def _index(self) -> pd.DataFrame:

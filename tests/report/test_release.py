@@ -75,7 +75,7 @@ def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
     assert card["run"]["md5"].endswith(".dir") and card["teacher"].startswith("dlib")
     dense = [row["resolution"] for row in card["measured"] if row["protocol"] == "dense"]
-    assert dense == [r for r in study.resolutions if r in release.HEADLINE] and {"value", "low", "high"} <= set(
+    assert dense == [r for r in study.resolutions if r in release.HEADLINE] and {"seeds", "value", "low", "high"} <= set(
         card["measured"][0]
     )
     assert {row["metric"] for row in card["measured"] if row["protocol"] == "official"} == {"accuracy"}
