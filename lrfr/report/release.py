@@ -157,12 +157,7 @@ def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict
         "parameters": sum(tensor.numel() for key, tensor in state.items() if not key.endswith(BUFFERS)),
         "stored_as": "float16",
         "sha256": sha256(weights.read_bytes()),
-        "run": {
-            "output": folder.as_posix(),
-            "md5": md5,
-            "file": weights.name,
-            "parameters_sha256": canonical(parameters),
-        },
+        "run": {"output": folder.as_posix(), "md5": md5, "file": weights.name, "parameters_sha256": canonical(parameters)},
         "measured": measured(read_table(tables / "results.csv"), name),
         "validation": {**error, "rank": place + 1, "of": len(ranks)},
         **validation_thresholds(study, name, number, seed),
@@ -201,10 +196,9 @@ def run(study: Study, name: str) -> list[Path]:
     """
     if study.study != name:
         raise UserError(f"params.yaml: holds the study '{study.study}'; run `lrfr study {name}` first.")
-    if study.teacher.name not in TEACHERS:
-        raise UserError(f"params.yaml: students of the teacher '{study.teacher.name}' are not released; see docs/model-card.md.")
-    if study.faces.source not in FACES:
-        raise UserError(f"params.yaml: students of the faces '{study.faces.source}' are not released; see docs/model-card.md.")
+    for what, used, known in (("teacher", study.teacher.name, TEACHERS), ("faces", study.faces.source, FACES)):
+        if used not in known:
+            raise UserError(f"params.yaml: students of the {what} '{used}' are not released; see docs/model-card.md.")
     lock = confirmed_lock(study)
     models = dict.fromkeys([chosen(read_table(study.reports / "tables" / "tuning.csv")), REFERENCE])
     sources = {model: weights_of(study, model) for model in models}
