@@ -65,7 +65,7 @@ def choose_weights(name: str, teacher: dict[str, Any], given: Path) -> tuple[Pat
         raise UserError(f"--weights: the study '{name}' has its teacher's weights with it; leave --weights out.")
     if not given.is_file():
         raise UserError(f"--weights {given}: no such file; give a checkpoint of {teacher['name']}.")
-    build_teacher(teacher["name"], str(given))
+    build_teacher(teacher["name"], str(given.resolve()))  # a path, also if the file is called like published weights
     data = given.read_bytes()
     return WEIGHTS / f"{hashlib.sha256(data).hexdigest()[:16]}{given.suffix}", data
 
@@ -93,20 +93,24 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
     if weights is not None:
         path, files[path] = choose_weights(name, values["teacher"], weights)
         overrides.append(f"teacher.weights={path.as_posix()}")
-    chosen = {} if choose is None else {source: choose(root)}
+    chosen = [] if choose is None else [(source, choose(root))]  # a set may be called like the source: lfw.bin
     if sets:
         from lrfr.deploy.user_sets import choose_set
 
-        chosen |= {set_name: choose_set(set_name, place) for set_name, place in sets.items()}
-        overrides.append(f"benchmark_sets=[{','.join(sets)}]")
+        chosen += [(set_name, choose_set(set_name, place)) for set_name, place in sets.items()]
+        names = ",".join(f"'{set_name}'" for set_name in sets)  # quoted: a set may be called null
+        overrides.append(f"benchmark_sets=[{names}]")
     if overrides:
         text, values = compose(name, overrides)
-    for one in chosen.values():
+    for _, one in chosen:
         files |= one.files
-    with ExitStack() as stack:  # all are written before any appears
-        for path, data in {**files, Path("params.yaml"): text}.items():
-            stack.enter_context(atomic_file(path)).write_bytes(data)
-    for what, one in chosen.items():
+    try:
+        with ExitStack() as stack:  # all are written before any appears; the first to be entered, params.yaml, appears last
+            for path, data in {Path("params.yaml"): text, **files}.items():
+                stack.enter_context(atomic_file(path)).write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror}); remove what is there.") from None
+    for what, one in chosen:
         for count in one.counts:
             print(f"{what}: {count.what} {count.observed}" + ("" if count.published is None else f" of {count.published}"))
     print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")

@@ -115,4 +115,4 @@ def test_a_set_that_was_not_named_is_no_stage(clone: Path, capsys: pytest.Captur
 
 
 def test_the_options_are_the_sets_that_are_known():
-    assert studies.TREES.keys() == user_sets.TREES.keys()
+    assert tuple(studies.TREES) == user_sets.TREES

@@ -15,6 +15,9 @@ from lrfr.progress import bar
 def files_below(folder: Path) -> list[Path]:
     """All files in a folder and in the folders below, sorted; without hidden ones and what systems leave behind."""
     folders, files = entries(folder)
+    for name in folders:
+        if (folder / name).is_symlink():
+            raise UserError(f"{folder / name}: a link to a folder, which may lead anywhere; put the folder itself there.")
     return sorted([*(folder / name for name in files), *(path for name in folders for path in files_below(folder / name))])
 
 

@@ -156,7 +156,7 @@ def read_names(path: Path, variable: str, columns: int) -> list[tuple[str, ...]]
 def read_ids(path: Path, variable: str, rows: int) -> NDArray[np.int64]:
     """Whole numbers above 0, one a row, as int64 (rows,): MATLAB's uint16 would wrap in arithmetic. UserError otherwise."""
     values = read_variable(path, variable)
-    if isinstance(values, str) or values.dtype == object or values.ndim != 2:
+    if isinstance(values, str) or values.dtype == object or values.ndim != 2 or 1 not in values.shape:
         raise UserError(f"{path}: {variable} is not a column of numbers; fetch the list again.")
     if values.size != rows:
         raise UserError(f"{path}: {variable} has {values.size} numbers for {rows} names; fetch the list again.")

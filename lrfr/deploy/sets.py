@@ -24,16 +24,10 @@ from lrfr.deploy.faces import view
 from lrfr.deploy.user_sets import open_known
 from lrfr.evaluate.statistics import holm
 from lrfr.parallel import limit_threads
-from lrfr.report.formats import markdown, order, per_cent
+from lrfr.report.formats import markdown, order, per_cent, unit
 from lrfr.report.tables import families, write_table
 from lrfr.train.embed import embed_views, load_student
 from lrfr.train.teacher import load_trained
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of float (n, D) as unit vectors float32."""
-    x = x.astype(np.float64)
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 def student(study: Study, name: str) -> Tested:
@@ -44,15 +38,25 @@ def student(study: Study, name: str) -> Tested:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
 
     def embed(faces: Sequence[np.ndarray]) -> np.ndarray:
-        return unit(embed_views(net, np.stack([view(face, study.views.size) for face in faces])))
+        x = embed_views(net, np.stack([view(face, study.views.size) for face in faces]))
+        return unit(x.astype(np.float64)).astype(np.float32)
 
     return Tested(name, digest, study.views.size, study.student.embedding, embed)
 
 
 def teacher(study: Study) -> Tested:
-    """The teacher of the first fold, in the setting that taught the students."""
-    net = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
-    return acquisition.direct_feed_teacher(study.teacher.name, study.teacher.weights, net)
+    """The teacher of the first fold, in the setting that taught the students.
+
+    As in the verb: an image becomes the side that the network was made for, and similarity is the cosine of unit vectors, also
+    for dlib's network, which the study itself compares by the distance of raw ones.
+    """
+    fold, setting = study.faces.run_folds[0], study.teacher.setting
+    net = load_trained(study, fold, setting).net
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():  # fine-tuned weights have no file of their own in the published format
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    fed = acquisition.direct_feed_teacher(study.teacher.name, study.teacher.weights, net)
+    return fed if setting == "pretrained" else fed._replace(sha256=digest.hexdigest())
 
 
 def page(study: Study, report: Report) -> str:
@@ -65,8 +69,7 @@ def page(study: Study, report: Report) -> str:
     text += f"{markdown(report.counts.astype(object).where(report.counts.notna(), '-'))}\n"
     text += "".join(f"- {policy}: {value}\n" for policy, value in report.policies.items())
     if report.problems:
-        first = report.problems[0]
-        text += f"\n{len(report.problems)} images failed and count as failed acquisitions; the first: {first}\n"
+        text += f"\n{len(report.problems)} images failed and count as failed acquisitions; `lrfr benchmark-set` names one.\n"
     for protocol, rows in report.results.groupby("protocol", sort=False):
         wide = rows.assign(cell=[cell(row) for row in rows.itertuples()]).pivot(index="model", columns="metric", values="cell")
         wide = wide.loc[order(wide.index), rows.metric.unique()].rename_axis(columns=None).reset_index()

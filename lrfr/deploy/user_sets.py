@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lrfr.data import scface, survface, tinyface
 from lrfr.data.listing import check_listing, make_listing
 from lrfr.data.places import Chosen, Place
 from lrfr.deploy.benchmark_sets import Opened, open_set
@@ -13,7 +12,7 @@ from lrfr.errors import UserError
 from lrfr.parameters import NAME
 
 LISTINGS = Path("data/sets")  # <set>.csv, ignored by git: on these the stage `sets` depends
-TREES = {"tinyface": tinyface.NAME, "survface": survface.NAME, "scface": scface.NAME}  # set -> its own folder's name
+TREES = ("tinyface", "survface", "scface")  # sets in folders; all that the user names is listed
 BIN = "lfw"  # the name by which `open_set` reads any .bin file
 
 
@@ -29,12 +28,6 @@ def place_of(name: str) -> Place:
     return Place(f"set-{name}", name, f"lrfr study STUDY {option}", option.split()[0])
 
 
-def listed(name: str, root: Path) -> Path:
-    """The folder or file that holds a set and nothing else."""
-    folder = root / TREES.get(name, "")
-    return folder if folder.is_dir() else root
-
-
 def read_set(name: str, root: Path) -> Opened:
     return open_set(name if name in TREES else BIN, root, None)
 
@@ -45,12 +38,12 @@ def choose_set(name: str, given: Path) -> Chosen:
         raise UserError(f"--bin {given}: no such file; give the path of a .bin file.")
     root, files = place_of(name).choose(given)
     counts = read_set(name, root).counts
-    return Chosen(files | {LISTINGS / f"{name}.csv": make_listing(listed(name, root))}, counts)
+    return Chosen(files | {LISTINGS / f"{name}.csv": make_listing(root)}, counts)
 
 
 def open_known(name: str) -> Opened:
     """A set at its known place; UserError if it is not there, or is another one than `lrfr study` has seen."""
     place = place_of(name)
     root = place.find()
-    check_listing(listed(name, root), LISTINGS / f"{name}.csv", place.command)
+    check_listing(root, LISTINGS / f"{name}.csv", place.command)
     return read_set(name, root)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vP"
 
 
-def verdict(low: float, high: float) -> str:
+def interval_verdict(low: float, high: float) -> str:
     """worse, better or tie: what the interval of a difference of errors says of the first of the two."""
     return "worse" if low > 0 else "better" if high < 0 else "tie"
 
@@ -57,7 +57,7 @@ def section(report: Report, method: str) -> str:
             f"The study `{report.study}` has trained no arm of {name}, so there is nothing to compare here: "
             f"add arms (`{method}-<arm>`) to `run_arms` in `params.yaml` and run the study again."
         )
-    rows = rows.assign(verdict=[verdict(row.diff_low, row.diff_high) for row in rows.itertuples()])
+    rows = rows.assign(verdict=[interval_verdict(row.diff_low, row.diff_high) for row in rows.itertuples()])
     level = report.parameters.evaluate.level
     caption = (
         f"Equal error rate of each arm minus that of {name}, in points, both photographs at the resolution: above zero, the arm "

@@ -30,7 +30,7 @@ class Clone:
         self.commit()
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
-        environment = os.environ | {
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LRFR_")} | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder),  # this clone's lrfr, not the installed one
             **{f"GIT_{who}_{what}": "lrfr@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
