@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from lrfr import cli, config, studies
-from lrfr.data import miniatures
+from lrfr.data import listing, miniatures
 from lrfr.deploy import user_sets
+from lrfr.errors import UserError
 from lrfr.models.teachers import build_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +70,7 @@ def test_everything_that_a_user_brings(
     }
     assert Path(".cache/set-cfp_fp-root").read_text(encoding="utf-8") == f"{brought / 'cfp_fp.bin'}\n"
     listed = pd.read_csv("data/sets/tinyface.csv")
-    assert "Testing_Set/Probe/1_3.jpg" in set(listed["name"]) and len(pd.read_csv("data/sets/cfp_fp.csv")) == 1
+    assert "tinyface/Testing_Set/Probe/1_3.jpg" in set(listed["name"]) and len(pd.read_csv("data/sets/cfp_fp.csv")) == 1
     assert [user_sets.open_known(name).name for name in study.benchmark_sets] == list(study.benchmark_sets)
     # the training set's place is known now; the sets are named each time
     assert cli.main(["study", "paper"]) == 0 and config.load().benchmark_sets == ()
@@ -116,3 +117,40 @@ def test_a_set_that_was_not_named_is_no_stage(clone: Path, capsys: pytest.Captur
 
 def test_the_options_are_the_sets_that_are_known():
     assert tuple(studies.TREES) == user_sets.TREES
+
+
+def test_a_set_called_like_the_source_hides_nothing(clone: Path, brought: Path):
+    shutil.copy(brought / "cfp_fp.bin", brought / "recordio.bin")
+    assert cli.main(["study", "paper", "--root", str(brought / "training"), "--bin", str(brought / "recordio.bin")]) == 0
+    assert {"data/recordio.csv", ".cache/recordio-root", "data/sets/recordio.csv", ".cache/set-recordio-root"} <= files(clone)
+
+
+def test_a_set_may_be_called_null(clone: Path, brought: Path):
+    shutil.copy(brought / "cfp_fp.bin", brought / "null.bin")
+    assert cli.main(["study", "orl", "--bin", str(brought / "null.bin")]) == 0
+    assert config.load().benchmark_sets == ("null",)
+
+
+def test_what_stands_in_the_way_leaves_the_parameters(clone: Path, brought: Path, capsys: pytest.CaptureFixture[str]):
+    before = (clone / "params.yaml").read_bytes()
+    (clone / ".cache" / "set-tinyface-root").mkdir(parents=True)
+    assert cli.main(["study", "orl", "--tinyface", str(brought / "tinyface")]) == 2
+    assert "cannot be written" in capsys.readouterr().err and (clone / "params.yaml").read_bytes() == before
+
+
+def test_everything_in_the_named_folder_is_listed(clone: Path, brought: Path, tmp_path: Path):
+    twice = tmp_path / "twice"  # unpacked twice: which of the two is read is the reader's choice
+    shutil.copytree(brought / "tinyface" / "tinyface", twice)
+    shutil.copytree(brought / "tinyface" / "tinyface", twice / "tinyface")
+    assert cli.main(["study", "orl", "--tinyface", str(twice)]) == 0
+    probe = next(twice.glob("Testing_Set/Probe/*.jpg"))
+    probe.write_bytes(probe.read_bytes() + b"changed")
+    with pytest.raises(UserError, match="not those in"):
+        user_sets.open_known("tinyface")
+
+
+def test_a_link_to_a_folder_is_no_part_of_a_set(tmp_path: Path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "loop").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="a link to a folder"):
+        listing.make_listing(tmp_path / "set")
