@@ -153,12 +153,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"lrfr: the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`.", file=sys.stderr)
             return 2
         raise
-    except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            pass  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
-        else:
-            raise  # another pipe, to a process that has died
+    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

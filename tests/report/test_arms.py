@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from matplotlib import pyplot
 
 from lrfr.report import arms, results
 
@@ -16,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_ablation_draws_differences_with_intervals_in_points():
     rows = [("no_hfd", "hr", 0.01, -0.01, 0.04), ("no_dkd", "8", -0.02, -0.03, 0.0), ("no_hfd", "8", 0.03, 0.01, 0.06)]
-    ax = arms.plot(pd.DataFrame(rows, columns=["arm", "resolution", "diff", "diff_low", "diff_high"])).axes[0]
+    figure = arms.plot(pd.DataFrame(rows, columns=["arm", "resolution", "diff", "diff_low", "diff_high"]))
+    pyplot.close(figure)
+    ax = figure.axes[0]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no_hfd", "no_dkd"]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "hr"]
     first, second = ax.containers
