@@ -26,6 +26,7 @@ class Clone:
             if (ROOT / name).is_file() and not name.startswith("reports/"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
+        (folder / "dvc.lock").unlink()  # of other studies; DVC reads and writes it again after every stage, which takes minutes
         self.run("git", "init", "-q")
         self.commit()
 

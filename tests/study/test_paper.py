@@ -49,7 +49,6 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory, brought: Path) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone"), "paper")
-    (clone.folder / "dvc.lock").unlink()  # of other studies; DVC reads and writes it again after every stage, which takes minutes
     options = [part for name in SETS for part in (f"--{name}", str(brought / name))]
     command = ("study", "paper", "--root", str(brought / "training"), "--weights", str(brought / "weights.pt"), *options)
     clone.said = clone.run("python", "-m", "lrfr", *command)
