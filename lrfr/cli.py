@@ -25,6 +25,7 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
     "evaluate": ("lrfr.evaluate.study", "score all pairs; bootstrap over identities"),
     "summary": ("lrfr.report.tables", "write the study's tables"),
     "sets": ("lrfr.deploy.sets", "score one benchmark set of the study (--set)"),
+    "mirror": ("lrfr.deploy.mirror", "measure what averaging a face with its mirror image buys"),
     "export": ("lrfr.deploy.export", "write the student that was ranked first as ONNX; with --out, any model's anywhere"),
     "benchmark": ("lrfr.deploy.benchmark", "measure everything that is measured in seconds"),
     "status": ("lrfr.report.status", "list what of the study has run and what has not"),

@@ -93,6 +93,11 @@ class Study(Block):
                 raise ValueError(f"run_seeds: there is no model '{model}' in models; correct the name '{name}' or remove it")
             if seed in self.train.seeds or self.run_seeds.count(name) > 1:
                 raise ValueError(f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it")
+        for name, model in self.with_arms().models.items():
+            try:
+                Train(**{**self.train.model_dump(), **(model.recipe or {})})
+            except ValidationError as error:
+                raise ValueError(sentence(error, f"models.{name}.recipe").removesuffix(".")) from None
         for name in self.tuning.grid:
             if name not in self.models:
                 raise ValueError(f"tuning.grid.{name} belongs to no model; add a block models.{name} or remove it")

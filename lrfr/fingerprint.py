@@ -33,6 +33,7 @@ ENTRIES = {
     "evaluate": "lrfr.evaluate.study",
     "summary": "lrfr.report.tables",
     "sets": "lrfr.deploy.sets",
+    "mirror": "lrfr.deploy.mirror",
     "export": "lrfr.deploy.export",
     "benchmark": "lrfr.deploy.benchmark",
     "status": "lrfr.report.status",

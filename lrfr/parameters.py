@@ -145,7 +145,7 @@ class Model(Block):
     folds: Literal["all", "first"]
     options: dict[str, Any]  # the method's keyword arguments
     tuned: Tuned | None = None  # with teacher: tuned
-    recipe: dict[Literal["margin"], Annotated[float, Field(ge=0, lt=1)]] | None = None  # where it differs from `train`
+    recipe: dict[Literal["epochs", "margin", "jitter", "rotate", "zoom", "shift"], int | float] | None = None  # unlike `train`
 
     @model_validator(mode="after")
     def tuned_is_described(self) -> Model:

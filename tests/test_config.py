@@ -88,13 +88,13 @@ def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], 
 
 def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, composed: Callable[[str], dict]):
     values = composed("orl")
-    values["models"]["kd"]["recipe"] = {"margin": 0.05}
+    values["models"]["kd"]["recipe"] = {"margin": 0.05, "rotate": 12}
     write(tmp_path / "params.yaml", values, "run_seeds", ["kd-seed7", "kd-seed3"])
     study = config.load(tmp_path / "params.yaml")
     assert study.seeds_of("kd") == (*study.train.seeds, 7, 3) and study.seeds_of("scratch") == study.train.seeds
     for name, seeds in (("kd", study.train.seeds), ("kd-seed7", (7,))):
         found = study.for_training(name)
-        assert found.train.margin == 0.05 and found.train.seeds == seeds
+        assert found.train.margin == 0.05 and found.train.rotate == 12 and found.train.seeds == seeds
         assert found.models[name] == study.models["kd"] and found.folds_of(name) == study.folds_of("kd")
     assert study.for_training("scratch").train == study.train
 
@@ -143,6 +143,9 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("faces", DELETE, "parameter 'faces' is missing"),
         ("train.epochs", "many", "train.epochs"),
         ("train.epochs", 0, "train.epochs"),
+        ("models.kd.recipe", {"rotate": 90}, "models.kd.recipe: rotate"),
+        ("models.kd.recipe", {"epochs": 2.5}, "models.kd.recipe: epochs"),
+        ("models.kd.recipe", {"batch": 3}, "models.kd.recipe.batch"),
         ("train.seeds", [], "train.seeds"),
         ("study", "My Study", "study"),
         ("faces.source", "nowhere", "faces.source"),

@@ -12,20 +12,21 @@ from lrfr.config import Study
 from lrfr.evaluate.rows import DENSE
 from lrfr.evaluate.statistics import paired_difference
 from lrfr.report.formats import CELL, markdown, pixels
+from lrfr.report.schedule import rescheduled
 
 COLUMNS = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]
 SHOWN = ("eer", "lr_lr")  # on the page; the file has every metric and pairing
 
 
 def ablation_table(study: Study, draws: pd.DataFrame, values: np.ndarray, freedom: dict[str, int]) -> pd.DataFrame:
-    """One row per (arm, pairing, resolution, metric) of protocol `dense`.
+    """One row per (arm, pairing, resolution, metric) of protocol `dense`; arms with another schedule are in schedule.csv.
 
     draws: of the `evaluate` stage, whose first rows number those of values (rows, draws). freedom: by folds as draws names them.
     """
     dense = draws[(draws.protocol == DENSE) & (draws.metric != "agreement")]
     of_method = {(r.model, r.folds, *(getattr(r, c) for c in CELL)): r for r in dense[dense.kind == "model"].itertuples()}
     rows = []
-    for arm in dense[dense.kind == "arm"].itertuples():
+    for arm in dense[(dense.kind == "arm") & ~dense.model.isin(list(rescheduled(study)))].itertuples():
         method, name = arm.model.split("-")
         cell = [getattr(arm, column) for column in CELL]
         base = of_method.get((method, arm.folds, *cell))

@@ -46,6 +46,10 @@ TABLES = {
     "schemes": Table("benchmark", "What whole training schemes cost."),
     "latency": Table("benchmark", "What an engineer would use instead: networks and runtimes side by side, as ratios."),
     "ablation": Table("summary", "Every trained arm against its method: what a part of the method is worth."),
+    "schedule": Table(
+        "summary", "Models with another schedule against themselves, the teacher, and `scratch` with that schedule."
+    ),
+    "mirror": Table("mirror", "Every model with a face and its mirror image averaged, for twice the time."),
     "throughput": Table("benchmark", "Images a second in training: data path, forward and backward pass, whole loop."),
     "claims": Table("claims", "What the five abstracts claim, beside what this study measures."),
 }

@@ -13,6 +13,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
+from lrfr.parameters import Model
 from lrfr.report.formats import markdown, order
 
 Cells = dict[tuple[int, int], int]  # (fold, seed) -> epochs
@@ -57,12 +58,13 @@ def state(done: int, asked: int) -> str:
     return "not run" if done == 0 else "run" if done == asked else f"{done} of {asked} run"
 
 
-def row(study: Study, folder: Path, folds: str) -> tuple[str, str, str]:
+def row(study: Study, folder: Path, model: Model) -> tuple[str, str, str]:
     """Trainings done of those planned, epochs of those planned, and the state, as text."""
-    cells, asked = trained(folder), planned(study, folds)
+    cells, asked = trained(folder), planned(study, model.folds)
     done = [cells[key] for key in asked if key in cells]
     epochs = " to ".join(str(n) for n in sorted({min(done), max(done)})) if done else "0"
-    return f"{len(done)} of {len(asked)}", f"{epochs} of {study.train.epochs}", state(len(done), len(asked))
+    schedule = (model.recipe or {}).get("epochs", study.train.epochs)
+    return f"{len(done)} of {len(asked)}", f"{epochs} of {schedule}", state(len(done), len(asked))
 
 
 def models_table(study: Study) -> pd.DataFrame:
@@ -70,7 +72,7 @@ def models_table(study: Study) -> pd.DataFrame:
     rows = []
     for name in order(study.models):
         folds = " ".join(map(str, study.folds_of(name)))
-        rows.append((name, folds, *row(study, study.reports / "students" / name, study.models[name].folds)))
+        rows.append((name, folds, *row(study, study.reports / "students" / name, study.models[name])))
     return pd.DataFrame(rows, columns=["model", "folds", "trainings", "epochs", "state"])
 
 
@@ -88,12 +90,12 @@ def tuning_table(study: Study) -> pd.DataFrame:
 
 
 def arms_table(study: Study) -> pd.DataFrame:
-    """Every ablation arm, run or not."""
+    """Every arm, run or not."""
     rows = []
     for method, arms in study.arms.items():
         for arm in arms:
-            folds = study.arm(method, arm).folds
-            rows.append((method, arm, *row(study, study.reports / "students" / f"{method}-{arm}", folds)))
+            folder = study.reports / "students" / f"{method}-{arm}"
+            rows.append((method, arm, *row(study, folder, study.arm(method, arm))))
     return pd.DataFrame(rows, columns=["method", "arm", "trainings", "epochs", "state"])
 
 
@@ -122,7 +124,7 @@ def page(study: Study) -> str:
         return f"{int((table.state == 'run').sum())} of {len(table)}"
 
     text = f"# What of the study `{study.study}` has run\n\n"
-    text += f"Models: {count(models)}. Tuned models: {count(tuning)}. Ablation arms: {count(arms)}.\n"
+    text += f"Models: {count(models)}. Tuned models: {count(tuning)}. Arms: {count(arms)}.\n"
     text += f"\n## Folds and seeds\n\n{markdown(extent_table(study, models))}"
     text += f"\n## Models\n\nOne training a fold and seed.\n\n{markdown(models)}"
     text += (
@@ -132,7 +134,9 @@ def page(study: Study) -> str:
     )
     text += markdown(tuning) if len(tuning) else ""
     text += f"\nWithout a grid: {', '.join(f'`{name}`' for name in without)}.\n" if without else ""
-    text += "\n## Ablation arms\n\n" + (markdown(arms) if len(arms) else "The parameters name none.\n")
+    text += "\n## Arms\n\nAn arm changes a part of a method, or its schedule.\n\n" + (
+        markdown(arms) if len(arms) else "The parameters name none.\n"
+    )
     return text
 
 

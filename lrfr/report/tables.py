@@ -20,6 +20,7 @@ from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.report import formats as reading
 from lrfr.report.ablation import ablation_page, ablation_table
 from lrfr.report.formats import CELL, order, pixels
+from lrfr.report.schedule import schedule_page, schedule_table
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
@@ -188,6 +189,7 @@ def run(study: Study) -> None:
     teacher, gradients = teacher_table(study, evaluation), gradients_table(study)
     freedom = {folds: evaluation.freedom(folds) for folds in evaluation.draws[evaluation.draws.kind == "arm"].folds.unique()}
     ablation = ablation_table(study, evaluation.draws, evaluation.values, freedom)
+    schedule = schedule_table(study, evaluation.draws, evaluation.values, freedom)
     folder = study.reports / "tables"  # the benchmark writes there too, so the stage owns files, not the folder
     write_table(folder, "results", results, results_page(results))
     write_table(folder, "comparisons", comparisons, comparisons_page(comparisons))
@@ -195,5 +197,6 @@ def run(study: Study) -> None:
     write_table(folder, "teacher", teacher, teacher_page(teacher))
     write_table(folder, "gradients", gradients, gradients_page(gradients))
     write_table(folder, "ablation", ablation, ablation_page(ablation))
+    write_table(folder, "schedule", schedule, schedule_page(schedule))
     with atomic_file(study.reports / "metrics.json") as file:
         file.write_text(json.dumps(metrics(results), indent=2) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ import yaml
 
 from lrfr.config import Study
 from lrfr.report.release import check_release, dvc_md5
+from lrfr.report.schedule import rescheduled
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "reports" / "lfw"
@@ -99,6 +100,20 @@ def test_floors_and_the_shuffled_control_behave(resolution: str) -> None:
     trained = eer.drop([*FLOORS, "teacher", "hr_student", "shuffled"])
     assert trained.max() < eer[list(FLOORS)].min(), "a network that learned nothing is as good"
     assert eer.shuffled > eer.feature + 0.02, "targets of other people's faces teach as much as their own"
+
+
+def test_another_schedule_is_held_against_the_study_and_the_mirror_image_against_the_results(study: Study) -> None:
+    schedule, results = table("schedule"), table("results")
+    rows = schedule[(schedule.protocol == "dense") & (schedule.metric == "eer") & (schedule.pairing == "lr_lr")]
+    arms = {name.split("-")[0]: epochs for name, epochs in rescheduled(study).items()}
+    assert set(rows.model) == set(arms) and (rows.epochs == rows.model.map(arms)).all()
+    itself = rows[rows.against == "itself"].set_index(["model", "resolution"])
+    usual = results[(results.protocol == "dense") & (results.metric == "eer") & (results.pairing == "lr_lr")]
+    usual = usual.set_index(["model", "resolution"]).value.reindex(itself.index)
+    assert (itself.value - usual - itself["diff"]).abs().max() < 2e-6
+    keys = ["protocol", "model", "pairing", "resolution", "metric"]
+    both = table("mirror").merge(results, on=keys, suffixes=("", "_once"), how="left")
+    assert set(both.model) == {*study.models, "teacher"} and (both.once - both.value_once).abs().max() < 2e-6
 
 
 def test_every_number_has_an_interval_around_it() -> None:

@@ -76,7 +76,13 @@ def test_every_arm_is_listed_run_or_not(study):
     text = status.page(study)
     assert "| hkdd | no_hfd | 2 of 2 | 3 of 3 | run |" in text
     total = sum(len(arms) for arms in study.arms.values())
-    assert text.count("| not run |") >= total - 1 and f"Ablation arms: 1 of {total}." in text
+    assert text.count("| not run |") >= total - 1 and f"Arms: 1 of {total}." in text
+
+
+def test_an_arm_with_another_schedule_is_held_against_that(study, changed):
+    longer = changed(study, {"arms.kd": {"long": {"recipe": {"epochs": 7}}}, "run_arms": ("kd-long",)})
+    train(longer.reports / "students" / "kd-long", {(0, 0): 7, (1, 0): 7})
+    assert "| kd | long | 2 of 2 | 7 of 7 | run |" in status.page(longer)
 
 
 def test_folds_and_seeds_that_nobody_asked_for_are_named(study, changed):
