@@ -135,6 +135,10 @@ class Tuned(Block):
     threads: int = Field(ge=1)
 
 
+# what a model may do its own way
+Recipe = Literal["epochs", "learning_rate", "weight_decay", "margin", "jitter", "rotate", "zoom", "shift"]
+
+
 class Model(Block):
     """One row of the comparison: a method, its weights, and what its student and its teacher see."""
 
@@ -145,7 +149,7 @@ class Model(Block):
     folds: Literal["all", "first"]
     options: dict[str, Any]  # the method's keyword arguments
     tuned: Tuned | None = None  # with teacher: tuned
-    recipe: dict[Literal["epochs", "margin", "jitter", "rotate", "zoom", "shift"], int | float] | None = None  # unlike `train`
+    recipe: dict[Recipe, int | float] | None = None  # unlike `train`
 
     @model_validator(mode="after")
     def tuned_is_described(self) -> Model:

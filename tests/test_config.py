@@ -88,13 +88,14 @@ def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], 
 
 def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, composed: Callable[[str], dict]):
     values = composed("orl")
-    values["models"]["kd"]["recipe"] = {"margin": 0.05, "rotate": 12}
+    values["models"]["kd"]["recipe"] = {"margin": 0.05, "rotate": 12, "weight_decay": 0.3}
     write(tmp_path / "params.yaml", values, "run_seeds", ["kd-seed7", "kd-seed3"])
     study = config.load(tmp_path / "params.yaml")
     assert study.seeds_of("kd") == (*study.train.seeds, 7, 3) and study.seeds_of("scratch") == study.train.seeds
     for name, seeds in (("kd", study.train.seeds), ("kd-seed7", (7,))):
         found = study.for_training(name)
-        assert found.train.margin == 0.05 and found.train.rotate == 12 and found.train.seeds == seeds
+        assert found.train.margin == 0.05 and found.train.rotate == 12 and found.train.weight_decay == 0.3
+        assert found.train.seeds == seeds
         assert found.models[name] == study.models["kd"] and found.folds_of(name) == study.folds_of("kd")
     assert study.for_training("scratch").train == study.train
 

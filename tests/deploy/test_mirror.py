@@ -11,10 +11,8 @@ import torch
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, view_bank
 from lrfr.deploy import mirror
-from lrfr.evaluate import study as evaluation
 from lrfr.models.student import build_student, normalise
 from lrfr.models.teachers import TEACHERS
-from lrfr.report import tables
 from lrfr.report.results import read_table
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.distill import halved
@@ -27,14 +25,9 @@ from tests.evaluate import faces
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory):
     """A tiny study of LFW that has been evaluated, with its embeddings by model and key."""
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        study = faces.lfw_study()
-        faces.write_lfw(study)
-        evaluation.run(study)
-        tables.run(study)
-        yield study, folder
+    folder, study = tmp_path_factory.mktemp("study"), faces.lfw_study()
+    faces.summarised(folder, study, faces.write_lfw)
+    return study, folder
 
 
 def run(study: Study, patch: pytest.MonkeyPatch, folder: Path, noise: float, sign: int = 1):

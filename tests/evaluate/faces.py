@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from lrfr import config
 from lrfr.config import Study
+from lrfr.evaluate import study as evaluation
+from lrfr.report import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("scratch", "kd", "feature", "hkdd", "se_dfd", "kd_tuned_teacher")
@@ -105,6 +109,16 @@ def lfw_rows(index: pd.DataFrame, role: list[str], most: int) -> np.ndarray:
             seen[r.person] += 1
             rows.append(r.image)
     return np.array(rows)
+
+
+def summarised(folder: Path, study: Study, write: Callable[[Study], None]) -> Path:
+    """Write an invented study to `folder`, evaluate and summarise it; return its reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write(study)
+        evaluation.run(study)
+        tables.run(study)
+    return folder / study.reports
 
 
 def write_index(study: Study, person: np.ndarray, roles: dict[int, list[str]]) -> pd.DataFrame:

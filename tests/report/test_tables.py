@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from lrfr.errors import UserError
-from lrfr.evaluate import study as evaluation
 from lrfr.evaluate.statistics import holm
 from lrfr.report import tables
 from lrfr.report.results import read_table
@@ -25,14 +24,7 @@ COLUMNS = {  # other programs read these
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        study = faces.tiny_study()
-        faces.write_faces(study)
-        evaluation.run(study)
-        tables.run(study)
-    return folder / study.reports
+    return faces.summarised(tmp_path_factory.mktemp("study"), faces.tiny_study(), faces.write_faces)
 
 
 def read(summary, name):
@@ -192,14 +184,7 @@ def test_without_an_evaluation_there_is_one_clear_sentence(tmp_path, monkeypatch
 @pytest.fixture(scope="module")
 def lfw(tmp_path_factory):
     """Every protocol's tables."""
-    folder = tmp_path_factory.mktemp("lfw")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        study = faces.lfw_study()
-        faces.write_lfw(study)
-        evaluation.run(study)
-        tables.run(study)
-    return folder / study.reports
+    return faces.summarised(tmp_path_factory.mktemp("lfw"), faces.lfw_study(), faces.write_lfw)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
