@@ -95,7 +95,7 @@ class Study(Block):
                 raise ValueError(f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it")
         for name, model in self.with_arms().models.items():
             try:
-                Train(**{**self.train.model_dump(), **(model.recipe or {})})
+                self.train_of(model)
             except ValidationError as error:
                 raise ValueError(sentence(error, f"models.{name}.recipe").removesuffix(".")) from None
         for name in self.tuning.grid:
@@ -140,13 +140,18 @@ class Study(Block):
         arms = {name: self.arm(*name.split("-")) for name in self.run_arms}
         return self.model_copy(update={"models": {**self.models, **arms}})
 
+    def train_of(self, model: Model) -> Train:
+        """`train` as the model's recipe asks for it."""
+        return Train(**{**self.train.model_dump(), **(model.recipe or {})})
+
     def for_training(self, name: str) -> Study:
         """This study as one training needs it (of a model, an arm, a further seed): its name among `models`, its own `train`."""
         models = self.with_arms().models
         model, seed = further_seed(name) if name in self.run_seeds else (name, None)
-        train = (models[model].recipe or {}) | ({} if seed is None else {"seeds": (seed,)})
-        updates = {"models": models | {name: models[model]}, "train": self.train.model_copy(update=train)}
-        return self.model_copy(update=updates)
+        train = self.train_of(models[model])
+        if seed is not None:
+            train = train.model_copy(update={"seeds": (seed,)})
+        return self.model_copy(update={"models": models | {name: models[model]}, "train": train})
 
 
 def sentence(error: ValidationError, file: str) -> str:
