@@ -27,7 +27,7 @@ LFW_IMAGES = np.array([1, 2, 3, 6, 1])[np.arange(LFW_PEOPLE) % 5]
 def tiny_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
     """The committed parameters, smaller."""
     values = config.load(ROOT / "params.yaml").model_dump()
-    values |= {"study": "tiny", "jobs": jobs, "arms": {}}
+    values |= {"study": "tiny", "jobs": jobs, "arms": {}, "run_arms": (), "run_seeds": ()}
     values["faces"] |= {"people": PEOPLE, "folds": 2, "run_folds": run_folds, "validation_people": 3}
     values["train"] |= {"seeds": SEEDS}
     values["evaluate"] |= {"resolutions": (8, 16), "draws": 200}
