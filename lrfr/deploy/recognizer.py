@@ -56,7 +56,17 @@ def onnx_forward(model: Model) -> Forward:
         session = runtime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has its own exceptions for every kind of damage
         raise UserError(f"{model.path}: onnxruntime cannot run it ({type(error).__name__}); export it again.") from None
-    return lambda views: onnx_graph.embed(session, views)
+
+    def forward(views: np.ndarray) -> np.ndarray:
+        try:
+            found = onnx_graph.embed(session, views)
+        except Exception as error:
+            raise UserError(f"{model.path}: no student's graph ({type(error).__name__}); export it again.") from None
+        if found.shape != (len(views), model.card["network"]["embedding"]):
+            raise UserError(f"{model.path}: gives other embeddings than its card says; export it again.")
+        return found
+
+    return forward
 
 
 class Recognizer:
