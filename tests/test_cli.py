@@ -93,7 +93,7 @@ def test_refusals(clone: Path, capsys: pytest.CaptureFixture[str], change: tuple
     assert reason in in_one_sentence(code, *capsys.readouterr())
 
 
-@pytest.mark.parametrize("arguments", [["prepare"], ["distill", "--model", "kd"], ["embed"], ["evaluate"], ["rank"]])
+@pytest.mark.parametrize("arguments", [["distill", "--model", "kd"], ["embed"], ["evaluate"], ["rank"]])
 def test_a_stage_before_its_time_names_what_is_missing(clone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]):
     code = cli.main(arguments)
     assert "not there; an earlier stage makes it, so run `dvc repro`" in in_one_sentence(code, *capsys.readouterr())
