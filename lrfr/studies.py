@@ -46,13 +46,16 @@ def study_names() -> list[str]:
 
 
 def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
-    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values."""
+    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values; UserError if it cannot."""
     import yaml
     from dvc.utils.hydra import compose_and_dump
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"  # the ending tells DVC which format to write
-        compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
+        try:
+            compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
+        except Exception as error:  # hydra, OmegaConf and YAML have their own for every kind of mistake
+            raise UserError(f"conf: cannot be composed into the study '{name}' ({' '.join(str(error).split())}).") from None
         text = file.read_bytes()
     return text, yaml.safe_load(text)
 
@@ -82,7 +85,9 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
             "(run this in the top folder of a clone)."
         )
     from lrfr.data.files import atomic_file
+    from lrfr.config import validated
     from lrfr.data.sources import SOURCES
+    from lrfr.train.blocks import check_blocks
 
     text, values = compose(name, [])
     source = values["faces"]["source"]
@@ -102,6 +107,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         overrides.append(f"benchmark_sets=[{names}]")
     if overrides:
         text, values = compose(name, overrides)
+    check_blocks(validated(values, f"conf, study '{name}'"), f"conf, study '{name}'")
     for _, one in chosen:
         files |= one.files
     try:
