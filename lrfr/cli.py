@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
         if stage == "embed":
             verbs.add_embed(command)
         if stage == "export":
-            command.add_argument("--model", metavar="NAME", help="a key of `models`, or a released .safetensors (default: ranked first)")
+            text = "a key of `models`, or the .safetensors file of a released student (default: the model that was ranked first)"
+            command.add_argument("--model", metavar="NAME", help=text)
             command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: where the stage writes)")
     studies.add_options(commands.add_parser("study", help="make params.yaml the parameters of another study"))
     commands.add_parser("repro", help="run what has changed, like `dvc repro`, with trainings side by side")

@@ -55,7 +55,8 @@ def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
         try:
             compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
         except Exception as error:  # hydra, OmegaConf and YAML have their own for every kind of mistake
-            raise UserError(f"conf: cannot be composed into the study '{name}' ({' '.join(str(error).split())}).") from None
+            reason = " ".join(str(error).split())
+            raise UserError(f"conf: cannot be composed into the study '{name}' ({reason}); mend the file or restore it.") from None
         text = file.read_bytes()
     return text, yaml.safe_load(text)
 
@@ -89,7 +90,9 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
     from lrfr.data.sources import SOURCES
     from lrfr.train.blocks import check_blocks
 
+    file = f"conf, study '{name}'"
     text, values = compose(name, [])
+    validated(values, file)
     source = values["faces"]["source"]
     choose = SOURCES[source].choose_root if source in SOURCES else None  # an unknown one is refused by the first stage
     if choose is None and root is not None:
@@ -107,7 +110,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         overrides.append(f"benchmark_sets=[{names}]")
     if overrides:
         text, values = compose(name, overrides)
-    check_blocks(validated(values, f"conf, study '{name}'"), f"conf, study '{name}'")
+    check_blocks(validated(values, file), file)
     for _, one in chosen:
         files |= one.files
     try:

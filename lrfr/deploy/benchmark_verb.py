@@ -203,7 +203,8 @@ def write(report: Report, folder: Path) -> None:
 
 def check_folder(out: Path) -> None:
     """UserError for what `write` could not write to, or could not make."""
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    # not Path.exists, which raises where it may not look
+    there = next(folder for folder in (out, *out.absolute().parents) if os.path.exists(folder))
     if not there.is_dir():
         raise UserError(f"--out {out}: {'not' if there == out else f'{there} is not'} a folder; name another one.")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -109,13 +109,14 @@ def page(name: str, table: pd.DataFrame) -> str:
 
 def describe(released: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     """The card of a release, with what is particular to exported files: float32, and 8-bit weights if there is a second."""
+    vector = {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]], "length": 1}
     face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     geometry = {"alignment": GEOMETRY, "chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
     kinds = zip(("float32", "int8"), files, strict=False)
     return {
         **released,
         "input": {**released["input"], **face, "resize": RESIZE, **geometry},
-        "output": {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]], "length": 1},
+        "output": vector,
         "files": [
             {"file": file.name, "weights": kind, "bytes": file.stat().st_size, "sha256": sha256(file.read_bytes())}
             for kind, file in kinds
