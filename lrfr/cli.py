@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
         if stage == "embed":
             verbs.add_embed(command)
         if stage == "export":
-            command.add_argument("--model", metavar="NAME", help="a key of `models` (default: the one that was ranked first)")
+            text = "a key of `models`, or the .safetensors file of a released student (default: the model that was ranked first)"
+            command.add_argument("--model", metavar="NAME", help=text)
             command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: where the stage writes)")
     studies.add_options(commands.add_parser("study", help="make params.yaml the parameters of another study"))
     commands.add_parser("repro", help="run what has changed, like `dvc repro`, with trainings side by side")
@@ -154,6 +155,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"lrfr: the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`.", file=sys.stderr)
             return 2
         raise
+    except FileNotFoundError as error:
+        if Path(str(error.filename)).parts[:1] not in (("runs",), ("reports",)):
+            raise
+        print(f"lrfr: {error.filename}: not there; an earlier stage makes it, so run `dvc repro`.", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

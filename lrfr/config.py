@@ -182,7 +182,12 @@ def load(path: str | Path = "params.yaml") -> Study:
         raise UserError(
             f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it or run `git restore {path}`."
         ) from None
+    return validated(values, str(path))
+
+
+def validated(values: Any, file: str) -> Study:
+    """The parameters in `values`, read from `file`; UserError for an unknown, missing or impossible one."""
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        raise UserError(sentence(error, str(path))) from None
+        raise UserError(sentence(error, file)) from None

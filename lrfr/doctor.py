@@ -45,8 +45,9 @@ def pins(lock: str) -> dict[str, str]:
 
 def requirements(folder: Path) -> dict[str, tuple[str, str]]:
     """{requirement as written: (name, extra or "")} from folder/pyproject.toml, or else from the installed lrfr's metadata."""
-    if (folder / "pyproject.toml").is_file():
-        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    file = folder / "pyproject.toml"
+    project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}
+    if project.get("name") == "lrfr":  # and not another project's
         pairs = [(text, "") for text in project["dependencies"]]
         pairs += [(text, extra) for extra, texts in project["optional-dependencies"].items() for text in texts]
     else:

@@ -46,13 +46,17 @@ def study_names() -> list[str]:
 
 
 def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
-    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values."""
+    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values; UserError if it cannot."""
     import yaml
     from dvc.utils.hydra import compose_and_dump
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"  # the ending tells DVC which format to write
-        compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
+        try:
+            compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
+        except Exception as error:  # hydra, OmegaConf and YAML have their own for every kind of mistake
+            reason = " ".join(str(error).split())
+            raise UserError(f"conf: cannot be composed into the study '{name}' ({reason}); mend the file or restore it.") from None
         text = file.read_bytes()
     return text, yaml.safe_load(text)
 
@@ -82,9 +86,13 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
             "(run this in the top folder of a clone)."
         )
     from lrfr.data.files import atomic_file
+    from lrfr.config import validated
     from lrfr.data.sources import SOURCES
+    from lrfr.train.blocks import check_blocks
 
+    file = f"conf, study '{name}'"
     text, values = compose(name, [])
+    validated(values, file)
     source = values["faces"]["source"]
     choose = SOURCES[source].choose_root if source in SOURCES else None  # an unknown one is refused by the first stage
     if choose is None and root is not None:
@@ -102,6 +110,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         overrides.append(f"benchmark_sets=[{names}]")
     if overrides:
         text, values = compose(name, overrides)
+    check_blocks(validated(values, file), file)
     for _, one in chosen:
         files |= one.files
     try:

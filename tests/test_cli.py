@@ -93,6 +93,32 @@ def test_refusals(clone: Path, capsys: pytest.CaptureFixture[str], change: tuple
     assert reason in in_one_sentence(code, *capsys.readouterr())
 
 
+@pytest.mark.parametrize("arguments", [["distill", "--model", "kd"], ["embed"], ["evaluate"], ["rank"]])
+def test_a_stage_before_its_time_names_what_is_missing(clone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]):
+    code = cli.main(arguments)
+    assert "not there; an earlier stage makes it, so run `dvc repro`" in in_one_sentence(code, *capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("config.yaml", "model: [hr_student", "model: [mse, hr_student", "conf: cannot be composed into the study 'orl'"),
+        ("model/kd.yaml", "method: kd", "method: [kd", "conf: cannot be composed into the study 'orl'"),
+        ("model/kd.yaml", "method: kd", "method: kdd", "conf, study 'orl': models.kd.method: there is no method 'kdd'"),
+        ("study/orl.yaml", "seed: 0", "seed: -1", "conf, study 'orl': seed: "),
+    ],
+)
+def test_a_study_that_cannot_be_is_not_written(
+    clone: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, reason: str
+):
+    path, before = clone / "conf" / file, (clone / "params.yaml").read_bytes()
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert reason in in_one_sentence(cli.main(["study", "orl"]), *capsys.readouterr())
+    assert (clone / "params.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize("arguments", [["detect", "--fast"], ["distill"], ["dance"], []])
 def test_an_unknown_option_or_command_shows_the_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]):
     with pytest.raises(SystemExit) as leave:

@@ -42,6 +42,12 @@ def test_the_clone_and_the_installed_metadata_list_the_same_requirements(tmp_pat
     assert ("torch", "") in clone.values() and ("pytest", "test") in clone.values()
 
 
+@pytest.mark.parametrize("text", ['[tool.poetry]\nname = "lrfr"\n', '[project]\nname = "other"\ndependencies = ["torch<2"]\n'])
+def test_another_projects_requirements_are_not_ours(tmp_path, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert doctor.requirements(tmp_path) == doctor.requirements(tmp_path / "elsewhere")
+
+
 def test_faces_and_weights_are_counted(tmp_path):
     assert doctor.check_faces(None).status == doctor.check_weights(None).status == "wrong"
     folder = tmp_path / "datasets" / "ORL_faces" / "s1"

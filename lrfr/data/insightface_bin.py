@@ -117,7 +117,7 @@ def as_dtype(value: object) -> np.dtype:
 def as_array(value: object) -> NDArray:
     """The flat values of an array, a scalar, or a list of booleans and scalars."""
     if isinstance(value, (list, tuple)):
-        return np.concatenate([np.zeros(0, np.int64), *(as_array(item) for item in value)])
+        return np.concatenate([np.zeros(0, np.int64), *(as_single(item) for item in value)])
     if isinstance(value, (bool, int)) and value in (0, 1):
         return np.array([value], np.int64)
     if isinstance(value, Made) and value.symbol == "array" and isinstance(value.state, tuple) and len(value.state) == 5:
@@ -130,6 +130,14 @@ def as_array(value: object) -> NDArray:
         raise Refused("it has something else where an array or a boolean belongs")
     dtype = as_dtype(dtype)  # first: an array of objects has a list where others have bytes
     return np.frombuffer(as_bytes(raw), dtype)
+
+
+def as_single(value: object) -> NDArray:
+    """A boolean or scalar of a list, (1,): a larger array that a list names many times would fill the memory."""
+    found = as_array(value)
+    if found.size != 1:
+        raise Refused("its list of booleans has arrays inside")
+    return found
 
 
 def as_image(value: object) -> bytes:
@@ -168,7 +176,13 @@ def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
         raise Refused("it is no pair of a list of images and a list of booleans")
     if isinstance(whole[1], (list, tuple)) and any(isinstance(item, (list, tuple)) for item in whole[1]):
         raise Refused("its list of booleans has lists inside")
-    images, same = [as_image(image) for image in whole[0]], as_array(whole[1])
+    images, size = [], 0
+    for image in whole[0]:  # one that a short file names many times becomes as many copies here
+        images.append(as_image(image))
+        size += len(images[-1])
+        if size > FILE_BYTES:
+            raise Refused(f"its images have more than {FILE_BYTES >> 20} MB")
+    same = as_array(whole[1])
     if not len(same) or len(images) != 2 * len(same):
         raise Refused(f"it has {len(images)} images for {len(same)} pairs")
     if not np.isin(same, (0, 1)).all():

@@ -156,7 +156,7 @@ def run(study: Study) -> None:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
     folder = study.reports / "tables"
     picked = chosen(read_table(folder / "tuning.csv"))
-    beside = latency(study, picked, exported(study, picked), read_table(folder / "results.csv")).map(round_off)
+    beside = latency(study, picked, exported(study, picked), read_table(folder / "runs.csv")).map(round_off)
     limit_threads(study.threads)
     spec, size = TEACHERS[study.teacher.name], study.views.size
     face = torch.zeros(1, 3, size, size)

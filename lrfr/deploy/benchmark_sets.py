@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lrfr.data import survface as survface_data
+from lrfr.data import tinyface as tinyface_data
+from lrfr.data.folders import Folders
 from lrfr.data.insightface_bin import ARCFACE, read_bin
 from lrfr.data.scface import DISTANCES, read_scface
-from lrfr.data.survface import STRANGER, read_search, read_verification
-from lrfr.data.tinyface import read_tinyface
 from lrfr.data.trees import Count, Faces, check_name
 from lrfr.deploy.acquisition import Images
 from lrfr.errors import UserError
@@ -58,23 +59,29 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
     return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points if landmarks else None)
 
 
+def training_counts(read: Callable[[Path], Folders], root: Path, *places: str) -> tuple[Count, ...]:
+    """Of the training part, if it lies beside the test; its reader refuses one that contradicts itself or the test."""
+    return read(root).counts if any((root / place).is_dir() for place in places) else ()
+
+
 def open_tinyface(root: Path) -> Opened:
-    data = read_tinyface(root)
+    data = tinyface_data.read_tinyface(root)
     probes, gallery = data.probes.ids, data.gallery.ids
     protocol = Protocol(
         lambda x: tinyface.evaluate(x["probes"], probes, x["gallery"], gallery, x["distractors"]),
         lambda outcomes, **how: draw_probes(outcomes, probes, **how),
     )
     images = {role: images_of(getattr(data, role)) for role in ("probes", "gallery", "distractors")}
-    return Opened("tinyface", images, data.counts, {"identification": protocol}, ("whole", "detect"))
+    counts = data.counts + training_counts(tinyface_data.read_training, root, "Training_Set", f"{tinyface_data.NAME}/Training_Set")
+    return Opened("tinyface", images, counts, {"identification": protocol}, ("whole", "detect"))
 
 
 def open_survface(root: Path) -> Opened:
-    paired, search = read_verification(root), read_search(root)
+    paired, search = survface_data.read_verification(root), survface_data.read_search(root)
     positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
     first, second = paired.faces.ids[paired.pairs].T
     alone = -1 - np.arange(len(search.unmated))  # every probe without a number is a person of its own
-    strangers = np.where(search.unmated.ids == STRANGER, alone, search.unmated.ids)
+    strangers = np.where(search.unmated.ids == survface_data.STRANGER, alone, search.unmated.ids)
     identities = np.concatenate([search.mated.ids, strangers])
     strata = np.repeat([0, 1], [len(search.mated), len(strangers)])
     protocols = {
@@ -89,7 +96,8 @@ def open_survface(root: Path) -> Opened:
     }
     images = {"verification": images_of(paired.faces)}
     images |= {role: images_of(getattr(search, role)) for role in ("gallery", "mated", "unmated")}
-    return Opened("survface", images, paired.counts + search.counts, protocols, ("whole", "detect"))
+    trained = training_counts(survface_data.read_training, root, "training_set", f"{survface_data.NAME}/training_set")
+    return Opened("survface", images, paired.counts + search.counts + trained, protocols, ("whole", "detect"))
 
 
 def open_scface(root: Path) -> Opened:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -200,10 +201,20 @@ def write(report: Report, folder: Path) -> None:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror or error}); name another folder.") from None
 
 
+def check_folder(out: Path) -> None:
+    """UserError for what `write` could not write to, or could not make."""
+    # not Path.exists, which raises where it may not look
+    there = next(folder for folder in (out, *out.absolute().parents) if os.path.exists(folder))
+    if not there.is_dir():
+        raise UserError(f"--out {out}: {'not' if there == out else f'{there} is not'} a folder; name another one.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: you may not write to {there}; name another folder.")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the report and write its tables; UserError for whatever cannot be read, with nothing written."""
-    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
-        raise UserError(f"--out {arguments.out}: not a folder; name another one.")
+    if arguments.out is not None:  # before hours of scoring
+        check_folder(arguments.out)
     report = benchmark(arguments)
     if arguments.out is not None:
         write(report, arguments.out)

@@ -16,6 +16,7 @@ STUDIES = ("lfw", "orl")  # whose released students are the default: the first t
 FAR = 0.01  # of a decision, if nothing else is said: the first of the studies' own
 LARGEST_CARD = 1 << 20  # bytes; our choice: a card has a few kilobytes
 LARGEST = {"size": 512, "embedding": 4096, "channels": 2048}  # our choices: a card may not ask for gigabytes of memory
+RESOLUTIONS = {"hr", *map(str, range(1, LARGEST["size"] + 1))}  # as a card writes them
 
 
 class Model(NamedTuple):
@@ -46,7 +47,7 @@ def well_formed(card: Any) -> bool:
             and isinstance(card.get("thresholds_from", ""), str)
             and isinstance(card.get("validation", {}), dict)
             and all(isinstance(row[key], str) for row in card.get("files", []) for key in ("file", "sha256"))
-            and all(row["resolution"] == "hr" or whole(int(row["resolution"]), LARGEST["size"]) for row in rows)
+            and all(row["resolution"] in RESOLUTIONS for row in rows)
             and all(0 < row["far"] < 1 and math.isfinite(row["similarity"]) for row in rows)
         )
     except (KeyError, TypeError, ValueError, AttributeError):

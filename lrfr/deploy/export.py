@@ -1,7 +1,8 @@
 """`lrfr export`: a student as ONNX, in float32 and with 8-bit weights, beside a card that says what it is and what it measured.
 
 Without options it is the study's `export` stage, for the model that the validation people ranked first: the files go to
-runs/<study>/export, and tables/export.csv compares equal error rates. With `--out` any model's files go anywhere.
+runs/<study>/export, and tables/export.csv compares equal error rates. With `--out` any model's files go anywhere. A released
+student is exported from its own file, in float32: 8-bit weights need training faces, and a comparison test faces.
 
 Compared are faces of the first fold's test people in protocol `dense`, both at the same resolution. The graphs get them as an
 application would, r x r pixels large and never enlarged outside of the graph; torch gets the study's views.
@@ -20,6 +21,8 @@ from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
 from lrfr.data.degrade import area, hr_view
 from lrfr.deploy import onnx_graph
+from lrfr.deploy.cards import find_model
+from lrfr.deploy.recognizer import released_student
 from lrfr.errors import UserError
 from lrfr.evaluate.cells import similarity, unit
 from lrfr.evaluate.folds import build_fold
@@ -66,17 +69,25 @@ def embeddings(study: Study, student: StudentNet, files: list[Path], chips: np.n
 
 
 def parity(study: Study, student: StudentNet, number: int, files: list[Path]) -> pd.DataFrame:
-    """tables/export.csv: a row per resolution. distance: the largest 1 - cosine between torch's and another's embedding."""
+    """tables/export.csv: a row per resolution.
+
+    distance: the largest 1 - cosine between torch's and another's embedding of a face. shift: the largest change of a test pair's
+    cosine, which is what a threshold meets.
+    """
     fold = build_fold(study, number, draws=0)
     chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
     found, rows = embeddings(study, student, files, chips), []
     for name in study.resolutions:
         x = {runtime: found[runtime, name] for runtime in RUNTIMES}
-        eer = {r: equal_error_rate(fold.test_pairs.scores(similarity(v, v)), fold.test_pairs.same) for r, v in x.items()}
+        scores = {runtime: fold.test_pairs.scores(similarity(v, v)) for runtime, v in x.items()}
+        eer = {runtime: equal_error_rate(values, fold.test_pairs.same) for runtime, values in scores.items()}
+        cosine = {runtime: 1 - values**2 / 2 for runtime, values in scores.items()}  # of unit vectors at that L2 distance
         row: dict[str, object] = {"resolution": name} | {f"eer_{runtime}": eer[runtime] for runtime in RUNTIMES}
         row |= {f"diff_{runtime}": eer[runtime] - eer["torch"] for runtime in RUNTIMES[1:]}
         furthest = {runtime: 1 - float((x["torch"] * x[runtime]).sum(1).min()) for runtime in RUNTIMES[1:]}
-        rows.append(row | {f"distance_{runtime}": float(f"{max(far, 0):.1e}") for runtime, far in furthest.items()})
+        row |= {f"distance_{runtime}": float(f"{max(far, 0):.1e}") for runtime, far in furthest.items()}
+        shift = {runtime: float(np.abs(cosine[runtime] - cosine["torch"]).max()) for runtime in RUNTIMES[1:]}
+        rows.append(row | {f"shift_{runtime}": float(f"{far:.1e}") for runtime, far in shift.items()})
     sizes = {f"bytes_{runtime}": file.stat().st_size for runtime, file in zip(RUNTIMES[1:], files, strict=True)}
     return pd.DataFrame(rows).assign(**sizes)
 
@@ -90,25 +101,26 @@ def page(name: str, table: pd.DataFrame) -> str:
     return (
         f"# The exported student `{name}`\n\nEqual error rates in per cent of the first fold's test people, protocol `dense`, "
         "both faces at the same resolution: in torch, as ONNX in float32, as ONNX with 8-bit weights; differences are to torch. "
-        "`distance` is the largest 1 - cosine between torch's embedding of a face and the exported student's.\n\n"
+        "`distance` is the largest 1 - cosine between torch's embedding of a face and the exported student's, `shift` the largest "
+        "change of a pair's cosine: a pair nearer than that to a threshold may be decided otherwise.\n\n"
         f"{markdown(shown)}\nFiles: {large} bytes in float32, {small} with 8-bit weights ({100 * small / large:.1f} %).\n"
     )
 
 
-def describe(study: Study, released: dict[str, Any], files: list[Path], table: pd.DataFrame) -> dict[str, Any]:
-    """The card of a release, with what is particular to exported files."""
+def describe(released: dict[str, Any], files: list[Path]) -> dict[str, Any]:
+    """The card of a release, with what is particular to exported files: float32, and 8-bit weights if there is a second."""
+    vector = {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]], "length": 1}
     face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     geometry = {"alignment": GEOMETRY, "chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
-    kinds = zip(("float32", "int8"), files, strict=True)
+    kinds = zip(("float32", "int8"), files, strict=False)
     return {
         **released,
         "input": {**released["input"], **face, "resize": RESIZE, **geometry},
-        "output": {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", study.student.embedding], "length": 1},
+        "output": vector,
         "files": [
             {"file": file.name, "weights": kind, "bytes": file.stat().st_size, "sha256": sha256(file.read_bytes())}
             for kind, file in kinds
         ],
-        "exported": table.drop(columns=["bytes_float", "bytes_int8"]).to_dict("records"),
     }
 
 
@@ -127,13 +139,25 @@ def export(study: Study, model: str, folder: Path, lock: dict[str, tuple[str, di
     onnx_graph.export_onnx(student, study.views.size, files[0])
     onnx_graph.quantise(*files, calibration_faces(study, fold))
     table = parity(study, student, fold.number, files)
-    write_card(folder / f"{released['name']}.json", describe(study, released, files, table))
+    measured = table.drop(columns=["bytes_float", "bytes_int8"]).to_dict("records")
+    write_card(folder / f"{released['name']}.json", {**describe(released, files), "exported": measured})
     print(f"Exported: {', '.join(file.as_posix() for file in files)}.")
     return table
 
 
+def export_released(path: Path, folder: Path) -> None:
+    """Write a released student's float32 graph and its card. UserError if model or card is damaged or missing."""
+    model = find_model(path)
+    student, file = released_student(model), folder / f"{model.path.stem}.onnx"
+    onnx_graph.export_onnx(student, model.card["input"]["size"], file)
+    write_card(file.with_suffix(".json"), describe(model.card, [file]))
+    print(f"Exported: {file.as_posix()}.")
+
+
 def run(study: Study, model: str | None = None, out: Path | None = None) -> None:
-    """The `export` stage, or, with `out`, the verb. model: None for the one that the validation people ranked first.
+    """The `export` stage, or, with `out`, the verb.
+
+    model: a key of `models`, the .safetensors file of a released student, or None for the model that was ranked first.
 
     Raises
     ------
@@ -147,6 +171,8 @@ def run(study: Study, model: str | None = None, out: Path | None = None) -> None
     for package in onnx_graph.PACKAGES:
         onnx_graph.extra(package)
     limit_threads(study.threads)
+    if model is not None and model.endswith(".safetensors"):
+        return export_released(Path(model), out)
     lock, tables = confirmed_lock(study), study.reports / "tables"
     model = model or chosen(read_table(tables / "tuning.csv"))
     table = export(study, model, out or study.runs / "export", lock)

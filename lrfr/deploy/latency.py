@@ -176,30 +176,33 @@ def exported(study: Study, model: str) -> dict[str, Path]:
     return {runtime: path for runtime, path in files.items() if path.is_file()}
 
 
-def with_errors(study: Study, table: pd.DataFrame, results: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Equal error rates of `dense`, both faces at one resolution, where a row's weights are those of a row of results.csv.
+def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Equal error rates of `dense`, both faces at one resolution, of the first fold and seed, where the weights are evaluated.
 
-    model: the student's. An 8-bit student's errors are not in results.csv.
+    model: the student's. The exported student is that of the first fold and seed, hence runs.csv and not the means of results.csv.
+    dlib's network is timed with its published weights, which are evaluated where they are the study's teacher. An 8-bit student's
+    errors are not in runs.csv.
     """
-    owner = {(STUDENT, "torch"): model, (STUDENT, ONNX): model, (study.teacher.name, "torch"): "teacher"}
-    if study.teacher.setting == "pretrained":
-        owner[DLIB, "dlib"] = owner.get((DLIB, "torch"))
-    rows = results[(results.protocol == DENSE) & (results.metric == "eer") & (results.pairing == "lr_lr")]
+    owner = {(STUDENT, "torch"): model, (STUDENT, ONNX): model}
+    if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):
+        owner |= {(DLIB, "torch"): "teacher", (DLIB, "dlib"): "teacher"}
+    first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])
+    rows = runs[first & (runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
     value = rows.set_index(["model", "resolution"]).value.to_dict()
     owners = [owner.get(key) for key in zip(table.network, table.runtime, strict=True)]
     return table.assign(**{f"eer_{r}": [value.get((name, r), float("nan")) for name in owners] for r in MEASURED})
 
 
-def latency(study: Study, model: str, files: dict[str, Path], results: pd.DataFrame) -> pd.DataFrame:
+def latency(study: Study, model: str, files: dict[str, Path], runs: pd.DataFrame) -> pd.DataFrame:
     """latency.csv: one row per network, runtime, number of threads and size of a batch.
 
-    model: whose student is measured. files: runtime -> its exported file, none where onnxruntime is missing.
+    model: whose student is measured. files: runtime -> its exported file, none where onnxruntime is missing. runs: runs.csv.
     """
     kind, parts = study.models[model].student, []
     for threads in sorted({1, os.cpu_count() or 1}):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
             parts.append(apart.submit(measure, study, kind, files, threads, BATCHES).result())
-    table = with_errors(study, pd.concat(parts, ignore_index=True), results, model)
+    table = with_errors(study, pd.concat(parts, ignore_index=True), runs, model)
     return table[[*ORDER, "megabytes", "params", "macs", "input", *(f"eer_{r}" for r in MEASURED)]]
 
 
@@ -212,8 +215,8 @@ rounds. The student is that of `{model}`, from uint8 faces of {FACE} pixels, res
 float faces of their own size ready made, which flatters them; dlib's own descriptor takes uint8 chips and no number of threads,
 and in torch dlib's affine layers are folded into the convolutions, as in the study.
 Megabytes are 10^6 bytes, of the file for onnx and dlib, of the tensors in memory for torch. Operations (multiply-accumulates)
-are the network's alone. Equal error rates are those of `results.csv`, where the weights are the same; an 8-bit student has its
-own, which is not in that table, and random weights have none.
+are the network's alone. Equal error rates are those of the first fold and seed (`runs.csv`), the weights that are exported; an
+8-bit student has its own (`export.csv`), and random weights, or weights that the study does not evaluate, have none.
 """
     for (threads, batch), rows in table.groupby(["threads", "batch"]):
         title = f"{threads} thread{'s' if threads > 1 else ''}, {batch} face{'s' if batch > 1 else ''} at a time"

@@ -17,7 +17,7 @@ from lrfr.deploy.cards import FAR, Model, find_model, operating_point
 from lrfr.deploy.faces import view
 from lrfr.errors import UserError
 from lrfr.models.state import insert_state
-from lrfr.models.student import build_student, normalise
+from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.parameters import Student
 
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
@@ -25,8 +25,14 @@ BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sum
 Forward = Callable[[np.ndarray], np.ndarray]  # views uint8 (B, S, S, 3) -> embeddings float32 (B, D)
 
 
-def torch_forward(model: Model) -> Forward:
-    """Of a released student: float32 arithmetic with the published float16 values, as in the study's evaluation."""
+def released_student(model: Model) -> StudentNet:
+    """The network of a released student: float32 with the published float16 values, as in the study's evaluation.
+
+    Raises
+    ------
+    UserError
+        if the file is damaged, or card and weights do not belong together.
+    """
     try:
         state = load(model.data)
     except SafetensorError as error:
@@ -39,7 +45,12 @@ def torch_forward(model: Model) -> Forward:
         raise UserError(f"{model.path}: its card describes no network of this version; fetch model and card again.") from None
     net = build_student(spec, kind, model.card["input"]["size"], 0)
     insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
-    net.eval()
+    return net.eval()
+
+
+def torch_forward(model: Model) -> Forward:
+    """Of a released student."""
+    net = released_student(model)
 
     def forward(views: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -56,7 +67,17 @@ def onnx_forward(model: Model) -> Forward:
         session = runtime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has its own exceptions for every kind of damage
         raise UserError(f"{model.path}: onnxruntime cannot run it ({type(error).__name__}); export it again.") from None
-    return lambda views: onnx_graph.embed(session, views)
+
+    def forward(views: np.ndarray) -> np.ndarray:
+        try:
+            found = onnx_graph.embed(session, views)
+        except Exception as error:
+            raise UserError(f"{model.path}: no student's graph ({type(error).__name__}); export it again.") from None
+        if found.shape != (len(views), model.card["network"]["embedding"]):
+            raise UserError(f"{model.path}: gives other embeddings than its card says; export it again.")
+        return found
+
+    return forward
 
 
 class Recognizer:

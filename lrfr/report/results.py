@@ -51,9 +51,6 @@ class Report:
         """A file that a stage wrote under reports/<study>/."""
         return self._existing(self.reports / path)
 
-    def has_table(self, name: str) -> bool:
-        return (self.reports / "tables" / f"{name}.csv").is_file()
-
     def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
         """A table of the study; of one that has several protocols, the rows of this one (None: all rows).
 

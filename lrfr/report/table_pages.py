@@ -93,5 +93,6 @@ def gradients_page(gradients: pd.DataFrame) -> str:
     keys = ["model", "term", "stage"]
     wide = cells.pivot_table(index=keys, columns="when", values="ratio", aggfunc="first", sort=False)
     wide = wide.reindex(columns=["start", "early", "end"], fill_value="")  # a training of two epochs has no "early"
-    text = "Gradient norm of each weighted term over that of the face loss: mean [smallest, largest] over folds and seeds."
+    text = "Gradient norm of each weighted term over that of the face loss: mean [smallest, largest] over folds and the seeds of "
+    text += "`train.seeds`."
     return f"# Gradient ratios\n\n{text}\n\n{markdown(wide.rename_axis(columns=None).reset_index())}"

@@ -146,7 +146,7 @@ def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
 
 
 def gradients_table(study: Study) -> pd.DataFrame:
-    """gradients.csv: each term's gradient norm relative to the face loss's, over folds and seeds.
+    """gradients.csv: each term's gradient norm relative to the face loss's, over folds and the seeds of `train.seeds`.
 
     On the deepest stage that both reach.
     """

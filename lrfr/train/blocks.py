@@ -9,16 +9,23 @@ from pydantic import ValidationError
 from lrfr.config import Study, sentence
 from lrfr.errors import UserError
 from lrfr.methods import METHODS
+from lrfr.train.distill import VALIDATED
 
 
 def check_blocks(study: Study, file: str) -> None:
-    """Refuse methods that do not exist, options that a method does not take, and needs that `targets.store` leaves unmet.
+    """Refuse methods that do not exist, options that a method does not take, needs that `targets.store` leaves unmet, and views
+    without the resolutions at which validation people are read.
 
     Raises
     ------
     UserError
         naming the key in `file`.
     """
+    if study.views.smallest > min(VALIDATED) or study.views.largest < max(VALIDATED):
+        raise UserError(
+            f"{file}: views: from {study.views.smallest} to {study.views.largest} pixels; training is validated at "
+            f"{', '.join(map(str, VALIDATED))}, so take smallest at most {min(VALIDATED)} and largest at least {max(VALIDATED)}."
+        )
     blocks = {f"models.{name}": model for name, model in study.models.items()}
     for method, arms in study.arms.items():
         if method not in study.models:

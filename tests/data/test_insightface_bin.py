@@ -133,6 +133,15 @@ def test_other_pickles_are_refused(tmp_path, data, word):
     assert word in refused(tmp_path, data)
 
 
+def test_a_short_file_does_not_fill_the_memory(tmp_path, monkeypatch):
+    """Bytes in protocol 2 are a call; a file that names one call many times would get as many copies of its text."""
+    monkeypatch.setattr(insightface_bin, "FILE_BYTES", 1 << 20)
+    data = pickle.dumps(([b"\xff" * 10_000] * 200, [True] * 100), 2)
+    assert len(data) < 100_000 and "more than 1 MB" in refused(tmp_path, data)
+    large = np.zeros(1000, bool)
+    assert "arrays inside" in refused(tmp_path, pickle.dumps((IMAGES, [large] * 10)))
+
+
 def test_limits(tmp_path, monkeypatch):
     data = pickle.dumps((IMAGES, SAME))
     monkeypatch.setattr(insightface_bin, "STEPS", 20)

@@ -106,7 +106,7 @@ def write_tables(study: Study) -> None:
     folder = study.reports / "tables"
     folder.mkdir(parents=True)
     (folder / "tuning.csv").write_text("method,candidate,chosen\nranking,se_dfd,1\nranking,kd,0\n", encoding="utf-8")
-    (folder / "results.csv").write_text("model,resolution,protocol,value\nse_dfd,16,dense,0.25\n", encoding="utf-8")
+    (folder / "runs.csv").write_text("model,fold,seed,resolution,protocol,value\nse_dfd,0,0,16,dense,0.25\n", encoding="utf-8")
 
 
 def compared(study: Study, model: str, files: dict[str, Path], results: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def test_the_stage_writes_its_tables_and_nothing_else(
     benchmark.run(study)
     written = {path.relative_to(study.reports).as_posix() for path in study.reports.rglob("*.*")}
     tables = {f"tables/{name}.{kind}" for name in ("cost", "schemes", "throughput", "latency") for kind in ("csv", "md")}
-    read = {"students/kd_tuned_teacher/log.csv", "tables/results.csv", "tables/tuning.csv"}
+    read = {"students/kd_tuned_teacher/log.csv", "tables/runs.csv", "tables/tuning.csv"}
     assert written == {"environment.json", *read, *tables}
     beside = pd.read_csv(study.reports / "tables" / "latency.csv")
     assert beside.median_ms.tolist() == [1.235, 2.5] and beside.eer_16[0] == 0.25 and math.isnan(beside.eer_16[1])

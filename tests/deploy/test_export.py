@@ -21,6 +21,7 @@ from lrfr.config import Study
 from lrfr.data.align import TEMPLATE
 from lrfr.data.splits import identity_folds
 from lrfr.deploy import export
+from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
 from lrfr.evaluate.cells import similarity, unit
 from lrfr.evaluate.folds import build_fold
@@ -30,6 +31,7 @@ from lrfr.report import release
 from lrfr.train import embed
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.faces import read_fold
+from tests.deploy import students
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
@@ -86,6 +88,9 @@ def test_the_stage_writes_files_a_card_and_a_table(study: Study):
     table = pd.read_csv(study.reports / "tables" / "export.csv", dtype={"resolution": str})
     assert table.resolution.tolist() == list(study.resolutions)
     assert (table.distance_float <= 1e-4).all() and (table.diff_float.abs() <= 0.005).all()
+    # the bound of a rotation on both sides: two unit vectors that turn by acos(1 - d) change their cosine by 2 sqrt(2 d) at most
+    assert (table.shift_int8 <= 2 * np.sqrt(2 * table.distance_int8) * 1.05 + 1e-6).all() and (table.shift_int8 > 0).any()
+    assert (table.shift_float <= 1e-4).all()
     fold = build_fold(study, 0, draws=0)
     with np.load(study.runs / "embeddings" / "kd.npz") as archive:
         for row in table.itertuples():
@@ -104,6 +109,21 @@ def test_by_hand_any_model_goes_anywhere_and_the_bytes_are_the_same(study: Study
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two"))
     assert first == second and set(first) == {name.replace("kd", "scratch") for name in NAMES}
     assert not (study.runs / "export").exists() and not (study.reports / "tables" / "export.csv").exists()
+
+
+def test_a_released_student_is_exported_from_its_own_file(study: Study, tmp_path: Path):
+    """In a clone that has run nothing; what comes out is a model with a card, for the recogniser and for everybody."""
+    released = students.write_student(tmp_path / "weights", "lfw-kd")
+    shutil.rmtree(study.runs)
+    export.run(study, str(released), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lfw-kd.json", "lfw-kd.onnx"]
+    torch, onnx = Recognizer.load(released), Recognizer.load(tmp_path / "out" / "lfw-kd.onnx")
+    images = [np.asarray(students.orl_photograph(1, 1).resize((side, side))) for side in (12, 32, 90)]
+    assert np.abs(torch.embed(images) - onnx.embed(images)).max() < 1e-4
+    assert onnx.card["thresholds"] == torch.card["thresholds"] and onnx.card["input"]["type"] == "uint8"
+    with pytest.raises(UserError, match="absent.safetensors: cannot be read"):
+        export.run(study, str(tmp_path / "absent.safetensors"), tmp_path / "more")
+    assert not (tmp_path / "more").exists()
 
 
 @pytest.mark.parametrize(

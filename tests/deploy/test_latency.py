@@ -107,21 +107,22 @@ def table() -> pd.DataFrame:
     ("teacher", "setting", "owners"),
     [
         ("dlib_resnet", "pretrained", ["kd", "", "kd", "teacher", "teacher", "", ""]),
-        ("dlib_resnet", "head", ["kd", "", "kd", "teacher", "", "", ""]),
-        ("inception_resnet_v1", "pretrained", ["kd", "", "kd", "", "", "teacher", ""]),
+        ("dlib_resnet", "head", ["kd", "", "kd", "", "", "", ""]),
+        ("inception_resnet_v1", "pretrained", ["kd", "", "kd", "", "", "", ""]),
     ],
 )
 def test_errors_stand_only_where_the_weights_are_the_same(
     values: Study, changed: Callable[..., Study], teacher: str, setting: str, owners: list[str]
 ):
     error = {("kd", "16"): 0.1, ("kd", "hr"): 0.2, ("teacher", "16"): 0.3, ("scratch", "16"): 0.4}
-    rows = [(protocol, pairing, metric, *cell, value) for protocol in ("dense", "official") for pairing in ("lr_lr", "hr_lr")
-            for metric in ("eer", "auc") for cell, value in error.items()]  # fmt: skip
-    results = pd.DataFrame(rows, columns=["protocol", "pairing", "metric", "model", "resolution", "value"])
-    right = (results.protocol == "dense") & (results.pairing == "lr_lr") & (results.metric == "eer")
-    results.loc[~right, "value"] = 9.0
+    rows = [(protocol, pairing, metric, fold, seed, *cell, value) for protocol in ("dense", "official")
+            for pairing in ("lr_lr", "hr_lr") for metric in ("eer", "auc") for fold, seed in ((0, 0), (0, 1), (1, 0))
+            for cell, value in error.items()]  # fmt: skip
+    runs = pd.DataFrame(rows, columns=["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"])
+    right = (runs.protocol == "dense") & (runs.pairing == "lr_lr") & (runs.metric == "eer") & (runs.fold + runs.seed == 0)
+    runs.loc[~right, "value"] = 9.0
     study = changed(values, {"teacher.name": teacher, "teacher.setting": setting})
-    found = latency.with_errors(study, table(), results, "kd").fillna(-1)
+    found = latency.with_errors(study, table(), runs, "kd").fillna(-1)
     assert found.eer_16.tolist() == [error.get((owner, "16"), -1) for owner in owners]
     assert found.eer_hr.tolist() == [error.get((owner, "hr"), -1) for owner in owners]
 
@@ -145,9 +146,9 @@ def test_one_process_a_number_of_threads(values: Study, monkeypatch: pytest.Monk
     """The whole table, really measured on one thread; without exported files the eager student is the reference."""
     monkeypatch.setattr(latency, "BATCHES", (1, 2))
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    results = pd.DataFrame([("dense", "lr_lr", "eer", "kd", "16", 0.25)])
-    results.columns = ["protocol", "pairing", "metric", "model", "resolution", "value"]
-    found = latency.latency(values, "kd", {}, results)
+    runs = pd.DataFrame([("dense", "lr_lr", "eer", 0, 0, "kd", "16", 0.25)])
+    runs.columns = ["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"]
+    found = latency.latency(values, "kd", {}, runs)
     rows = found.set_index(["network", "runtime", "threads", "batch"]).sort_index()
     assert rows.index.is_unique and set(found.threads) == {1} and set(found.batch) == {1, 2}
     assert set(found.network) == {"student", "dlib_resnet", "inception_resnet_v1", "mobilefacenet"}
@@ -186,6 +187,6 @@ def test_one_thread_and_all(values: Study, monkeypatch: pytest.MonkeyPatch, core
 
     monkeypatch.setattr(latency, "ProcessPoolExecutor", Executor)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    results = pd.DataFrame(columns=["protocol", "pairing", "metric", "model", "resolution", "value"])
-    found = latency.latency(values, "se_dfd", {}, results)
+    runs = pd.DataFrame(columns=["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"])
+    found = latency.latency(values, "se_dfd", {}, runs)
     assert asked == [("se", number, (1, 64)) for number in threads] and len(found) == 7 * len(threads)

@@ -107,12 +107,22 @@ def test_an_exported_student_shares_the_card_of_its_folder(tmp_path):
     for row in files:
         (tmp_path / row["file"]).write_bytes(data)
         assert np.allclose(Recognizer.load(tmp_path / row["file"]).embed([face]), [[0.6, 0, 0.8]])
+    students.write_student(tmp_path, "lfw-kd", network=network | {"embedding": 4}, files=files)
+    with pytest.raises(UserError, match="other embeddings than its card says"):
+        Recognizer.load(tmp_path / "lfw-kd.onnx").embed([face])
+    students.write_student(tmp_path, "lfw-kd", network=network, files=files)
     (tmp_path / "lfw-kd-other.onnx").write_bytes(data)
     with pytest.raises(UserError, match="says nothing about lfw-kd-other.onnx"):
         Recognizer.load(tmp_path / "lfw-kd-other.onnx")
     (tmp_path / "lfw-kd.onnx").write_bytes(data + b"x")
     with pytest.raises(UserError, match="sha256 differs"):
         Recognizer.load(tmp_path / "lfw-kd.onnx")
+    model.graph.input[0].name = model.graph.node[0].input[0] = "pictures"
+    other = [{"file": "lfw-kd.onnx", "sha256": hashlib.sha256(model.SerializeToString()).hexdigest()}]
+    students.write_student(tmp_path, "lfw-kd", network=network, files=other)
+    (tmp_path / "lfw-kd.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="no student's graph"):
+        Recognizer.load(tmp_path / "lfw-kd.onnx").embed([face])
     broken = [{"file": "lfw-kd.onnx", "sha256": hashlib.sha256(b"onnx").hexdigest()}]
     students.write_student(tmp_path, "lfw-kd", network=network, files=broken)
     (tmp_path / "lfw-kd.onnx").write_bytes(b"onnx")
@@ -201,6 +211,8 @@ def test_a_damaged_card_is_refused(tmp_path, text):
         {"network": {"kind": "plain", **students.NETWORK, "channels": [8, 8, 12, 10**9]}},
         {"network": {"kind": "plain", **students.NETWORK, "embedding": "32"}},
         {"thresholds": [{"resolution": "low", "far": 0.01, "similarity": 0.5}]},
+        {"thresholds": [{"resolution": 8, "far": 0.01, "similarity": 0.5}]},
+        {"thresholds": [{"resolution": "08", "far": 0.01, "similarity": 0.5}]},
         {"thresholds": [{"resolution": "8", "far": 0.01, "similarity": None}]},
         {"thresholds": 3},
         {"thresholds_from": 3},

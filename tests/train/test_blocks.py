@@ -33,6 +33,12 @@ def test_every_study_passes(composed: Callable[[str], dict], name: str):
         (lambda v: v["arms"]["hkdd"]["no_hfd"]["options"].update(hdf=0), "arms.hkdd.no_hfd.options.hdf is unknown"),
         (lambda v: v["arms"]["hkdd"]["no_hfd"].update(method="kdd"), "arms.hkdd.no_hfd.method: there is no method 'kdd'"),
         (lambda v: v["arms"]["hkdd"]["no_dkd"].update(studnet="se"), "arms.hkdd.no_dkd: unknown parameter 'studnet'"),
+        # a resolution without a view would be read from another one
+        (
+            lambda v: (v["views"].update(smallest=12), v["evaluate"].update(resolutions=[16, 32])),
+            "views: from 12 to 32 pixels; training is validated at 8, 12, 16, so take smallest at most 8",
+        ),
+        (lambda v: (v["views"].update(largest=15), v["evaluate"].update(resolutions=[8])), "views: from 8 to 15 pixels"),
         # logits are computed from embeddings
         (lambda v: v["targets"].update(store=["maps", "attention"]), "targets.store lacks 'embedding', which models.kd needs"),
         (lambda v: v["targets"].update(store=["embedding", "attention"]), "targets.store lacks 'maps', which models"),
