@@ -171,9 +171,11 @@ def notebook_tables(study: Study) -> str:
 
 def index_html(study: Study) -> str:
     faces = study.faces
+    more = [f"<code>{name}</code>" for name in study.models if study.seeds_of(name) != tuple(study.train.seeds)]
     summary = (
         f"{faces.people} people of the source <code>{faces.source}</code>, {len(faces.run_folds)} of {faces.folds} folds, "
-        f"{len(study.models)} trained models, {len(study.train.seeds)} seed{'s' if len(study.train.seeds) > 1 else ''} each. "
+        f"{len(study.models)} trained models, {len(study.train.seeds)} seed{'s' if len(study.train.seeds) > 1 else ''} each"
+        f"{', more of ' + ', '.join(more) if more else ''}. "
         "Test people are never trained on. Low-resolution faces are made from high-resolution ones by a stated degradation: "
         "nothing here is a result on natively low-resolution photographs."
     )
