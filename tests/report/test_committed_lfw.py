@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,19 @@ def test_the_pretrained_teacher_is_the_one_its_author_measured() -> None:
     rows = teacher[(teacher.protocol == "view2") & (teacher.setting == "pretrained") & (teacher.metric == "accuracy")]
     [row] = rows.itertuples()
     assert row.resolution == "hr" and row.low <= row.value <= row.high and row.value >= 0.98
+
+
+def test_the_baseline_without_a_teacher_is_no_straw_man() -> None:
+    """At least 86 % on the official pairs at 16 px: a baseline below it would make every gain of distillation look large."""
+    rows = table("results")
+    rows = rows[(rows.protocol == "official") & (rows.model == "scratch") & (rows.metric == "accuracy") & (rows.pairing == "lr_lr")]
+    assert rows[rows.resolution == "16"].value.item() >= 0.86
+
+
+def test_the_index_names_the_models_with_further_seeds() -> None:
+    results = table("results")
+    lead = (REPORT / "index.html").read_text(encoding="utf-8").split("1 seed each, more of ")[1].split(". ")[0]
+    assert set(re.findall("<code>([^<]+)</code>", lead)) == set(results[results.seeds > 1].model)
 
 
 def test_one_method_is_ranked_first_and_tuning_chose_one_value_each(study: Study) -> None:
