@@ -171,7 +171,7 @@ def notebook_tables(study: Study) -> str:
 
 def index_html(study: Study) -> str:
     faces = study.faces
-    more = [f"<code>{name}</code>" for name in study.models if study.seeds_of(name) != tuple(study.train.seeds)]
+    more = [f"<code>{name}</code>" for name in study.models if study.seeds_of(name) != study.train.seeds]
     summary = (
         f"{faces.people} people of the source <code>{faces.source}</code>, {len(faces.run_folds)} of {faces.folds} folds, "
         f"{len(study.models)} trained models, {len(study.train.seeds)} seed{'s' if len(study.train.seeds) > 1 else ''} each"
