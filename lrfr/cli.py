@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from lrfr import __version__, studies
-from lrfr.deploy import benchmark_verb, verbs
+from lrfr.benchmarks import verb as benchmark_verb
+from lrfr.deploy import verbs
 from lrfr.errors import UserError
 
 STAGES = {  # stage -> (module, what it does); modules are imported only when their stage runs
@@ -21,13 +22,16 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
     "tune": ("lrfr.train.tuning", "try three values of one number of a model (--model)"),
     "distill": ("lrfr.train.distill", "train one model of the study (--model)"),
     "rank": ("lrfr.train.ranking", "order the models by the validation people's errors"),
-    "embed": ("lrfr.train.embed", "embed the held-out faces with every model"),
-    "evaluate": ("lrfr.evaluate.study", "score all pairs; bootstrap over identities"),
+    "embed": ("lrfr.protocol.embed", "embed the held-out faces with every model"),
+    "evaluate": ("lrfr.protocol.study", "score all pairs; bootstrap over identities"),
     "summary": ("lrfr.report.tables", "write the study's tables"),
-    "sets": ("lrfr.deploy.sets", "score one benchmark set of the study (--set)"),
+    "sets": ("lrfr.benchmarks.stage", "score one benchmark set of the study (--set)"),
     "mirror": ("lrfr.deploy.mirror", "measure what averaging a face with its mirror image buys"),
-    "export": ("lrfr.deploy.export", "write the student that was ranked first as ONNX; with --out, any model's anywhere"),
-    "benchmark": ("lrfr.deploy.benchmark", "measure everything that is measured in seconds"),
+    "export": (
+        "lrfr.deploy.export",
+        "write the student that was ranked first as ONNX; with --out, any model's anywhere",
+    ),
+    "benchmark": ("lrfr.deploy.cost", "measure everything that is measured in seconds"),
     "status": ("lrfr.report.status", "list what of the study has run and what has not"),
     "claims": ("lrfr.report.claims", "hold the five abstracts' claims against the study's tables"),
     "notebook": ("lrfr.report.notebooks", "execute one notebook into the report (--notebook)"),
@@ -64,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_verbs(commands)
     benchmark_verb.add_verb(commands)
     unpack = commands.add_parser("unpack", help="unpack a zip archive that nobody has checked, as benchmark sets come")
-    unpack.add_argument("archive", type=Path, help="a .zip file; what leads out of the folder, links, bombs are refused")
+    unpack.add_argument(
+        "archive", type=Path, help="a .zip file; what leads out of the folder, links, bombs are refused"
+    )
     unpack.add_argument("folder", type=Path, help="a new folder, which appears only when everything is in it")
     commands.add_parser("doctor", help="say what is installed, missing or wrong")
     return top
@@ -79,7 +85,9 @@ def notebook_parameters(pairs: list[str]) -> dict[str, object]:
     try:
         return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
     except yaml.YAMLError:
-        raise UserError(f"--parameter {' '.join(pairs)}: a value is not valid YAML; write a number or a word.") from None
+        raise UserError(
+            f"--parameter {' '.join(pairs)}: a value is not valid YAML; write a number or a word."
+        ) from None
 
 
 def dispatch(arguments: argparse.Namespace) -> int:
@@ -88,7 +96,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
 
         return doctor.run()
     if arguments.command == "unpack":
-        from lrfr.data.zips import unpack
+        from lrfr.gate.zips import unpack
 
         unpack(arguments.archive, arguments.folder)
         print(f"{arguments.folder}: unpacked.")
@@ -108,7 +116,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
         repro.run(study)
         return 0
     if arguments.command == "release":
-        from lrfr.report import release
+        from lrfr.deploy import release
 
         release.run(study, arguments.name)
         return 0
@@ -152,7 +160,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except ModuleNotFoundError as error:
         if error.name and not error.name.startswith("lrfr"):
-            print(f"lrfr: the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`.", file=sys.stderr)
+            print(
+                f"lrfr: the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`.",
+                file=sys.stderr,
+            )
             return 2
         raise
     except FileNotFoundError as error:
@@ -160,6 +171,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"lrfr: {error.filename}: not there; an earlier stage makes it, so run `dvc repro`.", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
+    except (
+        BrokenPipeError
+    ):  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -56,7 +56,9 @@ class Study(Block):
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     arms: dict[str, dict[str, dict[str, Any]]]  # method -> arm -> what it changes in the method's block of `models`
     run_arms: tuple[Annotated[str, Field(pattern=ARM)], ...]  # the arms that are trained, each named <method>-<arm>
-    run_seeds: tuple[Annotated[str, Field(pattern=SEED)], ...]  # further seeds of single models, each named <model>-seed<number>
+    run_seeds: tuple[
+        Annotated[str, Field(pattern=SEED)], ...
+    ]  # further seeds of single models, each named <model>-seed<number>
     evaluate: Evaluate
     benchmark: Benchmark
     benchmark_sets: tuple[Annotated[str, Field(pattern=NAME)], ...]  # the user's, named to `lrfr study`
@@ -67,7 +69,9 @@ class Study(Block):
     def manifest_is_the_sources(self) -> Study:
         expected = "data/recordio.csv" if self.faces.source == "recordio" else "data/manifests"
         if self.manifests != expected:
-            raise ValueError(f"manifests: those of faces.source '{self.faces.source}' are in {expected}; set it to that")
+            raise ValueError(
+                f"manifests: those of faces.source '{self.faces.source}' are in {expected}; set it to that"
+            )
         if len(set(self.benchmark_sets)) < len(self.benchmark_sets):
             raise ValueError("benchmark_sets: names a set twice; remove one")
         return self
@@ -82,7 +86,9 @@ class Study(Block):
         for name in self.run_arms:
             method, arm = name.split("-")
             if arm not in self.arms.get(method, {}):
-                raise ValueError(f"run_arms: there is no arm '{arm}' of '{method}' in arms; correct the name or remove it")
+                raise ValueError(
+                    f"run_arms: there is no arm '{arm}' of '{method}' in arms; correct the name or remove it"
+                )
             try:
                 self.arm(method, arm)
             except ValidationError as error:
@@ -90,9 +96,13 @@ class Study(Block):
         for name in self.run_seeds:
             model, seed = further_seed(name)
             if model not in self.models:
-                raise ValueError(f"run_seeds: there is no model '{model}' in models; correct the name '{name}' or remove it")
+                raise ValueError(
+                    f"run_seeds: there is no model '{model}' in models; correct the name '{name}' or remove it"
+                )
             if seed in self.train.seeds or self.run_seeds.count(name) > 1:
-                raise ValueError(f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it")
+                raise ValueError(
+                    f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it"
+                )
         for name, model in self.with_arms().models.items():
             try:
                 self.train_of(model)

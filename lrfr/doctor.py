@@ -160,11 +160,17 @@ def check_programs() -> list[Check]:
     browser = next((name for name in BROWSERS if shutil.which(name)), None)
     lines = [
         ("git", "wrong", "found" if git else "", "install it: DVC works in a git clone"),
-        ("python on the path", "note", "this one" if same else "", "stages call it: activate the environment, or use make"),
+        (
+            "python on the path",
+            "note",
+            "this one" if same else "",
+            "stages call it: activate the environment, or use make",
+        ),
         ("browser", "note", browser, "optional: only tests of the report pages use one"),
     ]
     return [
-        Check(name, "ok", found) if found else Check(name, status, "not found", advice) for name, status, found, advice in lines
+        Check(name, "ok", found) if found else Check(name, status, "not found", advice)
+        for name, status, found, advice in lines
     ]
 
 

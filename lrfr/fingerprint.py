@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_folder
 from lrfr.errors import UserError
+from lrfr.files import atomic_folder
 
 ROOT = Path(__file__).parent
 REGISTRY = "lrfr.methods"
@@ -29,13 +29,13 @@ ENTRIES = {
     "teacher": "lrfr.train.teacher",
     "targets": "lrfr.train.targets",
     "rank": "lrfr.train.ranking",
-    "embed": "lrfr.train.embed",
-    "evaluate": "lrfr.evaluate.study",
+    "embed": "lrfr.protocol.embed",
+    "evaluate": "lrfr.protocol.study",
     "summary": "lrfr.report.tables",
-    "sets": "lrfr.deploy.sets",
+    "sets": "lrfr.benchmarks.stage",
     "mirror": "lrfr.deploy.mirror",
     "export": "lrfr.deploy.export",
-    "benchmark": "lrfr.deploy.benchmark",
+    "benchmark": "lrfr.deploy.cost",
     "status": "lrfr.report.status",
     "claims": "lrfr.report.claims",
     "site": "lrfr.report.site",
@@ -70,11 +70,21 @@ def imported(tree: ast.AST) -> set[str]:
 def registry() -> dict[str, str]:
     """Method name -> module of its class, read from the one dict in `lrfr/methods/__init__.py`."""
     tree = parse(REGISTRY)
-    module_of = {a.asname or a.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
+    module_of = {
+        a.asname or a.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names
+    }
     for node in tree.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
         if isinstance(target, ast.Name) and target.id == "METHODS":
-            return {key.value: module_of[value.id] for key, value in zip(node.value.keys, node.value.values, strict=True)}
+            return {
+                key.value: module_of[value.id] for key, value in zip(node.value.keys, node.value.values, strict=True)
+            }
     raise LookupError(f"{source_file(REGISTRY)} has no dict METHODS")
 
 
@@ -118,7 +128,9 @@ def normalised(module: str) -> str:
 
 def fingerprint(entries: set[str], methods: set[str]) -> str:
     """One line a module: its hash and its name, so that a diff tells what changed."""
-    return "".join(f"{hashlib.sha256(normalised(m).encode()).hexdigest()[:16]} {m}\n" for m in modules(entries, methods))
+    return "".join(
+        f"{hashlib.sha256(normalised(m).encode()).hexdigest()[:16]} {m}\n" for m in modules(entries, methods)
+    )
 
 
 def run(study: Study) -> None:
@@ -126,7 +138,10 @@ def run(study: Study) -> None:
     everything = set(registry())
     files = {stage: fingerprint({entry}, everything) for stage, entry in ENTRIES.items()}
     files |= {f"distill-{name}": fingerprint({DISTILL}, {model.method}) for name, model in study.models.items()}
-    for name in (*study.run_arms, *study.run_seeds):  # a model's block is a parameter of its stage, theirs comes from elsewhere
+    for name in (
+        *study.run_arms,
+        *study.run_seeds,
+    ):  # a model's block is a parameter of its stage, theirs comes from elsewhere
         model = study.for_training(name).models[name]
         files[f"distill-{name}"] = fingerprint({DISTILL}, {model.method}) + model.model_dump_json() + "\n"
     for name, grid in study.tuning.grid.items():
@@ -140,7 +155,9 @@ def run(study: Study) -> None:
     for name in study.notebooks:
         path = Path("notebooks") / f"{name}.ipynb"
         if not path.is_file():
-            raise UserError(f"{path.as_posix()}: no such notebook; correct result_notebooks or cost_notebooks in params.yaml.")
+            raise UserError(
+                f"{path.as_posix()}: no such notebook; correct result_notebooks or cost_notebooks in params.yaml."
+            )
         files[f"notebook-{name}"] = fingerprint({NOTEBOOK} | notebook_imports(path), everything)
     with atomic_folder(study.runs / "code") as folder:
         for name, text in files.items():

@@ -21,7 +21,9 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def parallel_map(function: Callable[..., Any], tasks: Sequence[tuple], jobs: int, threads: int, description: str) -> list[Any]:
+def parallel_map(
+    function: Callable[..., Any], tasks: Sequence[tuple], jobs: int, threads: int, description: str
+) -> list[Any]:
     """`[function(*task) for task in tasks]` in up to `jobs` processes of `threads` threads each, in the order of the tasks.
 
     On Linux the processes are forked, which saves importing torch again; do not compute with torch before calling this.

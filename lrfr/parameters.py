@@ -107,7 +107,9 @@ class Train(Block):
     @model_validator(mode="after")
     def batch_has_two_parts(self) -> Train:
         if 4 * self.people_per_batch >= self.batch:
-            raise ValueError(f"people_per_batch x 4 images must leave room in a batch of {self.batch}; lower people_per_batch")
+            raise ValueError(
+                f"people_per_batch x 4 images must leave room in a batch of {self.batch}; lower people_per_batch"
+            )
         return self
 
 

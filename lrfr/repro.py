@@ -43,7 +43,9 @@ def reproduce(target: str, *options: str) -> None:
 
 def trainings() -> list[str]:
     """Names of the stages that train one model each."""
-    listing = subprocess.run([sys.executable, "-m", "dvc", "stage", "list", "--name-only"], capture_output=True, text=True)
+    listing = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], capture_output=True, text=True
+    )
     if listing.returncode:
         raise UserError(f"dvc stage list failed ({' '.join(listing.stderr.split())[-300:]}); run `lrfr doctor`.")
     return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@", "arm@", "seed@"))]
@@ -71,6 +73,8 @@ def run(study: Study) -> None:
     if jobs > 1:
         reproduce(f"targets@{study.study}")
         tuned = {f"distill@{study.study}-{name}" for name, model in study.models.items() if model.tuned}
-        side_by_side(sorted(trainings(), key=lambda name: name not in tuned), jobs)  # the longest first: nothing waits for it
+        side_by_side(
+            sorted(trainings(), key=lambda name: name not in tuned), jobs
+        )  # the longest first: nothing waits for it
     if subprocess.run([sys.executable, "-m", "dvc", "repro"]).returncode:
         raise UserError("dvc repro failed, see above; mend the cause and run this again: what is done stays.")

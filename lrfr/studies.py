@@ -13,7 +13,9 @@ from typing import Any
 from lrfr.errors import UserError
 
 TREES = {"tinyface": "TinyFace", "survface": "QMUL-SurvFace", "scface": "SCface"}  # benchmark sets in folders
-WEIGHTS = Path("data/weights")  # the user's, under their own hash: other weights are another parameter, so another result
+WEIGHTS = Path(
+    "data/weights"
+)  # the user's, under their own hash: other weights are another parameter, so another result
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -22,7 +24,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     for option, metavar, text in (
         ("--root", "PATH", "where you keep the photographs, for a study that needs them (lfw, paper)"),
         ("--weights", "FILE", "of the teacher, for a study whose teacher's are fetched otherwise (paper)"),
-        *((f"--{name}", "DIR", f"where you unpacked {title}; the stage `sets` scores it") for name, title in TREES.items()),
+        *(
+            (f"--{name}", "DIR", f"where you unpacked {title}; the stage `sets` scores it")
+            for name, title in TREES.items()
+        ),
     ):
         command.add_argument(option, type=Path, metavar=metavar, help=text)
     text = "a .bin file of InsightFace, like lfw.bin or cfp_fp.bin; may be given several times"
@@ -33,7 +38,7 @@ def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
     """The benchmark sets that a user names; UserError for a .bin file that can be no name, or the second of one name."""
     sets = {name: getattr(arguments, name) for name in TREES if getattr(arguments, name) is not None}
     for file in arguments.bin:
-        from lrfr.deploy.user_sets import bin_name
+        from lrfr.benchmarks.user_sets import bin_name
 
         if bin_name(file) in sets:
             raise UserError(f"--bin {file}: a second set called {file.stem}; rename one file.")
@@ -53,10 +58,14 @@ def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"  # the ending tells DVC which format to write
         try:
-            compose_and_dump(str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides])
+            compose_and_dump(
+                str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides]
+            )
         except Exception as error:  # hydra, OmegaConf and YAML have their own for every kind of mistake
             reason = " ".join(str(error).split())
-            raise UserError(f"conf: cannot be composed into the study '{name}' ({reason}); mend the file or restore it.") from None
+            raise UserError(
+                f"conf: cannot be composed into the study '{name}' ({reason}); mend the file or restore it."
+            ) from None
         text = file.read_bytes()
     return text, yaml.safe_load(text)
 
@@ -85,9 +94,9 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
             f"conf/study/{name}.yaml: there is no study '{name}'; known are {', '.join(study_names()) or 'none'} "
             "(run this in the top folder of a clone)."
         )
-    from lrfr.data.files import atomic_file
     from lrfr.config import validated
-    from lrfr.data.sources import SOURCES
+    from lrfr.files import atomic_file
+    from lrfr.sources.registry import SOURCES
     from lrfr.train.blocks import check_blocks
 
     file = f"conf, study '{name}'"
@@ -103,7 +112,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         overrides.append(f"teacher.weights={path.as_posix()}")
     chosen = [] if choose is None else [(source, choose(root))]  # a set may be called like the source: lfw.bin
     if sets:
-        from lrfr.deploy.user_sets import choose_set
+        from lrfr.benchmarks.user_sets import choose_set
 
         chosen += [(set_name, choose_set(set_name, place)) for set_name, place in sets.items()]
         names = ",".join(f"'{set_name}'" for set_name in sets)  # quoted: a set may be called null
@@ -114,14 +123,18 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
     for _, one in chosen:
         files |= one.files
     try:
-        with ExitStack() as stack:  # all are written before any appears; the first to be entered, params.yaml, appears last
+        with (
+            ExitStack() as stack
+        ):  # all are written before any appears; the first to be entered, params.yaml, appears last
             for path, data in {Path("params.yaml"): text, **files}.items():
                 stack.enter_context(atomic_file(path)).write_bytes(data)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written ({error.strerror}); remove what is there.") from None
     for what, one in chosen:
         for count in one.counts:
-            print(f"{what}: {count.what} {count.observed}" + ("" if count.published is None else f" of {count.published}"))
+            print(
+                f"{what}: {count.what} {count.observed}" + ("" if count.published is None else f" of {count.published}")
+            )
     print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
 
 

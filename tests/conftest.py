@@ -37,7 +37,14 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
 def tiny_values(composed: Callable[[str], dict]) -> dict:
     """Parameters of a study that trains in seconds: every model of `smoke`, three epochs, narrow networks."""
     values = composed("smoke")
-    values |= {"study": "tiny", "jobs": 1, "run_arms": [], "run_seeds": [], "result_notebooks": [], "cost_notebooks": []}
+    values |= {
+        "study": "tiny",
+        "jobs": 1,
+        "run_arms": [],
+        "run_seeds": [],
+        "result_notebooks": [],
+        "cost_notebooks": [],
+    }
     values["faces"] |= {"people": PEOPLE, "folds": PEOPLE, "run_folds": [0], "validation_people": 2}
     values["views"] |= {"smallest": 8, "largest": 16}
     values["train"] |= {"epochs": 3, "batch": 12, "people_per_batch": 2}
@@ -71,9 +78,13 @@ def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -
     np.save(runs / "chips.npy", chips)
     np.save(runs / "views.npy", view_bank(chips, study.views.smallest, study.views.largest, study.views.size))
     person = np.repeat(np.arange(PEOPLE), IMAGES)
-    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "invented", "fallback": 0, "removed": 0})
+    index = pd.DataFrame(
+        {"image": range(len(person)), "person": person, "name": "invented", "fallback": 0, "removed": 0}
+    )
     index.to_csv(runs / "index.csv", index=False)
-    identity_folds(PEOPLE, study.faces.folds, study.faces.validation_people, study.seed).to_csv(runs / "folds.csv", index=False)
+    identity_folds(PEOPLE, study.faces.folds, study.faces.validation_people, study.seed).to_csv(
+        runs / "folds.csv", index=False
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         teacher.run(study)

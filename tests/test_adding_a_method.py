@@ -76,7 +76,9 @@ def test_its_test_and_the_contract_suite_pass(copy: Path) -> None:
 
 def test_the_study_has_the_new_model_and_fingerprints_it_alone(copy: Path) -> None:
     run(copy, "-m", "lrfr", "study", "orl")
-    assert yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))["models"]["mse"]["options"] == {"weight": 1.0}
+    assert yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))["models"]["mse"]["options"] == {
+        "weight": 1.0
+    }
     code = "from lrfr import fingerprint as f; print(*f.modules({f.DISTILL}, {'mse'}), sep='\\n')"
     modules = run(copy, "-c", code).split()
     assert "lrfr.methods.mse" in modules and "lrfr.methods.hkdd" not in modules

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from lrfr import cli, config
-from lrfr.data import lfw
 from lrfr.errors import UserError
+from lrfr.sources import lfw
 from tests.data.small_lfw import SmallLfw, make_small_lfw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +94,9 @@ def test_refusals(clone: Path, capsys: pytest.CaptureFixture[str], change: tuple
 
 
 @pytest.mark.parametrize("arguments", [["distill", "--model", "kd"], ["embed"], ["evaluate"], ["rank"]])
-def test_a_stage_before_its_time_names_what_is_missing(clone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]):
+def test_a_stage_before_its_time_names_what_is_missing(
+    clone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+):
     code = cli.main(arguments)
     assert "not there; an earlier stage makes it, so run `dvc repro`" in in_one_sentence(code, *capsys.readouterr())
 
@@ -102,7 +104,12 @@ def test_a_stage_before_its_time_names_what_is_missing(clone: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("file", "old", "new", "reason"),
     [
-        ("config.yaml", "model: [hr_student", "model: [mse, hr_student", "conf: cannot be composed into the study 'orl'"),
+        (
+            "config.yaml",
+            "model: [hr_student",
+            "model: [mse, hr_student",
+            "conf: cannot be composed into the study 'orl'",
+        ),
         ("model/kd.yaml", "method: kd", "method: [kd", "conf: cannot be composed into the study 'orl'"),
         ("model/kd.yaml", "method: kd", "method: kdd", "conf, study 'orl': models.kd.method: there is no method 'kdd'"),
         ("study/orl.yaml", "seed: 0", "seed: -1", "conf, study 'orl': seed: "),
@@ -145,7 +152,11 @@ def test_a_study_is_composed_into_the_parameters(
     assert yaml.safe_load((clone / "params.yaml").read_text(encoding="utf-8")) == composed("orl")
     assert (clone / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
     assert config.load().study == "orl" and "dvc repro" in capsys.readouterr().out
-    assert sorted(path.name for path in clone.iterdir()) == ["conf", "notebooks", "params.yaml"]  # no temporary file stays
+    assert sorted(path.name for path in clone.iterdir()) == [
+        "conf",
+        "notebooks",
+        "params.yaml",
+    ]  # no temporary file stays
 
 
 @pytest.fixture
@@ -170,7 +181,9 @@ def test_a_study_with_a_root(
     assert cli.main(["study", "lfw"]) == 0 and Path("params.yaml").is_file()  # the stored one
 
 
-def test_a_study_with_a_root_in_the_environment(clone: Path, small_lfw: SmallLfw, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_study_with_a_root_in_the_environment(
+    clone: Path, small_lfw: SmallLfw, monkeypatch: pytest.MonkeyPatch, capsys
+):
     monkeypatch.setenv("LRFR_LFW_ROOT", str(small_lfw.root))
     assert cli.main(["study", "lfw"]) == 0 and cli.main(["study", "lfw", "--root", str(small_lfw.root)]) == 0
     capsys.readouterr()
@@ -269,7 +282,7 @@ def test_a_stage_gets_the_study_and_its_arguments(clone: Path, monkeypatch: pyte
     assert cli.main(["notebook", "--notebook", "00-start-here", "-p", "fold=1"]) == 0
     assert called == [
         *("lrfr.train.distill", ("smoke", "kd")),
-        *("lrfr.train.embed", ("smoke",)),
+        *("lrfr.protocol.embed", ("smoke",)),
         *("lrfr.report.notebooks", ("smoke", "00-start-here", {"fold": 1})),
     ]
 

@@ -57,7 +57,12 @@ def test_the_study_of_the_papers_own_setting(composed: Callable[[str], dict]):
 
 
 def test_a_study_may_tune_its_models(tmp_path: Path, composed: Callable[[str], dict]):
-    write(tmp_path / "params.yaml", composed("orl"), "tuning.grid", {"kd": GRID, "scratch": GRID | {"option": "train.scale"}})
+    write(
+        tmp_path / "params.yaml",
+        composed("orl"),
+        "tuning.grid",
+        {"kd": GRID, "scratch": GRID | {"option": "train.scale"}},
+    )
     grid = config.load(tmp_path / "params.yaml").tuning.grid
     assert grid["kd"].values == (1, 2, 4) and grid["scratch"].option == "train.scale"
 
@@ -150,7 +155,11 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("train.seeds", [], "train.seeds"),
         ("study", "My Study", "study"),
         ("faces.source", "nowhere", "faces.source"),
-        ("faces.validation_people", 29, "faces: 40 people in 4 folds with 29 for validation leave a fold without identities"),
+        (
+            "faces.validation_people",
+            29,
+            "faces: 40 people in 4 folds with 29 for validation leave a fold without identities",
+        ),
         ("faces.run_folds", [4], "run_folds must lie in 0 ... 3"),
         ("faces.run_folds", [-1], "run_folds must lie in 0 ... 3"),
         ("evaluate.resolutions", [8, 40], "40 px is outside views 8 ... 32"),
@@ -165,7 +174,11 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("evaluate.dense_images", 1, "evaluate.dense_images"),
         ("evaluate.impostors", 0, "evaluate.impostors"),
         ("evaluate.impostors", DELETE, "parameter 'evaluate.impostors' is missing"),  # all pairs is said by null
-        ("manifests", "data/recordio.csv", "manifests: those of faces.source 'orl' are in data/manifests; set it to that"),
+        (
+            "manifests",
+            "data/recordio.csv",
+            "manifests: those of faces.source 'orl' are in data/manifests; set it to that",
+        ),
         ("manifests", DELETE, "parameter 'manifests' is missing"),
         ("faces.source", "recordio", "manifests: those of faces.source 'recordio' are in data/recordio.csv"),
         ("benchmark_sets", ["tinyface", "tinyface"], "benchmark_sets: names a set twice"),
@@ -183,7 +196,11 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("run_arms", ["hkdd"], "run_arms"),
         ("run_arms", ["hkdd-nothing"], "run_arms: there is no arm 'nothing' of 'hkdd' in arms"),
         ("run_seeds", ["kd"], "run_seeds"),
-        ("run_seeds", ["kdd-seed1"], "run_seeds: there is no model 'kdd' in models; correct the name 'kdd-seed1' or remove it"),
+        (
+            "run_seeds",
+            ["kdd-seed1"],
+            "run_seeds: there is no model 'kdd' in models; correct the name 'kdd-seed1' or remove it",
+        ),
         ("run_seeds", ["kd-seed0"], "run_seeds: 'kd-seed0' is trained already"),
         ("run_seeds", ["kd-seed1", "kd-seed1"], "run_seeds: 'kd-seed1' is trained already"),
         ("run_arms", ["hkd-no_hfd"], "run_arms: there is no arm 'no_hfd' of 'hkd' in arms"),

@@ -42,7 +42,9 @@ def test_the_clone_and_the_installed_metadata_list_the_same_requirements(tmp_pat
     assert ("torch", "") in clone.values() and ("pytest", "test") in clone.values()
 
 
-@pytest.mark.parametrize("text", ['[tool.poetry]\nname = "lrfr"\n', '[project]\nname = "other"\ndependencies = ["torch<2"]\n'])
+@pytest.mark.parametrize(
+    "text", ['[tool.poetry]\nname = "lrfr"\n', '[project]\nname = "other"\ndependencies = ["torch<2"]\n']
+)
 def test_another_projects_requirements_are_not_ours(tmp_path, text):
     (tmp_path / "pyproject.toml").write_text(text)
     assert doctor.requirements(tmp_path) == doctor.requirements(tmp_path / "elsewhere")

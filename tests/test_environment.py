@@ -69,13 +69,19 @@ def test_environment_yml_repeats_the_lock_for_every_direct_dependency():
 
 
 def test_python_versions_agree():
-    python = next(item for item in CONDA if isinstance(item, str) and item.startswith("python=")).removeprefix("python=")
+    python = next(item for item in CONDA if isinstance(item, str) and item.startswith("python=")).removeprefix(
+        "python="
+    )
     assert PROJECT["requires-python"] == f">={python}" == f">={PYTHON[0]}.{PYTHON[1]}"
 
 
 def test_every_direct_dependency_has_a_reason():
-    for text in (text for texts in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()] for text in texts):
-        assert re.search(rf'"{re.escape(text)}",\s+# \w.{{9,}}', PYPROJECT_TEXT), f"pyproject.toml: no reason beside {text}"
+    for text in (
+        text for texts in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()] for text in texts
+    ):
+        assert re.search(rf'"{re.escape(text)}",\s+# \w.{{9,}}', PYPROJECT_TEXT), (
+            f"pyproject.toml: no reason beside {text}"
+        )
     for line in CONDA_TEXT.split("dependencies:")[1].splitlines():
         if line.strip() and line.strip() != "- pip:":
             assert re.search(r"\S\s+# \w.{9,}", line), f"environment.yml: no reason beside {line.strip()}"

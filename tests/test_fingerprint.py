@@ -27,7 +27,9 @@ ALL_METHODS = {"lrfr.methods." + name for name in ("acs_review", "baselines", "h
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of lrfr/ and notebooks/ that a test may edit; the fingerprints are taken of it."""
-    shutil.copytree(ROOT / "lrfr", tmp_path / "lrfr", ignore=shutil.ignore_patterns("__pycache__", "manifests", "weights"))
+    shutil.copytree(
+        ROOT / "lrfr", tmp_path / "lrfr", ignore=shutil.ignore_patterns("__pycache__", "manifests", "weights")
+    )
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("output"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fingerprint, "ROOT", tmp_path / "lrfr")
@@ -72,7 +74,11 @@ def armed(study: Study, *methods: str) -> dict[str, Model]:
 
 
 def test_there_is_one_for_every_stage_model_and_notebook(tree: Path, study: Study):
-    expected = {*fingerprint.ENTRIES, *(f"distill-{m}" for m in armed(study)), *(f"notebook-{n}" for n in study.notebooks)}
+    expected = {
+        *fingerprint.ENTRIES,
+        *(f"distill-{m}" for m in armed(study)),
+        *(f"notebook-{n}" for n in study.notebooks),
+    }
     expected |= {f"tune-{m}" for m in study.tuning.grid}
     found = taken(study)
     assert set(found) == expected and all(found.values())
@@ -82,7 +88,9 @@ def test_comments_and_docstrings_change_nothing(tree: Path, study: Study):
     path = tree / "methods" / "hkdd.py"
     assert edited(study, path, '"""', '"""Another first sentence. ') == set()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    function = next(n for n in ast.parse("".join(lines)).body if isinstance(n, ast.FunctionDef) and ast.get_docstring(n))
+    function = next(
+        n for n in ast.parse("".join(lines)).body if isinstance(n, ast.FunctionDef) and ast.get_docstring(n)
+    )
     start, end = function.body[0].lineno, function.body[0].end_lineno
     before = taken(study)
     lines[start - 1 : end] = ['    """Shorter."""  # and a comment\n', "    # another\n\n"]
@@ -110,7 +118,9 @@ def test_a_constant_of_one_method_changes_that_method_alone(tree: Path, study: S
 def test_a_constant_that_several_methods_use_changes_all_of_them(tree: Path, study: Study):
     path = tree / "methods" / "baselines.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nCONSTANT = 1\n", encoding="utf-8")
-    own = armed(study, "scratch", "kd", "feature", "fitnet", "at", "rkd", "hkdd", "mkmmd")  # the last two import soft_targets
+    own = armed(
+        study, "scratch", "kd", "feature", "fitnet", "at", "rkd", "hkdd", "mkmmd"
+    )  # the last two import soft_targets
     found = edited(study, path, "CONSTANT = 1", "CONSTANT = 2") - users(study, "lrfr.methods.baselines")
     assert found == {"benchmark", "tune-feature"} | {f"distill-{name}" for name in own}
 
@@ -131,8 +141,13 @@ def test_a_change_of_tuning_changes_no_training_and_none_of_ranking_does(tree: P
 
 def grids(study: Study, changed: Callable[..., Study], models: dict[str, object] | None = None) -> dict[str, str]:
     """Fingerprints of tuning hkdd by one of its options and scratch by the recipe, with other options of the models."""
-    grid = {"hkdd": {"option": "beta", "values": (1, 4, 8)}, "scratch": {"option": "train.margin", "values": (0.1, 0.2, 0.3)}}
-    found = taken(changed(study, {"result_notebooks": (), "run_arms": (), "run_seeds": (), "tuning.grid": grid} | (models or {})))
+    grid = {
+        "hkdd": {"option": "beta", "values": (1, 4, 8)},
+        "scratch": {"option": "train.margin", "values": (0.1, 0.2, 0.3)},
+    }
+    found = taken(
+        changed(study, {"result_notebooks": (), "run_arms": (), "run_seeds": (), "tuning.grid": grid} | (models or {}))
+    )
     assert {name for name in found if name.startswith("tune-")} == {"tune-hkdd", "tune-scratch"}
     return found
 
@@ -244,7 +259,12 @@ def test_imports_are_of_the_kind_that_the_walk_sees():
 
 
 def test_a_notebook_counts_what_it_imports(tree: Path, study: Study):
-    source = {"cells": [{"cell_type": "markdown", "source": ["import lrfr.train.embed"]}, {"cell_type": "code", "source": []}]}
+    source = {
+        "cells": [
+            {"cell_type": "markdown", "source": ["import lrfr.protocol.embed"]},
+            {"cell_type": "code", "source": []},
+        ]
+    }
     path = Path("notebooks/00-start-here.ipynb")
     path.write_text(json.dumps(source))
     assert fingerprint.notebook_imports(path) == set()

@@ -12,10 +12,24 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "lrfr").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Modules that load pickles, or are pickles under another name.
-LOADERS = {"pickle", "_pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "jsonpickle", "torch.package"}
+LOADERS = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "dill",
+    "joblib",
+    "cloudpickle",
+    "shelve",
+    "marshal",
+    "jsonpickle",
+    "torch.package",
+}
 CALLS = {"read_pickle", "unpickle", "Unpickler", "_Unpickler"}  # under any module's name
 # The restricted unpickler, and the writer of a miniature that only dumps: file -> what of `pickle` it may use.
-ALLOWED = {"lrfr/data/insightface_bin.py": {"class Symbolic(pickle.Unpickler)"}, "lrfr/data/miniatures.py": {"pickle.dumps"}}
+ALLOWED = {
+    "lrfr/gate/insightface_bin.py": {"class Symbolic(pickle.Unpickler)"},
+    "lrfr/benchmarks/miniatures.py": {"pickle.dumps"},
+}
 
 
 def dotted(node: ast.expr) -> str:
@@ -37,7 +51,9 @@ def loads(source: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                full[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                full[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
                 if alias.name in LOADERS - {"pickle"}:
                     found.add(f"import {alias.name}")
         elif isinstance(node, ast.ImportFrom):
@@ -54,7 +70,9 @@ def loads(source: str) -> set[str]:
     parts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            found |= {f"class {node.name}({name_of(base)})" for base in node.bases if name_of(base).endswith("Unpickler")}
+            found |= {
+                f"class {node.name}({name_of(base)})" for base in node.bases if name_of(base).endswith("Unpickler")
+            }
         elif isinstance(node, ast.Constant) and node.value in LOADERS:
             found.add(f"the text {node.value!r}")  # import_module("pickle"), __import__("pickle")
         elif isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in bases and id(node) not in parts:

@@ -37,7 +37,7 @@ def tracked() -> list[Path]:
 
 
 def part(module: str) -> str:
-    """'lrfr.data.files' -> 'data'; 'lrfr' itself -> ''."""
+    """'lrfr.files' -> 'data'; 'lrfr' itself -> ''."""
     return (module.split(".") + [""])[1]
 
 

@@ -41,7 +41,9 @@ def write(script: str) -> list[str]:
     """
     Path("script.py").write_text(script, encoding="utf-8")
     Path("params.yaml").write_text("models: {a: 1, b: 1}\n", encoding="utf-8")
-    Path("first.py").write_text("from pathlib import Path; Path('read').mkdir(); Path('read/x').touch()", encoding="utf-8")
+    Path("first.py").write_text(
+        "from pathlib import Path; Path('read').mkdir(); Path('read/x').touch()", encoding="utf-8"
+    )
     command = f'"{sys.executable}" script.py ${{item.model}}'
     outs = [{"${item.model}.txt": {"cache": False}}]
     stage = {"matrix": {"model": "${models}"}, "cmd": command, "deps": ["read/x"], "outs": outs}

@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from lrfr import cli, config, studies
-from lrfr.data import listing, miniatures
-from lrfr.deploy import user_sets
+from lrfr.benchmarks import miniatures, user_sets
 from lrfr.errors import UserError
+from lrfr.gate import listing
 from lrfr.models.teachers import build_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +60,9 @@ def test_everything_that_a_user_brings(
         assert line in said.splitlines()
     study, text = config.load(), Path("params.yaml").read_text(encoding="utf-8")
     assert study.benchmark_sets == ("tinyface", "scface", "cfp_fp") and Path(study.teacher.weights).is_file()
-    assert Path(study.teacher.weights).read_bytes() == (brought / "weights.pt").read_bytes() and str(brought) not in text
+    assert (
+        Path(study.teacher.weights).read_bytes() == (brought / "weights.pt").read_bytes() and str(brought) not in text
+    )
     values = yaml.safe_load(text)
     values["benchmark_sets"], values["teacher"]["weights"] = [], "vggface2"
     assert values == composed("paper")  # nothing else differs
@@ -107,7 +109,9 @@ def test_what_is_wrong_changes_nothing(
 
 def test_a_set_goes_with_every_study(clone: Path, brought: Path, composed: Callable[[str], dict]):
     assert cli.main(["study", "orl", "--tinyface", str(brought / "tinyface")]) == 0
-    assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")) == composed("orl") | {"benchmark_sets": ["tinyface"]}
+    assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")) == composed("orl") | {
+        "benchmark_sets": ["tinyface"]
+    }
 
 
 def test_a_set_that_was_not_named_is_no_stage(clone: Path, capsys: pytest.CaptureFixture[str]):
@@ -121,8 +125,12 @@ def test_the_options_are_the_sets_that_are_known():
 
 def test_a_set_called_like_the_source_hides_nothing(clone: Path, brought: Path):
     shutil.copy(brought / "cfp_fp.bin", brought / "recordio.bin")
-    assert cli.main(["study", "paper", "--root", str(brought / "training"), "--bin", str(brought / "recordio.bin")]) == 0
-    assert {"data/recordio.csv", ".cache/recordio-root", "data/sets/recordio.csv", ".cache/set-recordio-root"} <= files(clone)
+    assert (
+        cli.main(["study", "paper", "--root", str(brought / "training"), "--bin", str(brought / "recordio.bin")]) == 0
+    )
+    assert {"data/recordio.csv", ".cache/recordio-root", "data/sets/recordio.csv", ".cache/set-recordio-root"} <= files(
+        clone
+    )
 
 
 def test_a_set_may_be_called_null(clone: Path, brought: Path):

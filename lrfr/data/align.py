@@ -25,7 +25,9 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     source, target: float (K, 2). Returns float64 (2, 3). In the plane the problem is a complex regression w = a z + b, with
     a = sum(conj(z) w) / sum(|z|^2) over centred points. Raises UserError if all source points coincide.
     """
-    z, w = (points[:, 0] + 1j * points[:, 1] for points in (np.asarray(source, np.float64), np.asarray(target, np.float64)))
+    z, w = (
+        points[:, 0] + 1j * points[:, 1] for points in (np.asarray(source, np.float64), np.asarray(target, np.float64))
+    )
     centred = z - z.mean()
     energy = np.sum(np.abs(centred) ** 2)
     if not energy > 0:
@@ -64,7 +66,9 @@ def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP) -> np.ndarray
     places = np.stack([column, row, np.ones_like(row)], axis=-1) @ matrix.T  # (size, size, 2), pixels of the photograph
     grid = (2 * places + 1) / np.array(image.size) - 1  # grid_sample's -1 ... 1 from edge to edge
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].to(torch.float64)
-    sampled = F.grid_sample(pixels, torch.from_numpy(grid)[None], mode="bicubic", padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(
+        pixels, torch.from_numpy(grid)[None], mode="bicubic", padding_mode="border", align_corners=False
+    )
     return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 

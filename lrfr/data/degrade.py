@@ -95,7 +95,9 @@ def degrade(chips: Images, size: int, out_size: int) -> Images:
     x = _tensor(chips)
     if not 1 <= size <= min(x.shape[1:3]) or out_size < 1:
         sides = f"{x.shape[1]} x {x.shape[2]}"
-        raise UserError(f"degrade: size {size} of {sides} chips, out_size {out_size}; sizes start at 1 and end at the chip's.")
+        raise UserError(
+            f"degrade: size {size} of {sides} chips, out_size {out_size}; sizes start at 1 and end at the chip's."
+        )
     return _like(bicubic(area(x, size), out_size), chips)
 
 
@@ -122,7 +124,9 @@ def _fused(block: Tensor, sizes: range, out_size: int) -> Tensor:
     count, height, width, _ = block.shape
     pixels = block.permute(2, 0, 3, 1).reshape(width, -1).to(torch.float64)  # (W, B * 3 * H)
     columns = torch.cat([area_weights(width, size) for size in sizes])
-    reduced = (columns * FIXED @ pixels).div_(width).add_(0.5).floor_()  # cells are `width` units wide, whatever their number
+    reduced = (
+        (columns * FIXED @ pixels).div_(width).add_(0.5).floor_()
+    )  # cells are `width` units wide, whatever their number
     views, start = [], 0
     for size in sizes:
         rows, up = area_weights(height, size), bicubic_weights(size, out_size)

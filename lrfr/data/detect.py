@@ -18,10 +18,10 @@ from PIL import Image
 
 from lrfr.config import Study
 from lrfr.data.align import COLUMNS, POINTS
-from lrfr.data.files import atomic_file, read_image
-from lrfr.data.manifests import read_manifest
-from lrfr.data.sources import SOURCES, Source, read_bytes
+from lrfr.files import atomic_file, read_image
 from lrfr.progress import bar
+from lrfr.sources.manifests import read_manifest
+from lrfr.sources.registry import SOURCES, Source, read_bytes
 
 CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
 
@@ -77,7 +77,8 @@ def detected(study: Study, source: Source, manifest: pd.DataFrame) -> list[list]
     rows = manifest[["image", "name", "sha256"]].itertuples(index=False, name=None)
     images = [(image, name, read_bytes(photographs, name, sha256)) for image, name, sha256 in rows]
     tasks = [
-        (images[i : i + CHUNK], study.detect.enlarge, study.detect.border, study.threads) for i in range(0, len(images), CHUNK)
+        (images[i : i + CHUNK], study.detect.enlarge, study.detect.border, study.threads)
+        for i in range(0, len(images), CHUNK)
     ]
     # spawn, not fork: forking after torch has started its threads can hang
     with ProcessPoolExecutor(min(study.jobs, len(tasks)), mp_context=get_context("spawn")) as pool:

@@ -41,7 +41,9 @@ def find(looks: list[Look], names: list[str], people: np.ndarray, threshold: flo
     """
     x = np.stack([one.thumbnail for one in looks]).astype(np.float64)
     pixels, totals = x.shape[1], x.sum(1)
-    norms = np.sqrt(np.maximum(pixels * (x * x).sum(1) - totals**2, 1))  # 1: of a photograph in one colour, which is like none
+    norms = np.sqrt(
+        np.maximum(pixels * (x * x).sum(1) - totals**2, 1)
+    )  # 1: of a photograph in one colour, which is like none
     digests = pd.factorize(np.array([one.digest for one in looks]))[0]
     rows = []
     for start in range(0, len(x), BLOCK):

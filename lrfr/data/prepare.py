@@ -11,11 +11,11 @@ from lrfr.config import Study
 from lrfr.data import align, duplicates, splits
 from lrfr.data.align import CHIP, COLUMNS, POINTS
 from lrfr.data.degrade import view_bank
-from lrfr.data.files import atomic_file, read_image
-from lrfr.data.manifests import read_manifest
-from lrfr.data.sources import SOURCES, read_bytes
 from lrfr.errors import UserError
+from lrfr.files import atomic_file, read_image
 from lrfr.parallel import parallel_map
+from lrfr.sources.manifests import read_manifest
+from lrfr.sources.registry import SOURCES, read_bytes
 
 CHUNK = 40  # photographs per task
 
@@ -44,7 +44,9 @@ def prepare_chunk(
     sizes: smallest and largest view, side of a view. files: chips and views, whose rows no other process writes.
     """
     images = [read_image(data, name) for name, data, _ in photographs]
-    made = np.stack([align.chip(image, points, fallback) for image, (_, _, points) in zip(images, photographs, strict=True)])
+    made = np.stack(
+        [align.chip(image, points, fallback) for image, (_, _, points) in zip(images, photographs, strict=True)]
+    )
     for file, rows in zip(files, (made, view_bank(made, *sizes)), strict=True):
         array = np.load(file, mmap_mode="r+")
         array[first : first + len(rows)] = rows
@@ -97,7 +99,9 @@ def run(study: Study) -> None:
             (first, photographs[first : first + CHUNK], source.fallback, sizes, (chips, views))
             for first in range(0, len(photographs), CHUNK)
         ]
-        looks = [look for some in parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare") for look in some]
+        looks = [
+            look for some in parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare") for look in some
+        ]
         people = pd.factorize(manifest["person"])[0]
         # aligned faces of two people may look alike at 24 pixels: there only equal pixels are one photograph
         threshold = duplicates.THRESHOLD if source.points is None else duplicates.EQUAL

@@ -45,13 +45,15 @@ def identity_folds(people: int, folds: int, validation_people: int, seed: int) -
 def official(pairs: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     """Official pairs by image number: fold (of the study), official_fold (from 0), image_a, image_b, same (0 or 1).
 
-    pairs: as `lrfr.data.lfw.read_pairs` returns them. names: of the photographs, in the order of the index. Raises UserError if a
+    pairs: as `lrfr.sources.lfw.read_pairs` returns them. names: of the photographs, in the order of the index. Raises UserError if a
     pair has a photograph that is not among them.
     """
     numbers = pd.Series(range(len(names)), index=names)
     absent = [name for side in ("name_a", "name_b") for name in pairs[side] if name not in numbers.index]
     if absent:
-        raise UserError(f"{absent[0]}: an official pair needs this photograph, which the study leaves out; raise faces.people.")
+        raise UserError(
+            f"{absent[0]}: an official pair needs this photograph, which the study leaves out; raise faces.people."
+        )
     columns = {"fold": pairs["fold"] // TOGETHER, "official_fold": pairs["fold"]}
     columns |= {f"image_{side}": numbers[pairs[f"name_{side}"]].to_numpy() for side in "ab"}
     return pd.DataFrame(columns | {"same": pairs["same"]})[OFFICIAL]
@@ -90,7 +92,9 @@ def lfw_folds(
             )
         bits = np.random.Philox(key=[seed, STREAM + 1 + fold]).random_raw(len(candidates))
         validation = candidates[np.argsort(bits, kind="stable")[:validation_people]]
-        roles = np.where(np.isin(everybody, test), "test", np.where(np.isin(everybody, validation), "validation", "train"))
+        roles = np.where(
+            np.isin(everybody, test), "test", np.where(np.isin(everybody, validation), "validation", "train")
+        )
         rows += [(fold, int(person), role) for person, role in zip(everybody, roles.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["fold", "person", "role"])
 

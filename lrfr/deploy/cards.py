@@ -64,7 +64,9 @@ def read_card(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         card = None
     if not well_formed(card):
-        raise UserError(f"{path}: not the card of a released or exported student, or damaged; fetch model and card again.")
+        raise UserError(
+            f"{path}: not the card of a released or exported student, or damaged; fetch model and card again."
+        )
     return card
 
 

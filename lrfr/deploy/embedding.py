@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lrfr.data.files import atomic_file
 from lrfr.deploy.cards import find_model
-from lrfr.deploy.faces import Found, find_all
-from lrfr.deploy.photographs import list_photographs
+from lrfr.deploy.find_faces import Found, find_all
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.deploy.verbs import cores
 from lrfr.errors import UserError
+from lrfr.files import atomic_file
+from lrfr.gate.photographs import list_photographs
 from lrfr.parallel import limit_threads
 
 BOX = ("left", "top", "right", "bottom")
@@ -35,7 +35,9 @@ def table(found: list[Found], folder: Path, all_faces: bool) -> tuple[Table, lis
     for one in found:
         faces = one.faces if all_faces else one.faces[:1]
         name = one.path.relative_to(folder).as_posix()
-        rows = [(name, k, *(face.box or [None] * 4), face.pixels, face.probability, None) for k, face in enumerate(faces, 1)]
+        rows = [
+            (name, k, *(face.box or [None] * 4), face.pixels, face.probability, None) for k, face in enumerate(faces, 1)
+        ]
         for row in rows or [(name, 0, *[None] * 6, one.problem)]:
             for values, value in zip(columns.values(), row, strict=True):
                 values.append(value)
@@ -49,7 +51,9 @@ def write_csv(path: Path, columns: Table, embedding: np.ndarray) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *(f"e{k}" for k in range(embedding.shape[1]))])
         for row, vector in zip(zip(*columns.values(), strict=True), embedding, strict=True):
-            writer.writerow([*row, *("" if np.isnan(value) else f"{value:.9g}" for value in vector)])  # 9 digits keep a float32
+            writer.writerow(
+                [*row, *("" if np.isnan(value) else f"{value:.9g}" for value in vector)]
+            )  # 9 digits keep a float32
 
 
 def write_npz(path: Path, columns: Table, embedding: np.ndarray) -> None:
@@ -97,7 +101,9 @@ def check_out(path: Path | None) -> Path:
         try:
             import pyarrow  # noqa: F401
         except ModuleNotFoundError:
-            raise UserError(f"--out {path}: needs the package pyarrow; install the extra `export`, or write .csv.") from None
+            raise UserError(
+                f"--out {path}: needs the package pyarrow; install the extra `export`, or write .csv."
+            ) from None
     return path
 
 
@@ -121,6 +127,12 @@ def embed(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}).") from None
     problems = [one.problem for one in found if one.problem]
-    answer = {"out": str(out), "photographs": len(found), "faces": len(images), "problems": problems, "model": model.card["name"]}
+    answer = {
+        "out": str(out),
+        "photographs": len(found),
+        "faces": len(images),
+        "problems": problems,
+        "model": model.card["name"],
+    }
     lines = [f"{out}: {len(images)} faces of {len(found)} photographs; {len(problems)} without one.", *problems]
     return answer, "\n".join(lines)

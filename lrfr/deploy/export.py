@@ -23,18 +23,18 @@ from lrfr.data.degrade import area, hr_view
 from lrfr.deploy import onnx_graph
 from lrfr.deploy.cards import find_model
 from lrfr.deploy.recognizer import released_student
+from lrfr.deploy.release import card, chosen, confirmed_lock, sha256, weights_of, write_card
 from lrfr.errors import UserError
-from lrfr.evaluate.cells import similarity, unit
-from lrfr.evaluate.folds import build_fold
 from lrfr.evaluate.verification import equal_error_rate
+from lrfr.formats import markdown, read_table
 from lrfr.models.student import StudentNet
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.report.formats import markdown, read_table
-from lrfr.report.release import card, chosen, confirmed_lock, sha256, weights_of, write_card
+from lrfr.protocol.cells import similarity, unit
+from lrfr.protocol.embed import embed_views, load_student
+from lrfr.protocol.folds import build_fold
 from lrfr.report.tables import write_table
-from lrfr.train.embed import embed_views, load_student
-from lrfr.train.faces import Fold, read_fold
+from lrfr.train.fold import Fold, read_fold
 
 CALIBRATION = 300  # faces: our choice; onnxruntime's documentation advises a few hundred
 STREAM = 8 << 32  # of the counter-based generator; every use of the seed has its own
@@ -54,7 +54,9 @@ def calibration_faces(study: Study, fold: Fold) -> np.ndarray:
     return fold.views[images, rng.integers(0, fold.views.shape[1], len(images))]
 
 
-def embeddings(study: Study, student: StudentNet, files: list[Path], chips: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+def embeddings(
+    study: Study, student: StudentNet, files: list[Path], chips: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
     """Unit vectors float64 (n, D) of chips uint8 (n, 150, 150, 3), by runtime and resolution. files: float32, int8."""
     sessions = [onnx_graph.session(file, study.threads) for file in files]
     parts: dict[tuple[str, str], list[np.ndarray]] = {(r, name): [] for name in study.resolutions for r in RUNTIMES}
@@ -62,7 +64,10 @@ def embeddings(study: Study, student: StudentNet, files: list[Path], chips: np.n
         batch = torch.from_numpy(chips[start : start + BATCH])
         for name in study.resolutions:
             faces = (batch if name == "hr" else area(batch, int(name))).numpy()
-            found = [embed_views(student, hr_view(faces, study.views.size)), *(onnx_graph.embed(s, faces) for s in sessions)]
+            found = [
+                embed_views(student, hr_view(faces, study.views.size)),
+                *(onnx_graph.embed(s, faces) for s in sessions),
+            ]
             for runtime, embedding in zip(RUNTIMES, found, strict=True):
                 parts[runtime, name].append(unit(embedding))
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
@@ -81,7 +86,9 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
         x = {runtime: found[runtime, name] for runtime in RUNTIMES}
         scores = {runtime: fold.test_pairs.scores(similarity(v, v)) for runtime, v in x.items()}
         eer = {runtime: equal_error_rate(values, fold.test_pairs.same) for runtime, values in scores.items()}
-        cosine = {runtime: 1 - values**2 / 2 for runtime, values in scores.items()}  # of unit vectors at that L2 distance
+        cosine = {
+            runtime: 1 - values**2 / 2 for runtime, values in scores.items()
+        }  # of unit vectors at that L2 distance
         row: dict[str, object] = {"resolution": name} | {f"eer_{runtime}": eer[runtime] for runtime in RUNTIMES}
         row |= {f"diff_{runtime}": eer[runtime] - eer["torch"] for runtime in RUNTIMES[1:]}
         furthest = {runtime: 1 - float((x["torch"] * x[runtime]).sum(1).min()) for runtime in RUNTIMES[1:]}
@@ -109,7 +116,12 @@ def page(name: str, table: pd.DataFrame) -> str:
 
 def describe(released: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     """The card of a release, with what is particular to exported files: float32, and 8-bit weights if there is a second."""
-    vector = {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]], "length": 1}
+    vector = {
+        "name": onnx_graph.EMBEDDINGS,
+        "type": "float32",
+        "shape": ["batch", released["network"]["embedding"]],
+        "length": 1,
+    }
     face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     geometry = {"alignment": GEOMETRY, "chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
     kinds = zip(("float32", "int8"), files, strict=False)
@@ -165,7 +177,9 @@ def run(study: Study, model: str | None = None, out: Path | None = None) -> None
         if the extra `export` is not installed, or like `export`.
     """
     if model is not None and out is None:
-        raise UserError("--model: say with --out DIR where to; the study's own export is of the model that was ranked first.")
+        raise UserError(
+            "--model: say with --out DIR where to; the study's own export is of the model that was ranked first."
+        )
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; name one.")
     for package in onnx_graph.PACKAGES:

@@ -25,17 +25,16 @@ from torch import nn
 
 from lrfr.config import Study
 from lrfr.data.degrade import hr_view
-from lrfr.deploy import onnx_graph
+from lrfr.deploy import mobilefacenet, onnx_graph
 from lrfr.deploy.measure import counts, seconds
-from lrfr.evaluate.rows import DENSE
-from lrfr.models import mobilefacenet
-from lrfr.models.dlib_weights import embedded_path
+from lrfr.formats import markdown
+from lrfr.gate.dlib_weights import embedded_path
 from lrfr.models.heads import unit
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.report.formats import markdown
+from lrfr.protocol.rows import DENSE
 
 FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
 BATCHES = (1, 64)  # a single face, and many
@@ -75,7 +74,9 @@ def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
         inputs = torch.from_numpy(noise(batch, side)).permute(0, 3, 1, 2).to(torch.float32)
         return lambda: net(inputs)
 
-    return Runner(network, "torch", f"float {side} x {side}", counted["bytes"] / 1e6, counted["params"], counted["macs"], prepare)
+    return Runner(
+        network, "torch", f"float {side} x {side}", counted["bytes"] / 1e6, counted["params"], counted["macs"], prepare
+    )
 
 
 def student_runner(net: StudentNet, size: int) -> Runner:
@@ -86,7 +87,9 @@ def student_runner(net: StudentNet, size: int) -> Runner:
         faces = torch.from_numpy(noise(batch, FACE))
         return lambda: unit(net(normalise(hr_view(faces, size))).embedding)
 
-    return Runner(STUDENT, "torch", f"uint8 {FACE} x {FACE}", counted["bytes"] / 1e6, counted["params"], counted["macs"], prepare)
+    return Runner(
+        STUDENT, "torch", f"uint8 {FACE} x {FACE}", counted["bytes"] / 1e6, counted["params"], counted["macs"], prepare
+    )
 
 
 def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:

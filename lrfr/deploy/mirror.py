@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, mirror
-from lrfr.evaluate.cells import TEACHER, similarity, unit
-from lrfr.evaluate.folds import TestFold, build_fold
-from lrfr.evaluate.official import official_metrics
-from lrfr.evaluate.rows import DENSE, MISALIGNED, OFFICIAL
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
+from lrfr.formats import markdown, order, per_cent, pixels
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.report.formats import markdown, order, per_cent, pixels
+from lrfr.protocol.cells import TEACHER, similarity, unit
+from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
+from lrfr.protocol.folds import TestFold, build_fold
+from lrfr.protocol.official import official_metrics
+from lrfr.protocol.rows import DENSE, MISALIGNED, OFFICIAL
 from lrfr.report.tables import write_table
-from lrfr.train.embed import BATCH, embed_views, load_student, views_at
-from lrfr.train.faces import Fold, read_fold, teacher_input
+from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 
 SHOWN = ((DENSE, "eer"), (DENSE, "tar@far=0.01"), (OFFICIAL, "accuracy"))  # of the page, where a study has them

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrfr.data.degrade import area, bicubic
-from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
+from lrfr.files import atomic_file
 from lrfr.models.student import StudentNet, normalise
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
 def scrub(graph: GraphProto) -> None:
     """Remove what the exporter leaves behind: paths and memory addresses of this machine, and constants that nothing uses."""
     parts = list(subgraphs(graph))
-    used = {name for part in parts for node in part.node for name in node.input} | {o.name for part in parts for o in part.output}
+    used = {name for part in parts for node in part.node for name in node.input} | {
+        o.name for part in parts for o in part.output
+    }
     for part in parts:
         kept = [tensor for tensor in part.initializer if tensor.name in used]
         del part.initializer[:]
@@ -113,7 +115,9 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
     axes = {axis: torch.export.Dim.DYNAMIC for axis in range(len(AXES))}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that cached functions are traced without their caches, and what torch deprecates
+        warnings.simplefilter(
+            "ignore"
+        )  # that cached functions are traced without their caches, and what torch deprecates
         # strict: Python's own `max` and `min` of two sides become part of the graph instead of a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
         exported = torch.onnx.export(

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lrfr.deploy import onnx_graph
 from lrfr.deploy.cards import FAR, Model, find_model, operating_point
-from lrfr.deploy.faces import view
+from lrfr.deploy.find_faces import view
 from lrfr.errors import UserError
-from lrfr.models.state import insert_state
+from lrfr.gate.state import insert_state
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.parameters import Student
 
@@ -42,7 +42,9 @@ def released_student(model: Model) -> StudentNet:
     try:
         spec = Student(**network)
     except ValueError:
-        raise UserError(f"{model.path}: its card describes no network of this version; fetch model and card again.") from None
+        raise UserError(
+            f"{model.path}: its card describes no network of this version; fetch model and card again."
+        ) from None
     net = build_student(spec, kind, model.card["input"]["size"], 0)
     insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
     return net.eval()

@@ -15,7 +15,7 @@ from lrfr.deploy.cards import FAR, operating_point
 from lrfr.errors import UserError
 
 if TYPE_CHECKING:
-    from lrfr.deploy.faces import Face, Found
+    from lrfr.deploy.find_faces import Face, Found
     from lrfr.deploy.recognizer import Recognizer
 
 LARGEST_FACE = "{path}: {count} faces found, the largest is taken."
@@ -24,7 +24,9 @@ SEARCH = "the rate is that of one comparison: among n people of a gallery about 
 
 
 def common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", type=Path, metavar="PATH", help="a .safetensors or .onnx student (default: the released one)")
+    command.add_argument(
+        "--model", type=Path, metavar="PATH", help="a .safetensors or .onnx student (default: the released one)"
+    )
     command.add_argument("--aligned", action="store_true", help="the images are aligned faces already: detect nothing")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
 
@@ -42,7 +44,9 @@ def add_verbs(commands: Any) -> None:
     identify.add_argument("--gallery", type=Path, required=True, metavar="DIR", help=text)
     identify.add_argument("--top", type=int, default=5, help="how many people are listed (default: 5)")
     identify.add_argument("--far", type=float, default=FAR, help=rate)
-    identify.add_argument("--all-faces", action="store_true", help="search for every face of the probe, not the largest only")
+    identify.add_argument(
+        "--all-faces", action="store_true", help="search for every face of the probe, not the largest only"
+    )
     for command in (verify, identify):
         common(command)
 
@@ -90,7 +94,12 @@ def decide(recognizer: Recognizer, similarity: float, far: float, a: Face, b: Fa
     """Similarity, threshold and decision for two faces."""
     row = operating_point(recognizer.card, far, min(a.pixels, b.pixels))
     same = bool(similarity >= row["similarity"])
-    return {"same_person": same, "similarity": similarity, "threshold": row["similarity"], "resolution": row["resolution"]}
+    return {
+        "same_person": same,
+        "similarity": similarity,
+        "threshold": row["similarity"],
+        "resolution": row["resolution"],
+    }
 
 
 def terms(recognizer: Recognizer, far: float) -> dict[str, Any]:
@@ -112,7 +121,7 @@ def ready(arguments: argparse.Namespace) -> Recognizer:
 
 def verify(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The answer about two photographs, for programs and for people; UserError if one of them has no face."""
-    from lrfr.deploy.faces import find_all
+    from lrfr.deploy.find_faces import find_all
     from lrfr.deploy.recognizer import cosines
 
     recognizer = ready(arguments)
@@ -150,9 +159,9 @@ def person_of(path: Path, gallery: Path) -> str:
 
 def identify(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The most similar people of a gallery: each by their most similar photograph."""
-    from lrfr.deploy.faces import find_all
-    from lrfr.deploy.photographs import list_photographs
+    from lrfr.deploy.find_faces import find_all
     from lrfr.deploy.recognizer import cosines
+    from lrfr.gate.photographs import list_photographs
 
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top}: at least one person must be listed.")
@@ -164,7 +173,9 @@ def identify(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     found = find_all(paths, recognizer.size, arguments.aligned, cores())
     known = [one for one in found if one.faces]
     if not known:
-        raise UserError(f"{arguments.gallery}: no photograph of the gallery has a face; the first reason: {found[0].problem}")
+        raise UserError(
+            f"{arguments.gallery}: no photograph of the gallery has a face; the first reason: {found[0].problem}"
+        )
     people = [person_of(one.path, arguments.gallery) for one in known]
     gallery = recognizer.embed([one.faces[0].image for one in known])
     faces = probe.faces if arguments.all_faces else probe.faces[:1]

@@ -15,7 +15,9 @@ def weighted_ranks(position: NDArray[np.int64], weights: NDArray[np.float64]) ->
     return (np.cumsum(group) - group / 2)[position]
 
 
-def rank_correlation(position_a: NDArray[np.int64], position_b: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
+def rank_correlation(
+    position_a: NDArray[np.int64], position_b: NDArray[np.int64], weights: NDArray[np.float64]
+) -> float:
     """Weighted Pearson correlation of mid-ranks, -1 ... 1; arguments as in `weighted_ranks`. NaN if a side is constant."""
     ranks = [weighted_ranks(position, weights) for position in (position_a, position_b)]
     a, b = (rank - np.average(rank, weights=weights) for rank in ranks)

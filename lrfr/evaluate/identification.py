@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def checked_search(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
+def checked_search(
+    similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike
+) -> tuple[NDArray, NDArray, NDArray]:
     """Similarity float64 (p, g) with failed rows as -inf, mates bool (p, g), failed bool (p,).
 
     Raises
@@ -40,7 +42,9 @@ def require_mates(mates: NDArray) -> None:
     """Raise ValueError if a probe has no mate in the gallery."""
     if not mates.any(axis=1).all():
         probe = int(np.argmin(mates.any(axis=1)))
-        raise ValueError(f"probe {probe} has no mate in the gallery; closed-set identification needs one for every probe.")
+        raise ValueError(
+            f"probe {probe} has no mate in the gallery; closed-set identification needs one for every probe."
+        )
 
 
 def mate_ranks(similarity: NDArray, mates: NDArray) -> NDArray[np.int64]:
@@ -93,5 +97,10 @@ def mean_average_precision(
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     require_mates(mates)
     return float(
-        np.mean([0.0 if lost else average_precision(*row, rule) for *row, lost in zip(similarity, mates, failed, strict=True)])
+        np.mean(
+            [
+                0.0 if lost else average_precision(*row, rule)
+                for *row, lost in zip(similarity, mates, failed, strict=True)
+            ]
+        )
     )

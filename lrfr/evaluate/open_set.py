@@ -26,7 +26,9 @@ def threshold_at_fpir(tops: NDArray, fpir: float, weights: NDArray | None = None
     tops: (n,) best scores of non-mated probes, descending; weights: non-negative (n,), None for all one, not all zero.
     """
     total = np.arange(1, len(tops) + 1) if weights is None else np.cumsum(weights)
-    return float(tops[np.searchsorted(total, fpir * total[-1] * (1 + ROUNDING), side="right")])  # 0.29 * 100 is below 29
+    return float(
+        tops[np.searchsorted(total, fpir * total[-1] * (1 + ROUNDING), side="right")]
+    )  # 0.29 * 100 is below 29
 
 
 def tpir(own: NDArray, tops: NDArray, fpir: float) -> float:
@@ -34,7 +36,9 @@ def tpir(own: NDArray, tops: NDArray, fpir: float) -> float:
     return float(np.mean(own > threshold_at_fpir(np.sort(tops)[::-1], fpir)))
 
 
-def tpir_at_fpir(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, fpir: float, rank: int = 20) -> float:
+def tpir_at_fpir(
+    similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, fpir: float, rank: int = 20
+) -> float:
     """True positive identification rate in [0, 1] at a false positive identification rate.
 
     similarity: float (probes, gallery), higher = more similar; a row of NaN is a failed acquisition: a miss if mated, never a

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.evaluate.agreement import weighted_ranks
-from lrfr.evaluate.resampling import Pairs, read_off
+from lrfr.evaluate.bootstrap import Pairs, read_off
 
 BLOCK = 64  # pairs; no influence on the numbers
 STREAM = 5  # of the counter-based generator; every use of the seed has its own
@@ -61,7 +61,10 @@ def weighted_verification(
     levels, level = np.unique(-scores, return_inverse=True)  # 0 = the most similar
     orders = [np.argsort(level[kind], kind="stable") for kind in (same, ~same)]
     # how many pairs of each kind the t most similar levels hold, t = 0 ... levels
-    held = [np.searchsorted(level[kind][o], np.arange(len(levels) + 1)) for kind, o in zip((same, ~same), orders, strict=True)]
+    held = [
+        np.searchsorted(level[kind][o], np.arange(len(levels) + 1))
+        for kind, o in zip((same, ~same), orders, strict=True)
+    ]
     sums = [Accumulated(weights, order) for weights, order in zip((genuine, impostor), orders, strict=True)]
     chosen = None if threshold is None else int(np.searchsorted(levels, -threshold, side="right"))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -71,7 +74,9 @@ def weighted_verification(
         above = np.array([sums[1].at(number) for number in numbers])[place].reshape(2, len(own), -1).sum(0)
         wins = sums[1].total - above / 2
         auc = np.einsum("gd,gd->d", genuine, wins) / (sums[0].total.astype(np.float64) * sums[1].total)
-        tar, fmr = (lambda index, kind=kind: sums[kind].per_draw(held[kind][index]) / sums[kind].total for kind in range(2))
+        tar, fmr = (
+            lambda index, kind=kind: sums[kind].per_draw(held[kind][index]) / sums[kind].total for kind in range(2)
+        )
         metrics = read_off(tar, fmr, len(levels), genuine.shape[1], chosen, fars, auc)
     undefined = (sums[0].total == 0) | (sums[1].total == 0)
     return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
@@ -87,7 +92,9 @@ class SampledPairs(Pairs):
     ranks = (1, 5)
     agreement_interval = "identity bootstrap, fixed ranks"
 
-    def __init__(self, labels: NDArray[np.int64], counts: NDArray[np.int64], impostors: int, seed: int, stratum: int) -> None:
+    def __init__(
+        self, labels: NDArray[np.int64], counts: NDArray[np.int64], impostors: int, seed: int, stratum: int
+    ) -> None:
         first, second = np.triu_indices(len(labels), 1)
         different = np.flatnonzero(labels[first] != labels[second])
         # raw bits, because numpy promises their stability across releases

@@ -18,8 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 SPARSE = 5.0  # mean pairs per identity; below it the product bootstrap inflates the variance
-SPREAD = 0.5  # of the random weights 1 +- SPREAD in `dyadic_interval`; the largest for which a sum of two stays non-negative
-STREAM = 0x5B00757A  # our streams of the counter-based generator; any constant will do that no other user of the seed has
+SPREAD = (
+    0.5  # of the random weights 1 +- SPREAD in `dyadic_interval`; the largest for which a sum of two stays non-negative
+)
+STREAM = (
+    0x5B00757A  # our streams of the counter-based generator; any constant will do that no other user of the seed has
+)
 Statistic = Callable[[NDArray, NDArray, NDArray], float]
 
 
@@ -172,7 +176,9 @@ def identity_bootstrap(
     if not scores.shape == same.shape == id_a.shape == id_b.shape == strata.shape or scores.ndim != 1:
         raise ValueError("scores, same, id_a, id_b and strata must be vectors of one length.")
     if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} scores are NaN; a pair without a score must be counted, as -inf, not hidden.")
+        raise ValueError(
+            f"{np.isnan(scores).sum()} scores are NaN; a pair without a score must be counted, as -inf, not hidden."
+        )
     if not np.array_equal(same, id_a == id_b):
         raise ValueError("same must be True exactly where id_a equals id_b.")
     if same.all() or not same.any():
@@ -186,13 +192,17 @@ def identity_bootstrap(
     for k, label in enumerate(np.unique(strata)):
         members = np.union1d(a[strata == label], b[strata == label])
         if (stratum_of[members] >= 0).any():
-            raise ValueError("an identity occurs in two strata; people are drawn within strata, so each needs exactly one.")
+            raise ValueError(
+                "an identity occurs in two strata; people are drawn within strata, so each needs exactly one."
+            )
         stratum_of[members] = k
     if interval_method(id_a, id_b) == "dyadic multiplier":
         return dyadic_interval(statistic, scores, same, a, b, draws, level, seed)
     counts = np.empty((draws, len(names)))
     sizes = np.bincount(stratum_of)
-    for k, size in enumerate(sizes):  # the factor gives a stratum the same weight among the others in draws as in the data
+    for k, size in enumerate(
+        sizes
+    ):  # the factor gives a stratum the same weight among the others in draws as in the data
         counts[:, stratum_of == k] = identity_counts(int(size), draws, seed, k) * (size / drawn_people(int(size)))
     values = [evaluated(statistic, scores, same, np.where(same, w[a], w[a] * w[b])) for w in counts]
     ends = percentile(np.array(values), level, len(names) - len(sizes))
@@ -210,7 +220,9 @@ def paired_difference(
     """
     draws_a, draws_b = np.asarray(draws_a, dtype=np.float64), np.asarray(draws_b, dtype=np.float64)
     if draws_a.shape != draws_b.shape:
-        raise ValueError(f"paired differences need the same draws on both sides, not {len(draws_a)} and {len(draws_b)}.")
+        raise ValueError(
+            f"paired differences need the same draws on both sides, not {len(draws_a)} and {len(draws_b)}."
+        )
     difference = draws_a - draws_b
     low, high = percentile(difference, level, freedom)
     valid = difference[np.isfinite(difference)]

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FOLDS = 10  # LFW View 2
-GRID = np.arange(0, 4, 0.01)  # squared distances of unit vectors; insightface's recognition/arcface_torch/eval/verification.py
+GRID = np.arange(
+    0, 4, 0.01
+)  # squared distances of unit vectors; insightface's recognition/arcface_torch/eval/verification.py
 ROUNDING = 1e-12  # relative: float weights such as 0.1 must not lose an operating point to the last bit of a sum
 
 
@@ -50,11 +52,15 @@ def checked(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None
     """
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same)
     if scores.ndim != 1 or scores.shape != same.shape:
-        raise ValueError(f"scores and same must be vectors of one length, not of shapes {scores.shape} and {same.shape}.")
+        raise ValueError(
+            f"scores and same must be vectors of one length, not of shapes {scores.shape} and {same.shape}."
+        )
     if not np.isin(same, (0, 1)).all():
         raise ValueError("same must hold True for genuine and False for impostor pairs, nothing else.")
     if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} scores are NaN; a pair without a score must be counted, as -inf, not hidden.")
+        raise ValueError(
+            f"{np.isnan(scores).sum()} scores are NaN; a pair without a score must be counted, as -inf, not hidden."
+        )
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape != scores.shape:
         raise ValueError(f"weights must have one value per score, not shape {weights.shape} for {len(scores)} scores.")
@@ -145,7 +151,9 @@ def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArra
     return np.searchsorted(genuine, thresholds) + len(impostor) - np.searchsorted(impostor, thresholds)
 
 
-def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insightface", folds: int = FOLDS) -> FoldAccuracy:
+def ten_fold_accuracy(
+    distances: ArrayLike, same: ArrayLike, rule: str = "insightface", folds: int = FOLDS
+) -> FoldAccuracy:
     """LFW's accuracy: ten contiguous folds, each scored at the threshold that is best on the other nine.
 
     distances: float (n,), squared L2, n >= folds; same: bool (n,). folds: a part of View 2 may have fewer.
@@ -168,7 +176,9 @@ def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insigh
     if distances.min() < -1e-5:  # the slack of float32 dot products
         raise ValueError("distances must be squared, hence not negative.")
     if rule == "insightface" and distances.max() > 4 + 1e-5:
-        raise ValueError("the grid is for squared distances of unit vectors, between 0 and 4; take rule 'exact' for others.")
+        raise ValueError(
+            "the grid is for squared distances of unit vectors, between 0 and 4; take rule 'exact' for others."
+        )
     accuracies, thresholds = [], []
     for fold in np.array_split(np.arange(len(distances)), folds):
         train = np.setdiff1d(np.arange(len(distances)), fold)
@@ -179,4 +189,6 @@ def ten_fold_accuracy(distances: ArrayLike, same: ArrayLike, rule: str = "insigh
         accepted = distances[fold] < threshold if rule == "insightface" else distances[fold] <= threshold
         thresholds.append(threshold)
         accuracies.append(np.mean(accepted == same[fold]))
-    return FoldAccuracy(float(np.mean(accuracies)), float(np.std(accuracies)), np.array(accuracies), np.array(thresholds))
+    return FoldAccuracy(
+        float(np.mean(accuracies)), float(np.std(accuracies)), np.array(accuracies), np.array(thresholds)
+    )

@@ -114,7 +114,9 @@ class Fusion(nn.Module):
         self.gates = nn.ModuleList(nn.Conv2d(2 * FUSED_CHANNELS, 2, 1, bias=False) for _ in range(stages - 1))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        entered = [norm(pointwise(m, conv.weight)) for m, conv, norm in zip(maps, self.enter, self.enter_norm, strict=True)]
+        entered = [
+            norm(pointwise(m, conv.weight)) for m, conv, norm in zip(maps, self.enter, self.enter_norm, strict=True)
+        ]
         fused = [entered[-1]]
         for shallow, gate in zip(entered[-2::-1], list(self.gates)[::-1], strict=True):
             fused.append(fuse(shallow, fused[-1], gate.weight))

@@ -112,7 +112,9 @@ class KD(nn.Module):
     def forward(
         self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
     ) -> dict[str, Tensor]:
-        return {"kd": self.weight * soft_targets(student_logits, targets.logits, self.temperature)} if self.weight else {}
+        return (
+            {"kd": self.weight * soft_targets(student_logits, targets.logits, self.temperature)} if self.weight else {}
+        )
 
 
 class Feature(nn.Module):

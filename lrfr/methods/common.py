@@ -20,7 +20,9 @@ class MeanSquare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return torch.linalg.vector_norm(x, dim=1, keepdim=True).square_() / x.shape[1]  # the norm writes no array of squares
+        return (
+            torch.linalg.vector_norm(x, dim=1, keepdim=True).square_() / x.shape[1]
+        )  # the norm writes no array of squares
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:

@@ -49,7 +49,9 @@ def log_split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([logits.gather(1, labels.unsqueeze(1)), rest], 1) - total, others - rest
 
 
-def decoupled_terms(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def decoupled_terms(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     """TCKD and NCKD per sample, (B,) each and >= 0, without the factor T^2; logits (B, C), labels int64 (B,)."""
     student = log_split(student_logits / temperature, labels)
     teacher = log_split(teacher_logits.detach() / temperature, labels)

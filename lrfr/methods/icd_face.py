@@ -160,7 +160,9 @@ class ICDFace(nn.Module):
             teacher_cosines = (other[:, None] * teacher_bank).sum(-1)[usable]
             self.pairs = student_cosines.numel()
             weight = self.sdc if progress >= self.start else 0.0
-            terms["sdc"] = weight * similarity_distribution_consistency(student_cosines, teacher_cosines, self.step, self.gamma)
+            terms["sdc"] = weight * similarity_distribution_consistency(
+                student_cosines, teacher_cosines, self.step, self.gamma
+            )
             if self.bank is not None and self.training:
                 self.bank.write(labels, ids, own, other)
         return terms

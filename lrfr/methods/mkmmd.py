@@ -36,7 +36,9 @@ from lrfr.models.heads import unit
 SMALLEST_VARIANCE = 1e-12  # our choice: if all points coincide, every kernel value is 1 and the discrepancy 0
 
 
-def mk_mmd(x: Tensor, y: Tensor, log2_bandwidths: Sequence[float] = (-3, -2, -1, 0, 1), estimator: str = "biased") -> Tensor:
+def mk_mmd(
+    x: Tensor, y: Tensor, log2_bandwidths: Sequence[float] = (-3, -2, -1, 0, 1), estimator: str = "biased"
+) -> Tensor:
     """Squared MMD between two sets of n points, (n, D) both and used as given; a scalar, "biased" >= 0 up to rounding.
 
     log2_bandwidths: the u above; the kernels weigh the same. estimator: "biased" or "paired" (row i of x belongs to row i of
@@ -68,7 +70,9 @@ class MKMMD(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset({"embedding", "logits"})
 
-    def __init__(self, shapes: Shapes, *, soft: float, temperature: float, mmd: float, log2_bandwidths: Sequence[float]) -> None:
+    def __init__(
+        self, shapes: Shapes, *, soft: float, temperature: float, mmd: float, log2_bandwidths: Sequence[float]
+    ) -> None:
         super().__init__()
         self.soft, self.temperature, self.mmd = soft, temperature, mmd
         self.log2_bandwidths = tuple(log2_bandwidths)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrfr.errors import UserError
-from lrfr.models.dlib_weights import SCALE, Conv, DlibWeights
+from lrfr.gate.dlib_weights import SCALE, Conv, DlibWeights
 from lrfr.models.features import Features
 from lrfr.models.se import IdentityGate
 
@@ -30,7 +30,12 @@ CHIP = 150  # pixels
 EMBEDDING = 128
 CHANNELS = (32, 64, 128, 256)  # of the four stages
 SIDES = (35, 17, 8, 4)  # of their maps for a 150-pixel chip
-BLOCKS = (3, 4, 3, 3)  # per stage; the first of every stage but the 32-channel one strides by 2; one more strided block follows
+BLOCKS = (
+    3,
+    4,
+    3,
+    3,
+)  # per stage; the first of every stage but the 32-channel one strides by 2; one more strided block follows
 
 
 def add_padded(a: Tensor, b: Tensor) -> Tensor:
@@ -78,9 +83,13 @@ class DlibResNet(nn.Module):
         for inputs, outputs, count in zip((CHANNELS[0], *CHANNELS), CHANNELS, BLOCKS, strict=False):
             widths = pairwise((inputs, *(outputs,) * count))
             first = 1 if outputs == CHANNELS[0] else 2
-            stages.append(nn.Sequential(*(Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths))))
+            stages.append(
+                nn.Sequential(*(Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths)))
+            )
         self.frozen_stages = nn.ModuleList(stages[:-1])
-        self.last_stage = nn.ModuleDict({"blocks": stages[-1], "top": Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)})
+        self.last_stage = nn.ModuleDict(
+            {"blocks": stages[-1], "top": Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)}
+        )
         self.fc = nn.Linear(CHANNELS[-1], EMBEDDING, bias=False)
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -135,7 +144,9 @@ def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
     own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
     found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
     if own != found:
-        raise UserError(f"{what}: a dlib network of another architecture; give dlib_face_recognition_resnet_model_v1.dat.")
+        raise UserError(
+            f"{what}: a dlib network of another architecture; give dlib_face_recognition_resnet_model_v1.dat."
+        )
     with torch.no_grad():
         net.mean.copy_(torch.from_numpy(weights.mean).reshape(1, 3, 1, 1))
         net.fc.weight.copy_(torch.from_numpy(weights.fc))

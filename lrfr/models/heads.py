@@ -62,7 +62,9 @@ def cosine_logits(embedding: Tensor, weight: Tensor, scale: float) -> Tensor:
         return scale * F.linear(unit(embedding), unit(weight))
 
 
-def arcface_logits(embedding: Tensor, weight: Tensor, labels: Tensor, scale: float = 64.0, margin: float = 0.5) -> Tensor:
+def arcface_logits(
+    embedding: Tensor, weight: Tensor, labels: Tensor, scale: float = 64.0, margin: float = 0.5
+) -> Tensor:
     """ArcFace's logits (B, C): scale * cos(theta), with scale * cos(theta + margin) at the label's class.
 
     embedding: float (B, D) and weight: float (C, D), of any norm; labels: int64 (B,) in 0 ... C-1; margin in radians.

@@ -43,7 +43,9 @@ class InceptionTeacher(nn.Module):
         """The first three maps of chips in 0 ... 255; the last one is what `suffix` takes."""
         if min(x.shape[2:]) < SMALLEST:
             size = f"{x.shape[2]} x {x.shape[3]}"
-            raise UserError(f"inception_resnet_v1: {size} pixels are too few; give chips of at least {SMALLEST} pixels.")
+            raise UserError(
+                f"inception_resnet_v1: {size} pixels are too few; give chips of at least {SMALLEST} pixels."
+            )
         n = self.net
         x = (x - 127.5) / 128  # "fixed image standardisation" of the published weights
         first = n.maxpool_3a(n.conv2d_2b(n.conv2d_2a(n.conv2d_1a(x))))
@@ -87,7 +89,9 @@ def fetch(weights: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(RELEASE + name, str(path))
         except OSError as error:  # urllib's errors are OSErrors
-            raise UserError(f"{name}: cannot be downloaded from {RELEASE} ({error}); give its path as weights.") from None
+            raise UserError(
+                f"{name}: cannot be downloaded from {RELEASE} ({error}); give its path as weights."
+            ) from None
         memory.unlink(missing_ok=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is None and not memory.exists():

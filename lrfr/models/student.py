@@ -41,7 +41,9 @@ class Block(nn.Module):
         self.skip = nn.Identity()
         if stride > 1 or inputs != outputs:
             # average before the 1x1 convolution: a strided 1x1 would drop three of four pixels
-            self.skip = nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            self.skip = nn.Sequential(
+                nn.AvgPool2d(stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.branch(x) + self.skip(x))
@@ -56,9 +58,13 @@ class StudentNet(nn.Module):
             nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True)
         )
         inputs = (channels[0], *channels[:-1])
-        self.stages = nn.ModuleList(Block(i, o, s, reduction) for i, o, s in zip(inputs, channels, STRIDES, strict=True))
+        self.stages = nn.ModuleList(
+            Block(i, o, s, reduction) for i, o, s in zip(inputs, channels, STRIDES, strict=True)
+        )
         last = channels[-1]
-        self.pool = nn.Sequential(nn.Conv2d(last, last, size // 8, groups=last, bias=False), nn.BatchNorm2d(last), nn.Flatten())
+        self.pool = nn.Sequential(
+            nn.Conv2d(last, last, size // 8, groups=last, bias=False), nn.BatchNorm2d(last), nn.Flatten()
+        )
         self.embed = nn.Linear(last, embedding)
 
     def forward(self, x: Tensor) -> Features:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.errors import UserError
+from lrfr.gate.dlib_weights import embedded_path, read_dlib
+from lrfr.gate.state import insert_state, read_state
 from lrfr.models import dlib_resnet, inception
-from lrfr.models.dlib_weights import embedded_path, read_dlib
 from lrfr.models.heads import unit
-from lrfr.models.state import insert_state, read_state
 
 SEED = 0  # of what is not loaded: gates, and networks of random weights; their first state is part of no comparison
 
@@ -56,7 +56,9 @@ def _build_dlib(weights: str, se_reduction: int | None) -> nn.Module:
 
 def _build_inception(weights: str, se_reduction: int | None) -> nn.Module:
     if se_reduction is not None:
-        raise UserError("inception_resnet_v1: has no squeeze-excitation variant; take the teacher dlib_resnet for se_dfd.")
+        raise UserError(
+            "inception_resnet_v1: has no squeeze-excitation variant; take the teacher dlib_resnet for se_dfd."
+        )
     teacher = inception.InceptionTeacher()
     if weights != "random":
         path = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.evaluate.rows import DENSE
 from lrfr.evaluate.statistics import paired_difference
-from lrfr.report.formats import CELL, markdown, pixels
+from lrfr.formats import CELL, markdown, pixels
+from lrfr.protocol.rows import DENSE
 from lrfr.report.schedule import rescheduled
 
 COLUMNS = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]
@@ -24,7 +24,9 @@ def ablation_table(study: Study, draws: pd.DataFrame, values: np.ndarray, freedo
     draws: of the `evaluate` stage, whose first rows number those of values (rows, draws). freedom: by folds as draws names them.
     """
     dense = draws[(draws.protocol == DENSE) & (draws.metric != "agreement")]
-    of_method = {(r.model, r.folds, *(getattr(r, c) for c in CELL)): r for r in dense[dense.kind == "model"].itertuples()}
+    of_method = {
+        (r.model, r.folds, *(getattr(r, c) for c in CELL)): r for r in dense[dense.kind == "model"].itertuples()
+    }
     rows = []
     for arm in dense[(dense.kind == "arm") & ~dense.model.isin(list(rescheduled(study)))].itertuples():
         method, name = arm.model.split("-")
@@ -46,9 +48,7 @@ def ablation_table(study: Study, draws: pd.DataFrame, values: np.ndarray, freedo
 
 def ablation_page(table: pd.DataFrame) -> str:
     """ablation.csv for people: differences of the equal error rate to the whole method, in per cent points."""
-    text = (
-        "# Ablation\n\nEqual error rate of the arm minus that of its method, in per cent points, both faces at the resolution; "
-    )
+    text = "# Ablation\n\nEqual error rate of the arm minus that of its method, in per cent points, both faces at the resolution; "
     text += "negative: the arm is better. Intervals are paired over people.\n"
     if table.empty:
         return text + "\nNo arm has been trained in this study.\n"

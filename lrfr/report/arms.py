@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from lrfr.formats import per_cent, pixels
 from lrfr.report.figures import GREY, PALETTE, label
-from lrfr.report.formats import per_cent, pixels
 
 if TYPE_CHECKING:
     from lrfr.report.results import Report
@@ -68,9 +68,7 @@ def section(report: Report, method: str) -> str:
     cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
     wide = rows.assign(cell=cells).pivot(index="resolution", columns="arm", values="cell").fillna("")
     wide = wide.loc[list(dict.fromkeys(rows.resolution)), sorted(wide.columns)]
-    words = (
-        f"The figure in numbers: each arm minus {name}, equal error rate in points, with interval and verdict (stage `summary`)."
-    )
+    words = f"The figure in numbers: each arm minus {name}, equal error rate in points, with interval and verdict (stage `summary`)."
     report.save_table(wide.rename_axis(columns=None).reset_index(), "ablation", words)
     text = ""
     for arm, own in rows.groupby("arm"):

@@ -15,8 +15,8 @@ import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.evaluate.rows import DENSE, OFFICIAL
-from lrfr.report.formats import SIGNIFICANT, markdown, read_table
+from lrfr.formats import SIGNIFICANT, markdown, read_table
+from lrfr.protocol.rows import DENSE, OFFICIAL
 from lrfr.report.table_pages import per_cent
 from lrfr.report.tables import write_table
 
@@ -88,7 +88,9 @@ class Tables:
         """EER of a minus that of b, its interval and what it says; None where the two have not been compared."""
         table = self.comparisons if "-" not in b else self.without(a, b)
         cell = (table.protocol == DENSE) & (table.pairing == "lr_lr") & (table.resolution == resolution)
-        rows = table[cell & (table.metric == "eer") & (table.a == a) & (table.b == b)].dropna(subset=["diff", "low", "high"])
+        rows = table[cell & (table.metric == "eer") & (table.a == a) & (table.b == b)].dropna(
+            subset=["diff", "low", "high"]
+        )
         if rows.empty:
             return None
         row = rows.iloc[0]
@@ -129,8 +131,19 @@ def size_claims(tables: Tables, paper: str = "se_dfd") -> list[Claim]:
     choice = "A network's size is chosen, here as in the paper, and whether its figure counts parameters or bytes is unclear."
     ratio = "A network's size is chosen, here as in the paper, so the ratio describes two networks and tests nothing."
     rows = [
-        Claim(paper, "small student (million parameters)", "3.22 M", student / 1e6, *NONE[1:], NOT_COMPARABLE, choice, "M"),
-        Claim(paper, "student 4 times smaller (parameters)", "4x", teacher / student, *NONE[1:], NOT_COMPARABLE, ratio, "x"),
+        Claim(
+            paper, "small student (million parameters)", "3.22 M", student / 1e6, *NONE[1:], NOT_COMPARABLE, choice, "M"
+        ),
+        Claim(
+            paper,
+            "student 4 times smaller (parameters)",
+            "4x",
+            teacher / student,
+            *NONE[1:],
+            NOT_COMPARABLE,
+            ratio,
+            "x",
+        ),
     ]
     claim, accuracy = "accuracy on LFW (official pairs, high resolution)", tables.official(paper, "hr")
     if accuracy is None:

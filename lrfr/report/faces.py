@@ -57,7 +57,9 @@ def attention(chips: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
         for ax, stack in zip(axes[i, 1:], maps.values(), strict=True):
             ax.imshow(chip.mean(axis=2), cmap="gray", vmin=0, vmax=255)
             top = max(float(stack[i].max()), np.finfo(np.float32).tiny)
-            ax.imshow(stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+            ax.imshow(
+                stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent, interpolation="bilinear"
+            )
     return fig
 
 

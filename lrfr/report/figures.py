@@ -15,7 +15,7 @@ import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lrfr.report.formats import order, pixels
+from lrfr.formats import order, pixels
 from lrfr.report.table_pages import FIVE as FIVE
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
@@ -174,7 +174,9 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> 
     return fig
 
 
-def similarity_histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score", bins: int = BINS) -> Figure:
+def similarity_histograms(
+    panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score", bins: int = BINS
+) -> Figure:
     """Densities of genuine and impostor scores, one panel a title, all on one axis of scores.
 
     panels: title -> (scores (n,), same (n,) bool).
@@ -230,7 +232,14 @@ def cost_scatter(
         row, style = rows.loc[model], look(model)
         error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
         ax.errorbar(
-            row[x], 100 * row.value, error, color=style.colour, marker=style.marker, linestyle="", label=style.label, capsize=2
+            row[x],
+            100 * row.value,
+            error,
+            color=style.colour,
+            marker=style.marker,
+            linestyle="",
+            label=style.label,
+            capsize=2,
         )
     ax.set(xscale="log", xlabel=x.replace("_ms", " (ms)").replace("_", " "), ylabel=f"{metric_label(metric)} (%)")
     ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {resolution if resolution == 'hr' else resolution + ' px'}")

@@ -24,8 +24,8 @@ from papermill.exceptions import PapermillExecutionError
 
 import lrfr
 from lrfr.config import Study
-from lrfr.data.files import atomic_folder
 from lrfr.errors import UserError
+from lrfr.files import atomic_folder
 from lrfr.report import pages
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
@@ -111,8 +111,12 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
             log = Path("notebooks") / "output" / name / "traceback.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(pages.ANSI.sub("", "\n".join(error.traceback)) + "\n", encoding="utf-8")
-            reason = f"{error.ename}: {pages.ANSI.sub('', error.evalue).splitlines()[0] if error.evalue else 'no message'}"
-            raise UserError(f"notebooks/{name}.ipynb: cell {cell} stopped with {reason} (see {log.as_posix()}).") from None
+            reason = (
+                f"{error.ename}: {pages.ANSI.sub('', error.evalue).splitlines()[0] if error.evalue else 'no message'}"
+            )
+            raise UserError(
+                f"notebooks/{name}.ipynb: cell {cell} stopped with {reason} (see {log.as_posix()})."
+            ) from None
 
 
 def output_html(output: NotebookNode, where: str) -> str:
@@ -123,9 +127,13 @@ def output_html(output: NotebookNode, where: str) -> str:
     if figure := data.get("application/vnd.lrfr.figure+json"):
         return pages.figure_html(f"{figure['name']}.png", figure["caption"])
     if any(kind.startswith("image/") for kind in data):
-        raise UserError(f"{where}: shows a figure without a caption; end the cell with report.save(figure, name, caption).")
+        raise UserError(
+            f"{where}: shows a figure without a caption; end the cell with report.save(figure, name, caption)."
+        )
     if ADDRESS.search(data.get("text/plain", "")) and "text/html" not in data:
-        raise UserError(f"{where}: shows an object's address, which differs between runs; end its last line with a semicolon.")
+        raise UserError(
+            f"{where}: shows an object's address, which differs between runs; end its last line with a semicolon."
+        )
     if table := data.get("application/vnd.lrfr.table+json"):
         note = f'<a href="{table["name"]}.csv">csv</a>'
         words = pages.inline_html(table["caption"])
@@ -174,7 +182,9 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
     steps = [f'<a href="../index.html">{study.study} study</a>']
     if position is not None:
         around = [study.notebooks[i] if 0 <= i < len(study.notebooks) else None for i in (position - 1, position + 1)]
-        titles = [f'<a href="../{other}/index.html">{arrow}</a>' for other, arrow in zip(around, ARROWS, strict=True) if other]
+        titles = [
+            f'<a href="../{other}/index.html">{arrow}</a>' for other, arrow in zip(around, ARROWS, strict=True) if other
+        ]
         steps.append("<span>" + " · ".join(titles) + "</span>")
     body, number = [], 0
     for cell in notebook.cells:
@@ -187,7 +197,9 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
     html = pages.page("notebook", f"{abstract(name)[0]} · lrfr", "".join(body), f"<nav>{''.join(steps)}</nav>\n")
     for private in (os.getcwd(), sys.prefix, str(Path.home())):
         if len(private) > 1 and re.search(re.escape(private) + r"(?![\w-])", html):
-            raise UserError(f"notebooks/{name}.ipynb: its page would contain a path of this machine; do not print paths.")
+            raise UserError(
+                f"notebooks/{name}.ipynb: its page would contain a path of this machine; do not print paths."
+            )
     return html
 
 
@@ -202,14 +214,23 @@ def run(study: Study, name: str, parameters: dict[str, object] | None = None) ->
     UserError
         if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
     """
-    values = {"study": study.study, "fold": study.faces.run_folds[0], "seed": study.train.seeds[0], **(parameters or {})}
+    values = {
+        "study": study.study,
+        "fold": study.faces.run_folds[0],
+        "seed": study.train.seeds[0],
+        **(parameters or {}),
+    }
     target = Path("notebooks") / "output" / name if parameters else study.reports / name
     start = time.perf_counter()
     with atomic_folder(target) as folder:
         executed = execute(name, {**values, "out": folder.as_posix()}, study.threads)
         (folder / "index.html").write_text(notebook_html(executed, name, study), encoding="utf-8", newline="\n")
         captions = folder / "figures.json"
-        listed = {f"{key}.png" for key in json.loads(captions.read_text(encoding="utf-8"))} if captions.exists() else set()
+        listed = (
+            {f"{key}.png" for key in json.loads(captions.read_text(encoding="utf-8"))} if captions.exists() else set()
+        )
         if listed != {path.name for path in folder.glob("*.png")}:
-            raise UserError(f"notebooks/{name}.ipynb: writes a figure of its own; use report.save(figure, name, caption).")
+            raise UserError(
+                f"notebooks/{name}.ipynb: writes a figure of its own; use report.save(figure, name, caption)."
+            )
     print(f"{name}: {time.perf_counter() - start:.0f} s")

@@ -13,7 +13,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from lrfr.errors import UserError
-from lrfr.report.formats import markdown
+from lrfr.formats import markdown
 
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -36,7 +36,9 @@ def mathml(latex: str, display: str) -> str:
     result = convert(known, display=display)
     leftover = re.search(r"<mi>(\\\w+|&)</mi>", result)
     if leftover:
-        raise UserError(f"formula {' '.join(latex.split())!r}: {leftover[1]!r} cannot be drawn; write it with simpler commands.")
+        raise UserError(
+            f"formula {' '.join(latex.split())!r}: {leftover[1]!r} cannot be drawn; write it with simpler commands."
+        )
     return result
 
 
@@ -96,7 +98,9 @@ def table_html(table: pd.DataFrame) -> str:
         return escape(str(value))
 
     head = "".join(f'<th scope="col"><button>{escape(str(name))}</button></th>' for name in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>\n" for row in table.itertuples(index=False))
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>\n" for row in table.itertuples(index=False)
+    )
     return f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
 
 

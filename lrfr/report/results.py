@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from lrfr import config
 from lrfr.errors import UserError
-from lrfr.evaluate.rows import DENSE, held_out_rows
-from lrfr.report import arms
 
 # notebooks import all of these from here
-from lrfr.report.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401  # fmt: skip
+from lrfr.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401  # fmt: skip
+from lrfr.protocol.rows import DENSE, held_out_rows
+from lrfr.report import arms
 from lrfr.report.output import Output, find_root
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
@@ -57,7 +57,11 @@ class Report:
         Tables named in `MEASURED` differ from machine to machine.
         """
         table = read_table(self.report_file(f"tables/{name}.csv"))
-        return table if protocol is None or "protocol" not in table else table[table.protocol == protocol].reset_index(drop=True)
+        return (
+            table
+            if protocol is None or "protocol" not in table
+            else table[table.protocol == protocol].reset_index(drop=True)
+        )
 
     @cached_property
     def parameters(self) -> config.Study:
@@ -95,7 +99,9 @@ class Report:
         for name in references:
             rows = table[table.b == name].set_index("resolution")
             if len(rows):
-                cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in rows.iterrows()]
+                cells = [
+                    f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in rows.iterrows()
+                ]
                 wide[f"against {name}"] = pd.Series(cells, rows.index)
         sizes = [resolution for resolution in self.resolutions if resolution in set(table.resolution)]
         return pd.DataFrame(wide, index=pd.Index(sizes, name="resolution")).fillna("").reset_index()
@@ -193,14 +199,18 @@ class Report:
         found = every[every.person.isin(known)].sort_values(["person", "image"])
         return (found if most is None else found.groupby("person").head(most)).reset_index(drop=True)
 
-    def embedding(self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None) -> np.ndarray:
+    def embedding(
+        self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
+    ) -> np.ndarray:
         """float32 (n, D): one row per row of `faces`, held-out photographs of the fold; by default those of its test people."""
         with self.embeddings(model) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
             key = f"fold{fold}/seed{seed}/{resolution}"
             if key not in archive.files:
-                raise UserError(f"embeddings/{model}.npz: holds no '{key}'; choose a fold, seed and resolution of the study.")
+                raise UserError(
+                    f"embeddings/{model}.npz: holds no '{key}'; choose a fold, seed and resolution of the study."
+                )
             rows = archive[key]
         images = (self.faces(fold) if faces is None else faces).image.to_numpy()
         held_out = self._held_out(fold).images

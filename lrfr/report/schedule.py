@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.evaluate.rows import DENSE, OFFICIAL
 from lrfr.evaluate.statistics import holm, paired_difference
-from lrfr.report.formats import CELL, SIGNIFICANT, markdown, per_cent, pixels
+from lrfr.formats import CELL, SIGNIFICANT, markdown, per_cent, pixels
+from lrfr.protocol.rows import DENSE, OFFICIAL
 
 DIFFERENCE = ["against", "diff", "diff_low", "diff_high", "p", "p_holm"]
 COLUMNS = ["study", "model", "arm", "epochs", "protocol", *CELL, "value", "low", "high", "interval", *DIFFERENCE]
@@ -38,7 +38,18 @@ def schedule_table(study: Study, draws: pd.DataFrame, values: np.ndarray, freedo
     for row in rows[rows.model.isin(list(epochs)) & rows.protocol.isin([DENSE, OFFICIAL])].itertuples():
         model, arm = row.model.split("-")
         cell = [getattr(row, column) for column in CELL]
-        head = (study.study, model, arm, epochs[row.model], row.protocol, *cell, row.value, row.low, row.high, row.interval)
+        head = (
+            study.study,
+            model,
+            arm,
+            epochs[row.model],
+            row.protocol,
+            *cell,
+            row.value,
+            row.low,
+            row.high,
+            row.interval,
+        )
         if row.protocol == OFFICIAL:
             table.append((*head, "", *[np.nan] * 5))
             continue
@@ -54,14 +65,18 @@ def schedule_table(study: Study, draws: pd.DataFrame, values: np.ndarray, freedo
     found.loc[found.against != "", "p_holm"] = family.transform(lambda p: holm(p.to_numpy()))
     ranks = {name: k for k, name in enumerate(epochs)}
     order = found.assign(rank=(found.model + "-" + found.arm).map(ranks), size=found.resolution.map(pixels))
-    return found.loc[order.sort_values(["protocol", "metric", "pairing", "against", "rank", "size"], kind="stable").index]
+    return found.loc[
+        order.sort_values(["protocol", "metric", "pairing", "against", "rank", "size"], kind="stable").index
+    ]
 
 
 def wide(rows: pd.DataFrame, cells: list[str]) -> str:
     """Models in rows, resolutions in columns."""
     table = rows.assign(cell=cells, name=rows.model + ", " + rows.epochs.astype(str) + " epochs")
     names = list(dict.fromkeys(table.name))
-    table = table.pivot(index="name", columns="resolution", values="cell").loc[names, sorted(set(table.resolution), key=pixels)]
+    table = table.pivot(index="name", columns="resolution", values="cell").loc[
+        names, sorted(set(table.resolution), key=pixels)
+    ]
     return markdown(table.fillna("").rename_axis(columns=None).reset_index(names="model"))
 
 
@@ -75,7 +90,10 @@ def schedule_page(table: pd.DataFrame) -> str:
     single = dense[dense.against == "itself"]
     text += "\n## eer\n\n" + wide(single, [per_cent(r.value, r.low, r.high) for r in single.itertuples()])
     for against, group in dense.groupby("against", sort=True):
-        cells = [per_cent(r.diff, r.diff_low, r.diff_high, "+") + "*" * bool(r.p_holm < SIGNIFICANT) for r in group.itertuples()]
+        cells = [
+            per_cent(r.diff, r.diff_low, r.diff_high, "+") + "*" * bool(r.p_holm < SIGNIFICANT)
+            for r in group.itertuples()
+        ]
         own = f" (the schedule of the study); * marks p < {SIGNIFICANT} after Holm's correction"
         text += f"\n## eer minus that of {against}{own if against == 'itself' else ''}\n\n{wide(group, cells)}"
     official = rows[(rows.protocol == OFFICIAL) & (rows.metric == "accuracy")]

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
-from lrfr.evaluate.rows import DENSE
+from lrfr.files import atomic_file
+from lrfr.formats import headline, order, pixels, read_table
+from lrfr.protocol.rows import DENSE
 from lrfr.report import pages
-from lrfr.report.formats import headline, order, pixels, read_table
 from lrfr.report.notebooks import abstract
 
 LONGEST = 150  # rows of a table that the page shows in full; our choice
@@ -31,18 +31,26 @@ class Table(NamedTuple):
 
 
 TABLES = {
-    "results": Table("summary", "Every metric of every model at every resolution, with intervals from a bootstrap over people."),
+    "results": Table(
+        "summary", "Every metric of every model at every resolution, with intervals from a bootstrap over people."
+    ),
     "comparisons": Table(
         "summary", "Paired differences between models, with intervals and p-values before and after Holm's correction."
     ),
-    "teacher": Table("summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."),
+    "teacher": Table(
+        "summary", "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned."
+    ),
     "gradients": Table(
         "summary",
         "How strongly each weighted term pulls, relative to the face loss: is one dead, or does one drown the rest?",
     ),
     "runs": Table("summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
-    "tuning": Table("rank", "What the validation people chose: values of one number a model, and the order of the models."),
-    "cost": Table("benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."),
+    "tuning": Table(
+        "rank", "What the validation people chose: values of one number a model, and the order of the models."
+    ),
+    "cost": Table(
+        "benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."
+    ),
     "schemes": Table("benchmark", "What whole training schemes cost."),
     "latency": Table("benchmark", "What an engineer would use instead: networks and runtimes side by side, as ratios."),
     "ablation": Table("summary", "Every trained arm against its method: what a part of the method is worth."),
@@ -67,7 +75,9 @@ def read(study: Study, name: str) -> pd.DataFrame:
 def status(study: Study) -> str:
     """A link to the page that says what has run and what has not."""
     if not (study.reports / "STATUS.md").is_file():
-        raise UserError(f"{study.reports.as_posix()}/STATUS.md: missing; run `dvc repro status@{study.study}` (stage 'status').")
+        raise UserError(
+            f"{study.reports.as_posix()}/STATUS.md: missing; run `dvc repro status@{study.study}` (stage 'status')."
+        )
     return '<a href="STATUS.md">STATUS.md</a> lists what of the study has run and what has not.'
 
 
@@ -97,10 +107,14 @@ def comparisons_html(table: pd.DataFrame) -> str:
         ]
         wide = part.assign(cell=cells).pivot(index="a", columns="resolution", values="cell").fillna("")
         wide = (
-            wide.loc[order(wide.index), sorted(wide.columns, key=pixels)].rename_axis(columns=None, index="model").reset_index()
+            wide.loc[order(wide.index), sorted(wide.columns, key=pixels)]
+            .rename_axis(columns=None, index="model")
+            .reset_index()
         )
         parts.append(f"<details><summary>{escape(title)}</summary>\n{pages.table_html(wide)}</details>\n")
-    words = "Differences model − scratch in per cent points; * marks p &lt; 0.05 after Holm. Other pairs are in the file."
+    words = (
+        "Differences model − scratch in per cent points; * marks p &lt; 0.05 after Holm. Other pairs are in the file."
+    )
     return f"<p>{words}</p>\n" + "".join(parts)
 
 
@@ -112,7 +126,9 @@ def table_section(study: Study, name: str) -> str:
     links = f'<a href="tables/{name}.csv">csv</a>'
     if (study.reports / "tables" / f"{name}.md").is_file():
         links += f' · <a href="tables/{name}.md">markdown</a>'
-    note = f'<p class="lead">{about.text} Made by the stage <code>{about.stage}</code>; {len(table)} rows: {links}.</p>\n'
+    note = (
+        f'<p class="lead">{about.text} Made by the stage <code>{about.stage}</code>; {len(table)} rows: {links}.</p>\n'
+    )
     if name in VIEWS:
         shown = VIEWS[name](table)
     elif len(table) <= LONGEST:

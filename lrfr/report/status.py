@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
+from lrfr.files import atomic_file
+from lrfr.formats import markdown, order
 from lrfr.parameters import Model
-from lrfr.report.formats import markdown, order
 
 Cells = dict[tuple[int, int], int]  # (fold, seed) -> epochs
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
-from lrfr.report.formats import SIGNIFICANT, headline, markdown, order, pixels
+from lrfr.formats import SIGNIFICANT, headline, markdown, order, pixels
+from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
 ABOUT = {
@@ -50,10 +50,14 @@ def results_page(results: pd.DataFrame) -> str:
 
 def comparisons_page(comparisons: pd.DataFrame) -> str:
     """comparisons.csv for people: a table of models by resolutions for each reference, metric and pairing."""
-    text = f"# Paired differences\n\nPer cent points, with intervals; * marks p < {SIGNIFICANT} after Holm's correction.\n"
+    text = (
+        f"# Paired differences\n\nPer cent points, with intervals; * marks p < {SIGNIFICANT} after Holm's correction.\n"
+    )
     marks = np.where(comparisons.p_holm < SIGNIFICANT, "*", "")
     rows = comparisons.assign(
-        cell=[per_cent(r.diff, r.low, r.high, "+") + mark for r, mark in zip(comparisons.itertuples(), marks, strict=True)],
+        cell=[
+            per_cent(r.diff, r.low, r.high, "+") + mark for r, mark in zip(comparisons.itertuples(), marks, strict=True)
+        ],
         reference=comparisons.b.where(~(comparisons.a.isin(FIVE) & comparisons.b.isin(FIVE)), "each other"),
     )
     rows["row"] = rows.a.where(rows.reference != "each other", rows.a + " - " + rows.b)
@@ -83,7 +87,9 @@ def runs_page(runs: pd.DataFrame) -> str:
     rows = rows.assign(run="fold " + rows.fold.astype(str) + ", seed " + rows.seed.astype(str))
     wide = (100 * rows.pivot(index=["model", "run"], columns="resolution", values="value")).map("{:.1f}".format)
     wide = wide.reindex(order(rows.model), level=0)[sorted(wide.columns, key=pixels)]
-    return "# Single runs\n\nEqual error rate in per cent, lr_lr.\n\n" + markdown(wide.rename_axis(columns=None).reset_index())
+    return "# Single runs\n\nEqual error rate in per cent, lr_lr.\n\n" + markdown(
+        wide.rename_axis(columns=None).reset_index()
+    )
 
 
 def gradients_page(gradients: pd.DataFrame) -> str:

@@ -12,27 +12,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrfr import formats as reading
 from lrfr.config import Study
-from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
-from lrfr.evaluate.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.evaluate.statistics import holm, paired_difference
-from lrfr.report import formats as reading
+from lrfr.files import atomic_file
+from lrfr.formats import CELL, order, pixels
+from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.report.ablation import ablation_page, ablation_table
-from lrfr.report.formats import CELL, order, pixels
 from lrfr.report.schedule import schedule_page, schedule_table
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
 DIGITS = "%.6g"
-REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these, and the five papers' methods with each other
+REFERENCES = (
+    "scratch",
+    "teacher",
+    "kd",
+)  # everything is compared with these, and the five papers' methods with each other
 NOT_COMPARED = ("agreement",)  # describes a student, is no merit
 HEADLINE = ("8", "16", "32", "hr")
 ROW = ["protocol", "model", *CELL]
 
 
 class Evaluation:
-    """What the `evaluate` stage wrote: see lrfr.evaluate.study."""
+    """What the `evaluate` stage wrote: see lrfr.protocol.study."""
 
     def __init__(self, study: Study) -> None:
         folder = study.runs / "evaluation"
@@ -89,7 +93,9 @@ def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
 def families(models: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Pairs (a, b) by the question that they answer: everything against each reference, and the five among each other."""
     five = [m for m in FIVE if m in models]
-    asked = {reference: [(m, reference) for m in models if m != reference] for reference in REFERENCES if reference in models}
+    asked = {
+        reference: [(m, reference) for m in models if m != reference] for reference in REFERENCES if reference in models
+    }
     return {**asked, "five": [(a, b) for k, a in enumerate(five) for b in five[k + 1 :]]}
 
 
@@ -150,7 +156,9 @@ def gradients_table(study: Study) -> pd.DataFrame:
 
     On the deepest stage that both reach.
     """
-    frames = [pd.read_csv(study.reports / "students" / name / "gradients.csv").assign(model=name) for name in study.models]
+    frames = [
+        pd.read_csv(study.reports / "students" / name / "gradients.csv").assign(model=name) for name in study.models
+    ]
     rows = pd.concat([frame for frame in frames if len(frame)])
     by = ["model", "term", "when", "progress", "stage"]
     table = rows.groupby(by, sort=False).ratio.agg(["mean", "min", "max"]).reset_index()
@@ -187,7 +195,9 @@ def run(study: Study) -> None:
     results = results_table(study, evaluation)
     comparisons, runs = comparisons_table(study, evaluation), runs_table(study, evaluation)
     teacher, gradients = teacher_table(study, evaluation), gradients_table(study)
-    freedom = {folds: evaluation.freedom(folds) for folds in evaluation.draws[evaluation.draws.kind == "arm"].folds.unique()}
+    freedom = {
+        folds: evaluation.freedom(folds) for folds in evaluation.draws[evaluation.draws.kind == "arm"].folds.unique()
+    }
     ablation = ablation_table(study, evaluation.draws, evaluation.values, freedom)
     schedule = schedule_table(study, evaluation.draws, evaluation.values, freedom)
     folder = study.reports / "tables"  # the benchmark writes there too, so the stage owns files, not the folder

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 def move(views: Tensor, moves: Tensor, rotate: float, zoom: float, shift: float) -> Tensor:
     """Turn, zoom and shift every view about its centre, bilinearly; what comes from outside repeats the border.
 
-    views: float (B, C, S, S). moves: float (B, 4) in -1 ... 1 (`lrfr.data.loading.Draw.moves`). rotate: degrees, zoom: natural
+    views: float (B, C, S, S). moves: float (B, 4) in -1 ... 1 (`lrfr.data.draws.Draw.moves`). rotate: degrees, zoom: natural
     logarithm, shift: fraction of the side, each at a move of 1. Returns the same shape.
     """
     angle, scale = moves[:, 0] * math.radians(rotate), (moves[:, 1] * zoom).exp()

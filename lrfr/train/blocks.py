@@ -44,7 +44,9 @@ def check_blocks(study: Study, file: str) -> None:
             )
     for key, model in blocks.items():
         if model.method not in METHODS:
-            raise UserError(f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}.")
+            raise UserError(
+                f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}."
+            )
         parameters = inspect.signature(METHODS[model.method].__init__).parameters
         options = {name for name in parameters if name not in ("self", "shapes")}
         for name in sorted(options ^ set(model.options)):

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lrfr.data.files import atomic_file, atomic_folder
-from lrfr.models.state import insert_state, read_state
+from lrfr.files import atomic_file, atomic_folder
+from lrfr.gate.state import insert_state, read_state
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
@@ -32,7 +32,9 @@ def resume_folder(key: dict[str, Any]) -> Path:
     return Path(os.environ.get("LRFR_CACHE", ".cache")) / "checkpoints" / digest
 
 
-def save_state(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save_state(
+    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
     """Everything that training needs to go on bit for bit: weights, banks, optimiser moments, and the log so far."""
     tensors = {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
@@ -49,7 +51,9 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizer: torch.opt
     tensors = read_state(folder / "state.safetensors")
     for name, module in modules.items():
         prefix = f"{name}/"
-        insert_state(module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}, folder)
+        insert_state(
+            module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}, folder
+        )
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):

@@ -14,12 +14,12 @@ import pandas as pd
 from torch import Tensor
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_folder
+from lrfr.files import atomic_folder
 from lrfr.parallel import parallel_map
 from lrfr.parameters import Model
 from lrfr.progress import bar
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 from lrfr.train.trainer import Trainer
 
 SAVE_EVERY = 5  # epochs between resumable states
@@ -31,7 +31,12 @@ EARLY = 0.4  # progress at which gradients are measured a second time: every met
 def read_hashes(study: Study, number: int) -> dict[str, str]:
     """Path -> sha256 of everything that the training of one fold reads."""
     shared = [study.runs / name for name in ("index.csv", "folds.csv", "views.npy")]
-    own = [path for kind in ("teacher", "targets") for path in (study.runs / kind / f"fold{number}").rglob("*") if path.is_file()]
+    own = [
+        path
+        for kind in ("teacher", "targets")
+        for path in (study.runs / kind / f"fold{number}").rglob("*")
+        if path.is_file()
+    ]
 
     def digest(path: Path) -> str:
         with path.open("rb") as file:
@@ -40,9 +45,13 @@ def read_hashes(study: Study, number: int) -> dict[str, str]:
     return {path.as_posix(): digest(path) for path in (*shared, *sorted(own))}
 
 
-def resume_key(study: Study, model: Model, number: int, seed: int, code: str, files: dict[str, str]) -> dict[str, object]:
+def resume_key(
+    study: Study, model: Model, number: int, seed: int, code: str, files: dict[str, str]
+) -> dict[str, object]:
     """Everything that shapes one training: parameters, code, and what it reads of faces, teachers and targets."""
-    settings = study.model_dump(mode="json", include={"views", "student", "train", "teacher", "seed", "threads", "accelerator"})
+    settings = study.model_dump(
+        mode="json", include={"views", "student", "train", "teacher", "seed", "threads", "accelerator"}
+    )
     return {"model": model.model_dump(), "fold": number, "draw": seed, "code": code, "files": files, **settings}
 
 
@@ -63,7 +72,9 @@ def train_one(
     for epoch in bar(range(progress["epoch"], epochs), f"fold {number} seed {seed}"):
         means, ratios = trainer.epoch(epoch, measure=epoch in measured)
         progress["log"] += [(number, seed, epoch, term, value) for term, value in means.items()]
-        progress["gradients"] += [(number, seed, measured[epoch], (epoch + 1) / epochs, t, s, r) for t, (s, r) in ratios.items()]
+        progress["gradients"] += [
+            (number, seed, measured[epoch], (epoch + 1) / epochs, t, s, r) for t, (s, r) in ratios.items()
+        ]
         if (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == epochs:
             for resolution in VALIDATED:
                 error = trainer.validation_error(resolution)
@@ -89,7 +100,10 @@ def run(study: Study, name: str) -> None:
     model = study.models[name]
     code = (study.runs / "code" / f"distill-{name}.txt").read_text(encoding="utf-8")
     threads = model.tuned.threads if model.tuned else study.threads
-    with atomic_folder(study.reports / "students" / name) as folder, atomic_folder(study.runs / "heads" / name) as heads:
+    with (
+        atomic_folder(study.reports / "students" / name) as folder,
+        atomic_folder(study.runs / "heads" / name) as heads,
+    ):
         tasks = []
         for number in study.folds_of(name):
             files = read_hashes(study, number)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_file
 from lrfr.errors import UserError
+from lrfr.files import atomic_file
 
 COLUMNS = ["method", "weight", "candidate", "metric", "value", "chosen"]  # of tables/tuning.csv
 RANKED_AT = 16  # pixels: the middle of what surveillance cameras give, and the resolution of the study's headline
@@ -33,7 +33,9 @@ def ranking(study: Study) -> pd.DataFrame:
     ranked = [name for name, model in study.models.items() if model.teacher in ("plain", "se")]
     best = min(ranked, key=errors.get, default=None)
     metric = f"validation_eer@{RANKED_AT}"
-    rows = [("ranking", "model", name, metric, errors[name], int(name == best)) for name in sorted(errors, key=errors.get)]
+    rows = [
+        ("ranking", "model", name, metric, errors[name], int(name == best)) for name in sorted(errors, key=errors.get)
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -43,7 +45,9 @@ def page(table: pd.DataFrame) -> str:
     text += "Trials are short trainings; the ranking is of the study's own students, before any test face was read.\n"
     for (method, weight), rows in table.groupby(["method", "weight"], sort=False):
         text += f"\n## {method}: {weight}\n\n| candidate | {rows.metric.iloc[0]} |\n| --- | --- |\n"
-        text += "".join(f"| {r.candidate} | {100 * r.value:.2f}{'*' if r.chosen else ''} |\n" for r in rows.itertuples())
+        text += "".join(
+            f"| {r.candidate} | {100 * r.value:.2f}{'*' if r.chosen else ''} |\n" for r in rows.itertuples()
+        )
     return text
 
 
@@ -55,7 +59,8 @@ def write(path: Path, text: str) -> None:
 def run(study: Study) -> None:
     """The `rank` stage: tables/tuning.csv and tuning.md."""
     trials = [
-        pd.read_csv(study.reports / "students" / "tuning" / f"{name}.csv", dtype={"candidate": str}) for name in study.tuning.grid
+        pd.read_csv(study.reports / "students" / "tuning" / f"{name}.csv", dtype={"candidate": str})
+        for name in study.tuning.grid
     ]
     table = pd.concat([*trials, ranking(study)])
     write(study.reports / "tables" / "tuning.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

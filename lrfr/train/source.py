@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from lrfr.config import Study
-from lrfr.data.loading import Draw
+from lrfr.data.draws import Draw
 from lrfr.errors import UserError
 from lrfr.methods import METHODS
 from lrfr.models.features import Targets
 from lrfr.models.student import map_sides
 from lrfr.parameters import Model
-from lrfr.train.faces import Fold, teacher_view
+from lrfr.train.fold import Fold, teacher_view
 from lrfr.train.targets import CachedTargets, OnlineTargets, load_targets
-from lrfr.train.tuned import tune
+from lrfr.train.tuned_teacher import tune
 
 
 class Source:

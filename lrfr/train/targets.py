@@ -15,19 +15,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_folder
 from lrfr.errors import UserError
+from lrfr.files import atomic_folder
 from lrfr.models.features import Features, Targets
 from lrfr.models.heads import cosine_logits
 from lrfr.models.student import map_sides
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.train.faces import Fold, read_fold, teacher_input, teacher_view
+from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
 from lrfr.train.teacher import Trained, load_trained
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
 PART = 25 * BATCH  # images a task: parts of a fold are computed side by side
-KIND_OF = {"embedding": "embedding", "logits": "embedding", "maps": "map", "attention": "attention"}  # need -> stored arrays
+KIND_OF = {
+    "embedding": "embedding",
+    "logits": "embedding",
+    "maps": "map",
+    "attention": "attention",
+}  # need -> stored arrays
 TEMPERATURES = (1.0, 2.0, 4.0)  # of confidence.csv, by which the methods' temperature is chosen
 CHECKED = 4  # images recomputed whenever a cache is opened: our choice, half a second
 TOLERANCE = 5e-2  # relative, of float16 maps and of another batch size; a swapped image differs by far more
@@ -50,7 +55,9 @@ def assemble(ids: Tensor, named: dict[str, Tensor], trained: Trained, needs: fro
     """Named arrays -> `Targets` with just what the method needs."""
 
     def levels(prefix: str) -> tuple[Tensor, ...]:
-        return tuple(named[f"{prefix}{level}"].float() for level in range(sum(name.startswith(prefix) for name in named)))
+        return tuple(
+            named[f"{prefix}{level}"].float() for level in range(sum(name.startswith(prefix) for name in named))
+        )
 
     return Targets(
         ids,
@@ -85,7 +92,9 @@ class CachedTargets:
         self.trained, self.needs = trained, needs
         self.images = np.load(folder / "images.npy")
         wanted = {KIND_OF[need] for need in needs}
-        self.arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy")) if kind(p.stem) in wanted}
+        self.arrays = {
+            p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy")) if kind(p.stem) in wanted
+        }
         self.row = np.full(self.images.max() + 1, -1)
         self.row[self.images] = np.arange(len(self.images))
 
@@ -183,7 +192,9 @@ def fill(study: Study, number: int, variant: str, folder: Path, names: list[str]
                 arrays[name][rows, side] = value.numpy()
 
 
-def load_targets(study: Study, fold: Fold, variant: str, needs: frozenset[str]) -> tuple[CachedTargets | None, OnlineTargets]:
+def load_targets(
+    study: Study, fold: Fold, variant: str, needs: frozenset[str]
+) -> tuple[CachedTargets | None, OnlineTargets]:
     """The checked cache (None where it lacks what is needed) and the teacher behind it."""
     trained = load_trained(study, fold.number, "se" if variant == "se" else study.teacher.setting)
     online = OnlineTargets(trained, map_sides(study.views.size), needs)
@@ -220,7 +231,9 @@ def run(study: Study) -> None:
             for variant in variants:
                 target = folder / f"fold{number}" / variant
                 names = allocate(study, number, variant, target)
-                tasks += [(study, number, variant, target, names, k, min(k + PART, count)) for k in range(0, count, PART)]
+                tasks += [
+                    (study, number, variant, target, names, k, min(k + PART, count)) for k in range(0, count, PART)
+                ]
         parallel_map(fill, tasks, study.jobs, study.threads, "targets")
         rows = [row for number in study.faces.run_folds for row in confidences(study, number, folder)]
         (folder / "confidence.csv").write_text("\n".join(["fold,temperature,p_target", *rows]) + "\n", encoding="utf-8")

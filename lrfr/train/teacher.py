@@ -21,18 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.config import Study
-from lrfr.data.files import atomic_folder
-from lrfr.data.loading import stream
+from lrfr.data.draws import stream
+from lrfr.files import atomic_folder
+from lrfr.gate.state import insert_state, read_state
 from lrfr.models.heads import FaceHead, unit
-from lrfr.models.state import insert_state, read_state
 from lrfr.models.teachers import build_teacher
 from lrfr.parallel import parallel_map
 from lrfr.parameters import FineTune
 from lrfr.train.checkpoint import save_tensors
-from lrfr.train.faces import Fold, read_fold, teacher_input
+from lrfr.train.fold import Fold, read_fold, teacher_input
 
 SE_REDUCTION = 16  # SE-Net's default
-STREAM = 1  # of `lrfr.data.loading.stream`: the order of the faces
+STREAM = 1  # of `lrfr.data.draws.stream`: the order of the faces
 BATCH = 40  # images a forward pass; no influence on the numbers beyond float sums
 MARGIN_RAMP = 0.3  # as for students
 
@@ -87,9 +87,11 @@ class Part(NamedTuple):
 
 def part_of(net: nn.Module, setting: str) -> Part:
     """The trained part of a network; its input is pooled features (head), the map before the last stage, or uint8 chips (se)."""
-    forward = {"head": net.head, "last_stage": lambda x: net.suffix(x)[1], "se": lambda x: net(teacher_input(x)).embedding}[
-        setting
-    ]
+    forward = {
+        "head": net.head,
+        "last_stage": lambda x: net.suffix(x)[1],
+        "se": lambda x: net(teacher_input(x)).embedding,
+    }[setting]
     wanted = {"head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
     named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
     return Part(forward, named)

@@ -10,7 +10,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lrfr.config import Study
-from lrfr.data.loading import Draw, epoch_batches, epoch_draws, view_index
+from lrfr.data.draws import Draw, epoch_batches, epoch_draws, view_index
+from lrfr.evaluate.scores import pair_error
 from lrfr.methods import METHODS
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import FaceHead, unit
@@ -18,11 +19,12 @@ from lrfr.models.student import build_student, map_shapes, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parameters import Model
 from lrfr.train.augment import move
-from lrfr.train.faces import Fold
+from lrfr.train.fold import Fold
 from lrfr.train.source import Source
-from lrfr.train.validation import pair_error
 
-MARGIN_RAMP = 0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
+MARGIN_RAMP = (
+    0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
+)
 MEASURED = 20  # batches of an epoch whose gradients are measured: enough for a mean, and an epoch may have hundreds
 BATCH = 100  # validation faces a forward pass
 
@@ -96,7 +98,11 @@ class Trainer:
     def learning_rate(self, progress: float) -> float:
         """Linear warm-up, then half a cosine to 0."""
         warmup = self.study.train.warmup
-        factor = progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+        factor = (
+            progress / warmup
+            if progress < warmup
+            else 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+        )
         return self.study.train.learning_rate * factor
 
     def epoch(

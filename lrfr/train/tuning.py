@@ -13,7 +13,7 @@ from lrfr.config import Study
 from lrfr.parallel import parallel_map
 from lrfr.parameters import Model
 from lrfr.train.distill import VALIDATED
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 from lrfr.train.ranking import COLUMNS, write
 from lrfr.train.trainer import Trainer
 
@@ -43,7 +43,9 @@ def trial(study: Study, name: str, value: float) -> float:
 def run(study: Study, name: str) -> None:
     """The `tune` stage of one model: reports/<study>/students/tuning/<model>.csv."""
     grid = study.tuning.grid[name]
-    errors = parallel_map(trial, [(study, name, value) for value in grid.values], study.jobs, study.threads, f"tune {name}")
+    errors = parallel_map(
+        trial, [(study, name, value) for value in grid.values], study.jobs, study.threads, f"tune {name}"
+    )
     best = errors.index(min(errors))  # the first of equals: one value is chosen
     found = enumerate(zip(grid.values, errors, strict=True))
     rows = [(name, grid.option, value, "validation_eer", error, int(k == best)) for k, (value, error) in found]

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lrfr.data import lfw
-from lrfr.data.manifests import COMMITTED, MANIFESTS
+from lrfr.sources import lfw
+from lrfr.sources.manifests import COMMITTED, MANIFESTS
 from tests.data.small_lfw import make_small_lfw
 
 ROOT = Path(__file__).resolve().parents[2]

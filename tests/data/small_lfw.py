@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from lrfr.data import lfw
+from lrfr.sources import lfw
 
 
 def invented(number):

@@ -50,7 +50,9 @@ def test_inexact_points_against_umeyama():
     generator = np.random.Generator(np.random.Philox(1))
     for _ in range(20):
         points = align.TEMPLATE + generator.normal(0, 10, (5, 2))
-        np.testing.assert_allclose(align.similarity(points, align.TEMPLATE), umeyama(points, align.TEMPLATE), atol=1e-10)
+        np.testing.assert_allclose(
+            align.similarity(points, align.TEMPLATE), umeyama(points, align.TEMPLATE), atol=1e-10
+        )
 
 
 def test_mirrored_points_are_not_reflected():
@@ -107,5 +109,7 @@ def test_fallback_crop():
     box = (0, 20, 92, 112)
     reference = np.asarray(soft.crop(box).resize((150, 150), Image.Resampling.BICUBIC)).astype(int)
     ours = align.chip(soft, None, box).astype(int)
-    assert np.abs(ours - reference)[8:-8, 8:-8].max() <= 6  # another bicubic (a = -3/4), seen only in the steepest places
+    assert (
+        np.abs(ours - reference)[8:-8, 8:-8].max() <= 6
+    )  # another bicubic (a = -3/4), seen only in the steepest places
     assert np.abs(ours - reference).mean() < 1

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from lrfr.data import degrade as d
-from lrfr.data import orl
-from lrfr.data.manifests import read_manifest
-from lrfr.data.sources import read_face
 from lrfr.errors import UserError
+from lrfr.sources import orl
+from lrfr.sources.manifests import read_manifest
+from lrfr.sources.registry import read_face
 
 
 def noise(shape, seed=0):
@@ -44,7 +44,8 @@ class TestKernels:
     def test_area_weights_are_overlaps(self, source, target):
         reference = [
             [
-                max(Fraction(0), min(Fraction((i + 1) * source, target), j + 1) - max(Fraction(i * source, target), j)) * target
+                max(Fraction(0), min(Fraction((i + 1) * source, target), j + 1) - max(Fraction(i * source, target), j))
+                * target
                 for j in range(source)
             ]
             for i in range(target)
@@ -95,12 +96,18 @@ class TestReferences:
     @pytest.mark.parametrize("size", [10, 15, 25, 30, 50])
     def test_area_is_pillows_box_where_cells_are_whole(self, faces, size):
         for images in (faces, smooth(), noise((2, 150, 150, 3))):
-            assert difference(d.area(torch.from_numpy(images), size).numpy(), pillow(images, size, Image.Resampling.BOX)) <= 1
+            assert (
+                difference(d.area(torch.from_numpy(images), size).numpy(), pillow(images, size, Image.Resampling.BOX))
+                <= 1
+            )
 
     @pytest.mark.parametrize(("size", "out"), [(8, 32), (13, 32), (32, 32), (40, 32), (8, 150), (64, 20)])
     def test_up_is_pillows_bicubic(self, faces, size, out):
         small = exact_area(faces, size)
-        assert difference(d.bicubic(torch.from_numpy(small), out).numpy(), pillow(small, out, Image.Resampling.BICUBIC)) <= 1
+        assert (
+            difference(d.bicubic(torch.from_numpy(small), out).numpy(), pillow(small, out, Image.Resampling.BICUBIC))
+            <= 1
+        )
 
     @pytest.mark.parametrize("size", [8, 16, 24, 32])
     def test_the_whole(self, faces, size):
@@ -111,7 +118,9 @@ class TestReferences:
     def test_antialiased_bicubic_would_look_alike(self, faces, size):
         other = pillow(faces, size, Image.Resampling.BICUBIC).astype(int)
         assert np.abs(d.area(torch.from_numpy(faces), size).numpy() - other).mean() < 4
-        aliased = faces[:, 150 // size // 2 :: 150 // size, 150 // size // 2 :: 150 // size][:, :size, :size].astype(int)
+        aliased = faces[:, 150 // size // 2 :: 150 // size, 150 // size // 2 :: 150 // size][:, :size, :size].astype(
+            int
+        )
         assert np.abs(aliased - other).mean() > 4  # the kernel that this test guards against
 
 
@@ -155,7 +164,11 @@ def test_shapes_and_kinds(shape):
     images = noise(shape)
     for kind in (images, torch.from_numpy(images)):
         for out in (d.degrade(kind, 8, 32), d.hr_view(kind, 32)):
-            assert type(out) is type(kind) and tuple(out.shape) == (shape[0], 32, 32, 3) and str(out.dtype).endswith("uint8")
+            assert (
+                type(out) is type(kind)
+                and tuple(out.shape) == (shape[0], 32, 32, 3)
+                and str(out.dtype).endswith("uint8")
+            )
     assert np.array_equal(d.degrade(images, 8, 32), d.degrade(torch.from_numpy(images), 8, 32).numpy())
 
 
@@ -210,7 +223,8 @@ def test_impossible_sizes(size, out):
 
 
 @pytest.mark.parametrize(
-    "images", [np.zeros((1, 150, 150, 3), np.float32), np.zeros((150, 150, 3), np.uint8), np.zeros((1, 3, 150, 150), np.uint8)]
+    "images",
+    [np.zeros((1, 150, 150, 3), np.float32), np.zeros((150, 150, 3), np.uint8), np.zeros((1, 3, 150, 150), np.uint8)],
 )
 def test_wrong_images(images):
     with pytest.raises(UserError, match=r"uint8 \(B, H, W, 3\)"):

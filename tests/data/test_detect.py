@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lrfr.data import detect, orl
+from lrfr.data import detect
 from lrfr.data.align import COLUMNS, POINTS
-from lrfr.data.files import read_image
-from lrfr.data.lfw import ARCHIVE
-from lrfr.data.manifests import MANIFESTS, read_manifest
-from lrfr.data.sources import read_face
 from lrfr.errors import UserError
+from lrfr.files import read_image
+from lrfr.sources import orl
+from lrfr.sources.lfw import ARCHIVE
+from lrfr.sources.manifests import MANIFESTS, read_manifest
+from lrfr.sources.registry import read_face
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,9 @@ def test_points_are_in_the_photographs_pixels(mtcnn, face):
     assert faces == 1 and probability > 0.9 and plausible(points)
     assert np.array_equal(points, np.round(points, 1))
     assert np.abs(points - [(27.6, 52), (62.7, 50.4), (46.8, 72.1), (32.4, 89), (59.4, 88.8)]).max() < 0.5
-    larger = detect.landmarks(mtcnn, face, 3, 20)[2]  # another border and enlargement change what it sees, not where it is
+    larger = detect.landmarks(mtcnn, face, 3, 20)[
+        2
+    ]  # another border and enlargement change what it sees, not where it is
     assert np.abs(larger - points).max() < 3
 
 

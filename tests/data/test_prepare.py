@@ -2,13 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrfr.data import align, lfw, orl, prepare
+from lrfr.data import align, prepare
 from lrfr.data.align import COLUMNS
 from lrfr.data.degrade import view_bank
-from lrfr.data.manifests import MANIFESTS, read_manifest
-from lrfr.data.sources import SOURCES, read_face
 from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
+from lrfr.sources import lfw, orl
+from lrfr.sources.manifests import MANIFESTS, read_manifest
+from lrfr.sources.registry import SOURCES, read_face
 
 POINTS = [30.0, 50.0, 62.0, 50.5, 46.0, 70.0, 34.0, 88.0, 58.0, 88.0]
 
@@ -33,7 +34,11 @@ def landmarks(study):
 def test_stage(study, landmarks):
     prepare.run(study)
     chips, views = np.load(study.runs / "chips.npy"), np.load(study.runs / "views.npy")
-    assert chips.shape == (40, 150, 150, 3) and views.shape == (40, 4, 32, 32, 3) and chips.dtype == views.dtype == np.uint8
+    assert (
+        chips.shape == (40, 150, 150, 3)
+        and views.shape == (40, 4, 32, 32, 3)
+        and chips.dtype == views.dtype == np.uint8
+    )
     assert np.array_equal(views, view_bank(chips, 8, 10, 32))
     for number, points in ((5, None), (7, np.reshape(POINTS, (5, 2)))):
         row = read_manifest(MANIFESTS / "orl.csv", people=4).iloc[number]
@@ -101,14 +106,26 @@ def test_lfw(lfw_study, small_lfw):
     assert {path.name for path in lfw_study.runs.iterdir()} == set(NAMES)
     index = pd.read_csv(lfw_study.runs / "index.csv")
     wrong = ["B_Person/B_Person_0002.jpg", "G_Person/G_Person_0001.jpg"]
-    assert index["name"][index["removed"] == 1].tolist() == wrong and index["name"].tolist() == sorted(small_lfw.photographs)
+    assert index["name"][index["removed"] == 1].tolist() == wrong and index["name"].tolist() == sorted(
+        small_lfw.photographs
+    )
     (pair,) = pd.read_csv(lfw_study.runs / "duplicates.csv").to_dict("records")
-    assert [pair["name_a"], pair["name_b"]] == wrong and (pair["cosine"], pair["same_person"], pair["identical"]) == (1, 0, 1)
+    assert [pair["name_a"], pair["name_b"]] == wrong and (pair["cosine"], pair["same_person"], pair["identical"]) == (
+        1,
+        0,
+        1,
+    )
     folds = pd.read_csv(lfw_study.runs / "folds.csv").set_index("person")["role"]
-    assert folds[folds == "test"].index.tolist() == [0, 1, 2, 3, 4, 5] and folds[7] == "validation"  # H has two photographs
+    assert (
+        folds[folds == "test"].index.tolist() == [0, 1, 2, 3, 4, 5] and folds[7] == "validation"
+    )  # H has two photographs
     pairs, numbers = pd.read_csv(lfw_study.runs / "official.csv"), pd.Series(index["image"].to_numpy(), index["name"])
     expected = lfw.read_pairs(small_lfw.root / lfw.PAIRS)
-    assert pairs["official_fold"].equals(expected["fold"]) and pairs["same"].equals(expected["same"]) and not pairs["fold"].any()
+    assert (
+        pairs["official_fold"].equals(expected["fold"])
+        and pairs["same"].equals(expected["same"])
+        and not pairs["fold"].any()
+    )
     assert all(pairs[f"image_{side}"].tolist() == numbers[expected[f"name_{side}"]].tolist() for side in "ab")
 
 
@@ -127,7 +144,9 @@ def test_lfw_with_fewer_people_than_its_pairs(lfw_study):
     lfw_study.faces.people = 4
     table = pd.read_csv(lfw_study.reports / "landmarks.csv")
     table[:7].to_csv(lfw_study.reports / "landmarks.csv", index=False)
-    with pytest.raises(UserError, match=r"E_Person/E_Person_0002\.jpg: an official pair needs this .*raise faces\.people"):
+    with pytest.raises(
+        UserError, match=r"E_Person/E_Person_0002\.jpg: an official pair needs this .*raise faces\.people"
+    ):
         prepare.run(lfw_study)
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrfr.data import lfw
-from lrfr.data.manifests import COMMITTED, read_manifest
 from lrfr.data.splits import count_fold, identity_folds, lfw_folds, official
 from lrfr.errors import UserError
+from lrfr.sources import lfw
+from lrfr.sources.manifests import COMMITTED, read_manifest
 
 
 def people(table, fold, role):
@@ -50,7 +50,9 @@ def test_pinned():
     assert sorted(people(identity_folds(40, 4, 6, 0), 0, "test")) == [5, 14, 15, 16, 17, 22, 31, 34, 38, 39]
 
 
-@pytest.mark.parametrize(("n", "folds", "validation"), [(4, 1, 1), (4, 0, 1), (3, 4, 1), (8, 2, 4), (8, 2, 0), (0, 2, 1)])
+@pytest.mark.parametrize(
+    ("n", "folds", "validation"), [(4, 1, 1), (4, 0, 1), (3, 4, 1), (8, 2, 4), (8, 2, 0), (0, 2, 1)]
+)
 def test_a_fold_without_identities(n, folds, validation):
     with pytest.raises(UserError, match="fold without identities"):
         identity_folds(n, folds, validation, seed=0)
@@ -89,14 +91,18 @@ def test_lfw_validation_is_drawn_by_the_seed_and_pinned(pairs):
 
 
 def test_lfw_validates_with_nobody_who_has_one_usable_photograph(pairs):
-    usable = ~np.isin(PHOTOGRAPHS, np.arange(7, 30, 3)) | (np.diff(PHOTOGRAPHS, prepend=-1) > 0)  # of two photographs, one
+    usable = ~np.isin(PHOTOGRAPHS, np.arange(7, 30, 3)) | (
+        np.diff(PHOTOGRAPHS, prepend=-1) > 0
+    )  # of two photographs, one
     table = lfw_folds(PHOTOGRAPHS, pairs, 6, 0, usable)
     assert {person % 3 for person in people(table, 0, "validation")} == {2}
 
 
 @pytest.mark.parametrize("validation", [0, 17])
 def test_lfw_without_people_to_validate_with(pairs, validation):
-    with pytest.raises(UserError, match=rf"faces\.validation_people: {validation} people are asked for; fold 0 has 16 with two"):
+    with pytest.raises(
+        UserError, match=rf"faces\.validation_people: {validation} people are asked for; fold 0 has 16 with two"
+    ):
         lfw_folds(PHOTOGRAPHS, pairs, validation, 0)
 
 
@@ -111,7 +117,10 @@ def test_official_pairs_by_image_number():
 
 def test_view_2_in_five_folds(real_lfw):
     manifest = read_manifest(COMMITTED / "lfw.csv")
-    labels, pairs = pd.factorize(manifest["person"])[0], official(lfw.read_pairs(real_lfw / lfw.PAIRS), manifest["name"])
+    labels, pairs = (
+        pd.factorize(manifest["person"])[0],
+        official(lfw.read_pairs(real_lfw / lfw.PAIRS), manifest["name"]),
+    )
     folds = lfw_folds(labels, pairs, 136, seed=0)
     assert count_fold(folds, labels, pairs) == lfw.FIRST_FOLD
     assert (
@@ -120,5 +129,6 @@ def test_view_2_in_five_folds(real_lfw):
     )
     tested = folds[folds["role"] == "test"]
     assert (
-        not tested["person"].duplicated().any() and folds.groupby(["fold", "role"]).size()[:, "validation"].tolist() == [136] * 5
+        not tested["person"].duplicated().any()
+        and folds.groupby(["fold", "role"]).size()[:, "validation"].tolist() == [136] * 5
     )

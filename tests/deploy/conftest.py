@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrfr.data import align, orl
-from lrfr.data.files import read_image
+from lrfr.data import align
+from lrfr.files import read_image
+from lrfr.sources import orl
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from lrfr.data import orl
 from lrfr.data.align import chip
 from lrfr.data.degrade import hr_view
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.parameters import Student
+from lrfr.sources import orl
 
 NETWORK = {"channels": [8, 8, 12, 16], "se_channels": [8, 8, 11, 15], "se_reduction": 4, "embedding": 32}
 SIZE = 32
@@ -32,13 +32,18 @@ def rows(similarity: dict[str, float], far: float = 0.01) -> list[dict]:
     ]
 
 
-THRESHOLDS = rows({"8": 0.5, "16": 0.4, "32": 0.3, "hr": 0.2}) + rows({"8": 0.9, "16": 0.8, "32": 0.7, "hr": 0.6}, 0.001)
+THRESHOLDS = rows({"8": 0.5, "16": 0.4, "32": 0.3, "hr": 0.2}) + rows(
+    {"8": 0.9, "16": 0.8, "32": 0.7, "hr": 0.6}, 0.001
+)
 
 
 @cache
 def make_net(kind: str = "plain", seed: int = 0) -> StudentNet:
     """With the values of the float16 file, in float32; its batch norms have seen faces, so that embeddings spread."""
-    net, faces = build_student(Student(**NETWORK), kind, SIZE, seed).train(), torch.from_numpy(orl_chips(range(31, 41), 1))
+    net, faces = (
+        build_student(Student(**NETWORK), kind, SIZE, seed).train(),
+        torch.from_numpy(orl_chips(range(31, 41), 1)),
+    )
     with torch.no_grad():
         for _ in range(30):  # running statistics move by a tenth at a time
             net(normalise(hr_view(faces, SIZE)))

@@ -20,17 +20,16 @@ from lrfr import cli
 from lrfr.config import Study
 from lrfr.data.align import TEMPLATE
 from lrfr.data.splits import identity_folds
-from lrfr.deploy import export
+from lrfr.deploy import export, release
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
-from lrfr.evaluate.cells import similarity, unit
-from lrfr.evaluate.folds import build_fold
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.models.student import build_student
-from lrfr.report import release
-from lrfr.train import embed
+from lrfr.protocol import embed
+from lrfr.protocol.cells import similarity, unit
+from lrfr.protocol.folds import build_fold
 from lrfr.train.checkpoint import save_tensors
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 from tests.deploy import students
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
@@ -53,7 +52,9 @@ def write_students(study: Study) -> None:
     rows = [("ranking", "model", name, "validation_eer@16", 0.1, int(name == "kd")) for name in ("kd", "scratch")]
     columns = ["method", "weight", "candidate", "metric", "value", "chosen"]
     pd.DataFrame(rows, columns=columns).to_csv(tables / "tuning.csv", index=False)
-    results = [("dense", name, "lr_lr", side, "eer", 0.2, 0.1, 0.3) for name in ("kd", "scratch") for side in ("8", "16")]
+    results = [
+        ("dense", name, "lr_lr", side, "eer", 0.2, 0.1, 0.3) for name in ("kd", "scratch") for side in ("8", "16")
+    ]
     columns = ["protocol", "model", "pairing", "resolution", "metric", "value", "low", "high"]
     pd.DataFrame(results, columns=columns).assign(seeds=1).to_csv(tables / "results.csv", index=False)
     known = [embeddings, tables / "tuning.csv", tables / "results.csv", *(study.reports / "students").iterdir()]
@@ -82,14 +83,18 @@ def test_the_stage_writes_files_a_card_and_a_table(study: Study):
         assert (row["bytes"], row["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert card["input"]["shape"] == ["batch", "height", "width", 3] and card["input"]["type"] == "uint8"
     np.testing.assert_allclose(card["input"]["template"], TEMPLATE, atol=0.005)
-    assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [(name, 0.5) for name in study.resolutions]
+    assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [
+        (name, 0.5) for name in study.resolutions
+    ]
     assert card["study"] == "tiny" and card["measured"] and card["terms"] and card["trained_on"]
 
     table = pd.read_csv(study.reports / "tables" / "export.csv", dtype={"resolution": str})
     assert table.resolution.tolist() == list(study.resolutions)
     assert (table.distance_float <= 1e-4).all() and (table.diff_float.abs() <= 0.005).all()
     # the bound of a rotation on both sides: two unit vectors that turn by acos(1 - d) change their cosine by 2 sqrt(2 d) at most
-    assert (table.shift_int8 <= 2 * np.sqrt(2 * table.distance_int8) * 1.05 + 1e-6).all() and (table.shift_int8 > 0).any()
+    assert (table.shift_int8 <= 2 * np.sqrt(2 * table.distance_int8) * 1.05 + 1e-6).all() and (
+        table.shift_int8 > 0
+    ).any()
     assert (table.shift_float <= 1e-4).all()
     fold = build_fold(study, 0, draws=0)
     with np.load(study.runs / "embeddings" / "kd.npz") as archive:

@@ -119,7 +119,9 @@ def test_errors_stand_only_where_the_weights_are_the_same(
             for pairing in ("lr_lr", "hr_lr") for metric in ("eer", "auc") for fold, seed in ((0, 0), (0, 1), (1, 0))
             for cell, value in error.items()]  # fmt: skip
     runs = pd.DataFrame(rows, columns=["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"])
-    right = (runs.protocol == "dense") & (runs.pairing == "lr_lr") & (runs.metric == "eer") & (runs.fold + runs.seed == 0)
+    right = (
+        (runs.protocol == "dense") & (runs.pairing == "lr_lr") & (runs.metric == "eer") & (runs.fold + runs.seed == 0)
+    )
     runs.loc[~right, "value"] = 9.0
     study = changed(values, {"teacher.name": teacher, "teacher.setting": setting})
     found = latency.with_errors(study, table(), runs, "kd").fillna(-1)
@@ -136,7 +138,10 @@ def test_exported_files_are_found_by_name_and_left_out_without_the_runtime(
     for name in ("tiny-kd.onnx", "tiny-kd-int8.onnx", "tiny-scratch.onnx"):
         (folder / name).touch()
     monkeypatch.setattr(latency.importlib.util, "find_spec", lambda name: object())
-    assert latency.exported(values, "kd") == {"onnx": folder / "tiny-kd.onnx", "onnx int8": folder / "tiny-kd-int8.onnx"}
+    assert latency.exported(values, "kd") == {
+        "onnx": folder / "tiny-kd.onnx",
+        "onnx int8": folder / "tiny-kd-int8.onnx",
+    }
     assert list(latency.exported(values, "scratch")) == ["onnx"] and latency.exported(values, "hkdd") == {}
     monkeypatch.setattr(latency.importlib.util, "find_spec", lambda name: None)
     assert latency.exported(values, "kd") == {}
@@ -178,7 +183,9 @@ def test_one_thread_and_all(values: Study, monkeypatch: pytest.MonkeyPatch, core
         def __exit__(self, *error: object) -> None:
             pass
 
-        def submit(self, function: Callable, study: Study, kind: str, files: dict, threads: int, batches: tuple) -> Executor:
+        def submit(
+            self, function: Callable, study: Study, kind: str, files: dict, threads: int, batches: tuple
+        ) -> Executor:
             asked.append((kind, threads, batches))
             return self
 

@@ -13,11 +13,11 @@ from lrfr.data.degrade import degrade, view_bank
 from lrfr.deploy import mirror
 from lrfr.models.student import build_student, normalise
 from lrfr.models.teachers import TEACHERS
+from lrfr.protocol.embed import load_student
 from lrfr.report.results import read_table
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.distill import halved
-from lrfr.train.embed import load_student
-from lrfr.train.faces import read_fold, teacher_input
+from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from tests.evaluate import faces
 

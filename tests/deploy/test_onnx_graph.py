@@ -16,9 +16,9 @@ from lrfr.config import Study
 from lrfr.data.degrade import area, degrade, hr_view
 from lrfr.deploy import onnx_graph
 from lrfr.errors import UserError
-from lrfr.evaluate.cells import unit
 from lrfr.models.student import StudentNet, build_student, normalise
-from lrfr.train.embed import embed_views
+from lrfr.protocol.cells import unit
+from lrfr.protocol.embed import embed_views
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -89,9 +89,19 @@ def test_the_resize_inside_is_the_studys_to_the_bit(exported: Exported, chips: n
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     noise = np.random.Generator(np.random.Philox(key=5)).integers(0, 256, (1, 160, 160, 3), dtype=np.uint8)
     noise[:, 40:80, :40], noise[:, :40, 40:80] = 0, 255  # edges where the kernel overshoots
-    for height, width in [*((side, side) for side in range(8, 161)), (1, 1), (7, 90), (90, 7), (31, 33), (160, 32), (33, 32)]:
+    for height, width in [
+        *((side, side) for side in range(8, 161)),
+        (1, 1),
+        (7, 90),
+        (90, 7),
+        (31, 33),
+        (160, 32),
+        (33, 32),
+    ]:
         faces = np.ascontiguousarray(noise[:, :height, :width])
-        np.testing.assert_array_equal(session.run(None, {"faces": faces})[0], hr_view(faces, SIZE), f"{height} x {width}")
+        np.testing.assert_array_equal(
+            session.run(None, {"faces": faces})[0], hr_view(faces, SIZE), f"{height} x {width}"
+        )
 
 
 def test_the_input_is_bytes_of_any_side_and_batch_norm_is_folded(exported: Exported):

@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 
 from lrfr.data import align, degrade
-from lrfr.data.loading import view_index
-from lrfr.deploy import cards, faces
+from lrfr.data.draws import view_index
+from lrfr.deploy import cards
+from lrfr.deploy import find_faces as faces
 from lrfr.deploy.recognizer import Recognizer, cosines
+from lrfr.deploy.thresholds import threshold_at_far
 from lrfr.errors import UserError
-from lrfr.evaluate import cells
-from lrfr.evaluate.resampling import DensePairs
-from lrfr.evaluate.thresholds import threshold_at_far
-from lrfr.train.embed import embed_views
+from lrfr.evaluate.bootstrap import DensePairs
+from lrfr.protocol import cells
+from lrfr.protocol.embed import embed_views
 from tests.deploy import students
 
 PAIRS = 200
@@ -77,7 +78,8 @@ def test_200_decisions_are_the_evaluations(tmp_path):
 def test_embeddings_are_unit_vectors_and_do_not_depend_on_the_batch(recognizer):
     rng = np.random.Generator(np.random.Philox(key=3))
     images = [
-        rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((8, 8), (32, 32), (150, 150), (9, 40), (64, 33), (1, 1))
+        rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
+        for h, w in ((8, 8), (32, 32), (150, 150), (9, 40), (64, 33), (1, 1))
     ]
     x = recognizer.embed(images)
     assert x.shape == (6, 32) and x.dtype == np.float32
@@ -131,7 +133,12 @@ def test_an_exported_student_shares_the_card_of_its_folder(tmp_path):
 
 
 def test_a_face_of_another_kind_is_refused(recognizer):
-    for bad in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 0, 3), np.uint8), np.zeros((8, 5000, 3), np.uint8)):
+    for bad in (
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 0, 3), np.uint8),
+        np.zeros((8, 5000, 3), np.uint8),
+    ):
         with pytest.raises(UserError, match="face: "):
             recognizer.embed([bad])
 
@@ -169,8 +176,12 @@ def test_the_default_is_the_first_of_lfw_else_of_orl(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="lrfr release STUDY"):
         Recognizer.load()
     ranks = {"orl-scratch": 1, "lfw-scratch": 3, "lfw-kd": 1, "other-x": 1}
-    for number, (name, chosen) in enumerate(zip(ranks, ("orl-scratch", "lfw-scratch", "lfw-kd", "lfw-kd"), strict=True)):
-        students.write_student(tmp_path, name, "se" if number == 1 else "plain", number, validation={"rank": ranks[name]})
+    for number, (name, chosen) in enumerate(
+        zip(ranks, ("orl-scratch", "lfw-scratch", "lfw-kd", "lfw-kd"), strict=True)
+    ):
+        students.write_student(
+            tmp_path, name, "se" if number == 1 else "plain", number, validation={"rank": ranks[name]}
+        )
         assert Recognizer.load().card["name"] == chosen
 
 
@@ -249,7 +260,10 @@ def test_the_detector_finds_what_the_studys_finds_and_leaves_torchs_compiler_usa
 
 
 def test_a_large_face_is_the_studys_hr_view():
-    image, points = students.orl_photograph(1, 1), np.array([(27.6, 52), (62.7, 50.4), (46.8, 72.1), (32.4, 89), (59.4, 88.8)])
+    image, points = (
+        students.orl_photograph(1, 1),
+        np.array([(27.6, 52), (62.7, 50.4), (46.8, 72.1), (32.4, 89), (59.4, 88.8)]),
+    )
     view, pixels = faces.align(image, points, 32)
     expected = degrade.hr_view(align.chip(image, points, (0, 0, 92, 112))[None], 32)[0]
     assert np.abs(view.astype(int) - expected).max() <= 1  # the crop around the face changes the last bit of a sum
@@ -292,13 +306,17 @@ def test_images_without_a_face_or_too_thin_for_the_detector_have_none(mtcnn):
 
 ROOT = Path(__file__).resolve().parents[2]
 LFW = ROOT.parent / "shared" / "datasets" / "lfw"
-CARDS = [path for path in cards.WEIGHTS.glob("*.json") if json.loads(path.read_text(encoding="utf-8")).get("study") == "lfw"]
+CARDS = [
+    path for path in cards.WEIGHTS.glob("*.json") if json.loads(path.read_text(encoding="utf-8")).get("study") == "lfw"
+]
 
 
-@pytest.mark.skipif(not (CARDS and (LFW / "lfw-deepfunneled.tgz").is_file()), reason="needs LFW and a student released for it")
+@pytest.mark.skipif(
+    not (CARDS and (LFW / "lfw-deepfunneled.tgz").is_file()), reason="needs LFW and a student released for it"
+)
 def test_two_photographs_of_one_person_and_of_two(tmp_path, capsys):
     from lrfr import cli
-    from lrfr.data.lfw import Photographs
+    from lrfr.sources.lfw import Photographs
 
     photographs = Photographs(LFW)
     names = ("George_W_Bush_0001", "George_W_Bush_0010", "Serena_Williams_0001")

@@ -109,7 +109,13 @@ def test_verify_answers_for_people_and_different_people_are_an_answer(made, ask,
         assert word in capsys.readouterr().out
     code, out, err = ask("verify", *paths, "--aligned")
     assert code == 0 and err == ""
-    assert {line[:16].strip() for line in out.splitlines()} >= {"decision", "similarity", "threshold", "threshold from", "model"}
+    assert {line[:16].strip() for line in out.splitlines()} >= {
+        "decision",
+        "similarity",
+        "threshold",
+        "threshold from",
+        "model",
+    }
     assert "at FAR 0.01" in out and students.FROM in out and "92 and 92 pixels" in out
 
 
@@ -206,7 +212,9 @@ def test_the_tables_hold_the_same(ask, tmp_path, expected, ending):
             columns = {key: archive[key].tolist() for key in archive.files}
         x = np.array(columns["embedding"], np.float32)
     assert columns["name"] == [f"person {p}/{k}.png" for p in (1, 2, 3) for k in (3, 4)]
-    assert [int(value) for value in columns["face"]] == [1] * 6 and [int(value) for value in columns["pixels"]] == [92] * 6
+    assert [int(value) for value in columns["face"]] == [1] * 6 and [int(value) for value in columns["pixels"]] == [
+        92
+    ] * 6
     assert np.allclose(x, expected, atol=1e-6)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -237,7 +245,9 @@ def test_a_table_that_cannot_be_written_leaves_nothing(ask, tmp_path, monkeypatc
     (tmp_path / "x.csv").write_text("old", encoding="utf-8")
     error = refused(ask("embed", "chips", "--out", os.fspath(tmp_path / "x.csv"), "--aligned"))
     assert "No space left" in error
-    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"] and (tmp_path / "x.csv").read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"] and (tmp_path / "x.csv").read_text(
+        encoding="utf-8"
+    ) == "old"
 
 
 def test_verify_starts_without_what_it_does_not_need(made):

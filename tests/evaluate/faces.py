@@ -11,7 +11,7 @@ import pytest
 
 from lrfr import config
 from lrfr.config import Study
-from lrfr.evaluate import study as evaluation
+from lrfr.protocol import study as evaluation
 from lrfr.report import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,11 +126,17 @@ def write_index(study: Study, person: np.ndarray, roles: dict[int, list[str]]) -
     (study.runs / "embeddings").mkdir(parents=True)
     rows = [(fold, p, role) for fold, people in roles.items() for p, role in enumerate(people)]
     pd.DataFrame(rows, columns=["fold", "person", "role"]).to_csv(study.runs / "folds.csv", index=False)
-    return pd.DataFrame({"image": np.arange(len(person)), "person": person, "name": "x.pgm", "fallback": 0, "removed": 0})
+    return pd.DataFrame(
+        {"image": np.arange(len(person)), "person": person, "name": "x.pgm", "fallback": 0, "removed": 0}
+    )
 
 
 def write_embeddings(
-    study: Study, person: np.ndarray, held_out: dict[int, np.ndarray], rng: np.random.Generator, misaligned: bool = False
+    study: Study,
+    person: np.ndarray,
+    held_out: dict[int, np.ndarray],
+    rng: np.random.Generator,
+    misaligned: bool = False,
 ) -> None:
     """Every file of embeddings/; held_out: image numbers of the rows, by fold."""
     centres = rng.normal(size=(person.max() + 1, SIZE))
@@ -150,9 +156,9 @@ def write_embeddings(
                     array = centres[people] + quality * noise * rng.normal(size=(len(people), SIZE))
                     files[name][f"fold{fold}/seed{seed}/{resolution}"] = array.astype(np.float32)
                 if name == "teacher":
-                    files[name][f"fold{fold}/seed{seed}/standardised"] = files[name][f"fold{fold}/seed{seed}/hr"] * np.float32(
-                        0.5
-                    )
+                    files[name][f"fold{fold}/seed{seed}/standardised"] = files[name][
+                        f"fold{fold}/seed{seed}/hr"
+                    ] * np.float32(0.5)
     files["hkdd"] = files["kd"]
     files["teacher_settings"] = {}
     for fold in held_out:
@@ -167,8 +173,12 @@ def write_embeddings(
 
 def write_gradients(study: Study) -> None:
     for name in study.models:  # scratch has no term beside the face loss
-        keys = [(fold, seed) for fold in study.folds_of(name) for seed in study.train.seeds] if name != "scratch" else []
-        rows = [(*key, when, 0.1, name, 3, float(n)) for n, key in enumerate(keys) for when in ("start", "early", "end")]
+        keys = (
+            [(fold, seed) for fold in study.folds_of(name) for seed in study.train.seeds] if name != "scratch" else []
+        )
+        rows = [
+            (*key, when, 0.1, name, 3, float(n)) for n, key in enumerate(keys) for when in ("start", "early", "end")
+        ]
         folder = study.reports / "students" / name
         folder.mkdir(parents=True)
         table = pd.DataFrame(rows, columns=["fold", "seed", "when", "progress", "term", "stage", "ratio"])

@@ -18,7 +18,9 @@ OPTIMISTIC = SIMILARITY + 1e-9 * (PROBES[:, None] == GALLERY)  # what a sort wit
 def test_e2_pessimistic():
     assert [rank_k(SIMILARITY, PROBES, GALLERY, k) for k in (1, 2, 3)] == [0.25, 0.5, 0.75]
     assert mean_average_precision(SIMILARITY, PROBES, GALLERY) == pytest.approx(0.28125, abs=1e-12)
-    assert mean_average_precision(SIMILARITY, PROBES, GALLERY, rule="standard") == pytest.approx(0.3958333333333333, abs=1e-12)
+    assert mean_average_precision(SIMILARITY, PROBES, GALLERY, rule="standard") == pytest.approx(
+        0.3958333333333333, abs=1e-12
+    )
     for row, expected in enumerate([17 / 24, 1 / 6, 0.25, 0]):
         one = slice(row, row + 1)
         assert mean_average_precision(SIMILARITY[one], PROBES[one], GALLERY) == pytest.approx(expected, abs=1e-12)
@@ -27,7 +29,9 @@ def test_e2_pessimistic():
 def test_e2_optimistic_ties():
     assert rank_k(OPTIMISTIC, PROBES, GALLERY, 1) == 0.5
     assert mean_average_precision(OPTIMISTIC, PROBES, GALLERY) == pytest.approx(0.46875, abs=1e-12)
-    assert mean_average_precision(OPTIMISTIC, PROBES, GALLERY, rule="standard") == pytest.approx(0.5208333333333333, abs=1e-12)
+    assert mean_average_precision(OPTIMISTIC, PROBES, GALLERY, rule="standard") == pytest.approx(
+        0.5208333333333333, abs=1e-12
+    )
 
 
 def test_e2_leaving_the_failed_probe_out_would_flatter():

@@ -51,9 +51,13 @@ def test_a_failed_probe_is_a_miss_or_no_alarm_and_is_counted():
     similarity = SIMILARITY.copy()
     similarity[0] = np.nan
     assert tpir_at_fpir(similarity, PROBES, GALLERY, 0.3, rank=2) == pytest.approx(0.6)
-    similarity = np.vstack([SIMILARITY, np.full((10, 3), np.nan)])  # ten more non-mated: twice as many false alarms allowed
+    similarity = np.vstack(
+        [SIMILARITY, np.full((10, 3), np.nan)]
+    )  # ten more non-mated: twice as many false alarms allowed
     probes = np.append(PROBES, ["?"] * 10)
-    assert tpir_at_fpir(similarity, probes, GALLERY, 0.15, rank=2) == tpir_at_fpir(SIMILARITY, PROBES, GALLERY, 0.3, rank=2)
+    assert tpir_at_fpir(similarity, probes, GALLERY, 0.15, rank=2) == tpir_at_fpir(
+        SIMILARITY, PROBES, GALLERY, 0.3, rank=2
+    )
 
 
 def test_a_fraction_of_the_probes_is_not_lost_to_rounding():

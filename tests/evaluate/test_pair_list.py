@@ -5,9 +5,9 @@ import pytest
 
 from lrfr.evaluate import pair_list
 from lrfr.evaluate.agreement import spearman
+from lrfr.evaluate.bootstrap import DensePairs
 from lrfr.evaluate.identification import rank_k
 from lrfr.evaluate.pair_list import SampledPairs, weighted_verification
-from lrfr.evaluate.resampling import DensePairs
 from lrfr.evaluate.statistics import identity_bootstrap, identity_counts, percentile
 from lrfr.evaluate.verification import area_under_roc, balanced_accuracy, equal_error_rate, tar_at_far
 

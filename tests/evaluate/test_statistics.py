@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from lrfr.evaluate.resampling import DensePairs
+from lrfr.evaluate.bootstrap import DensePairs
 from lrfr.evaluate.statistics import (
     drawn_people,
     holm,

@@ -21,9 +21,7 @@ COSINES = np.column_stack([GENUINE, IMPOSTOR]).ravel()
 SAME = np.tile([True, False], 10)
 # E3: 40 pairs, as distances
 FAR_GENUINE = "3005 4505 5005 6205 7005 8105 9005 10205 11505 14005 3505 4105 5505 6605 7405 7905 8805 9705 10805 12205"
-FAR_IMPOSTOR = (
-    "6005 8505 9505 10505 11005 12005 12505 13005 13505 14505 10005 10705 11205 11605 11805 12405 12805 13305 13805 15005"
-)
+FAR_IMPOSTOR = "6005 8505 9505 10505 11005 12005 12505 13005 13505 14505 10005 10705 11205 11605 11805 12405 12805 13305 13805 15005"
 DISTANCES = np.array([int(d) / 1e4 for d in (FAR_GENUINE + " " + FAR_IMPOSTOR).split()])
 KINDS = np.repeat([True, False], 20)
 
@@ -75,7 +73,9 @@ def test_e1_insightface_rule():
     assert result.mean == pytest.approx(0.80, abs=1e-12)
     assert result.std == pytest.approx(0.24494897427831783, abs=1e-12)
     np.testing.assert_allclose(result.per_fold, [1, 1, 1, 1, 0.5, 0.5, 0.5, 1, 0.5, 1], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(result.thresholds, [1.4, 1.4, 1.4, 1.4, 1.4, 0.8, 0.8, 1.4, 1.4, 1.4], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        result.thresholds, [1.4, 1.4, 1.4, 1.4, 1.4, 0.8, 0.8, 1.4, 1.4, 1.4], rtol=0, atol=1e-12
+    )
     assert np.std(result.per_fold, ddof=1) / np.sqrt(10) == pytest.approx(0.081650, abs=1e-6)
 
 
@@ -121,7 +121,9 @@ def test_roc_agrees_with_scikit_learn(seed):
     np.testing.assert_allclose(points.false_match, fpr, rtol=0, atol=1e-12)
     np.testing.assert_allclose(1 - points.false_non_match, tpr, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(points.threshold, thresholds)
-    assert area_under_roc(scores, same, weights) == pytest.approx(roc_auc_score(same, scores, sample_weight=weights), abs=1e-12)
+    assert area_under_roc(scores, same, weights) == pytest.approx(
+        roc_auc_score(same, scores, sample_weight=weights), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("metric", [equal_error_rate, area_under_roc, lambda s, y, w=None: tar_at_far(s, y, 0.05, w),
@@ -206,7 +208,9 @@ def test_ten_fold_accuracy_agrees_with_loops_and_uneven_folds(rule):
         assert result.thresholds[fold] == pytest.approx(threshold, abs=1e-12)
         threshold = result.thresholds[fold]  # a held-out distance may equal it: do not ask for the last bit
         says_same = (lambda d, t: d < t) if rule == "insightface" else (lambda d, t: d <= t)
-        assert result.per_fold[fold] == pytest.approx(np.mean([says_same(distances[i], threshold) == same[i] for i in test]))
+        assert result.per_fold[fold] == pytest.approx(
+            np.mean([says_same(distances[i], threshold) == same[i] for i in test])
+        )
     assert result.mean == pytest.approx(np.mean(result.per_fold))
 
 

@@ -35,7 +35,9 @@ def blocks() -> dict[str, tuple[str, dict[str, Any]]]:
 
 BLOCKS = blocks()
 N, CLASSES, SIDES = 12, 5, (8, 4, 3, 2)
-EQUAL = Shapes(tuple(zip((3, 4, 5, 6), SIDES, strict=True)), tuple(zip((3, 4, 5, 6), SIDES, strict=True)), 7, 7, CLASSES, 40)
+EQUAL = Shapes(
+    tuple(zip((3, 4, 5, 6), SIDES, strict=True)), tuple(zip((3, 4, 5, 6), SIDES, strict=True)), 7, 7, CLASSES, 40
+)
 DIFFERENT = EQUAL._replace(teacher_maps=tuple(zip((4, 6, 8, 9), SIDES, strict=True)), teacher_embedding=10)
 LABELS = torch.arange(N) % 4  # class 4 is missing
 IDS = torch.arange(N) + 20
@@ -51,7 +53,9 @@ def build(block: str, shapes: Shapes) -> nn.Module:
 def count_terms(block: str) -> int:
     """How many of the block's weights are not 0; weights are the options named like this."""
     method, options = BLOCKS[block]
-    names = ["weight", "hfd", "dkd", "dfd", "soft", "mmd", "fcd", "sdc"] + (["distance", "angle"] if method == "rkd" else [])
+    names = ["weight", "hfd", "dkd", "dfd", "soft", "mmd", "fcd", "sdc"] + (
+        ["distance", "angle"] if method == "rkd" else []
+    )
     return sum(options.get(name, 0) != 0 for name in names)
 
 
@@ -78,7 +82,11 @@ def select(rows: Tensor, student: Features, logits: Tensor, targets: Targets) ->
     """The same batch with other rows."""
     picked = Features(tuple(each[rows] for each in student.maps), student.embedding[rows])
     maps, attention = tuple(each[rows] for each in targets.maps), tuple(each[rows] for each in targets.attention)
-    return picked, logits[rows], Targets(targets.ids[rows], targets.embedding[rows], targets.logits[rows], maps, attention)
+    return (
+        picked,
+        logits[rows],
+        Targets(targets.ids[rows], targets.embedding[rows], targets.logits[rows], maps, attention),
+    )
 
 
 def fill(method: nn.Module, shapes: Shapes, same: bool = False) -> nn.Module:

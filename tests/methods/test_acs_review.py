@@ -24,7 +24,10 @@ def loop_pyramid(student: np.ndarray, teacher: np.ndarray, levels: tuple[int, ..
     def pool(maps: np.ndarray, size: int) -> np.ndarray:
         k = maps.shape[-1] // size
         return np.array(
-            [[[m[0, i * k : i * k + k, j * k : j * k + k].mean() for j in range(size)] for i in range(size)] for m in maps]
+            [
+                [[m[0, i * k : i * k + k, j * k : j * k + k].mean() for j in range(size)] for i in range(size)]
+                for m in maps
+            ]
         )
 
     kept = [size for size in levels if size < student.shape[-1]]
@@ -88,9 +91,13 @@ def test_gradients() -> None:
     assert gradcheck(lambda *parts: fuse(*parts).sum(), inputs)
 
 
-def term(options: dict, maps: tuple[torch.Tensor, ...], attention: tuple[torch.Tensor, ...], progress: float = 1.0) -> float:
+def term(
+    options: dict, maps: tuple[torch.Tensor, ...], attention: tuple[torch.Tensor, ...], progress: float = 1.0
+) -> float:
     method = ACSReview(SHAPES, **OPTIONS | options).double()
-    return method(Features(maps, None), None, Targets(torch.arange(2), attention=attention), None, progress)["review"].item()
+    return method(Features(maps, None), None, Targets(torch.arange(2), attention=attention), None, progress)[
+        "review"
+    ].item()
 
 
 ATTENTION = (sine(0.4, 0.3, 2, 1, 4, 4) + 2, sine(0.9, 0.3, 2, 1, 2, 2) + 2)

@@ -136,9 +136,13 @@ def test_gradients_of_embedding_losses(loss) -> None:
 
 
 def test_gradients_of_soft_targets_and_attention() -> None:
-    assert gradcheck(lambda student: soft_targets(student, TEACHER_LOGITS, 3.0), (STUDENT_LOGITS.clone().requires_grad_(),))
+    assert gradcheck(
+        lambda student: soft_targets(student, TEACHER_LOGITS, 3.0), (STUDENT_LOGITS.clone().requires_grad_(),)
+    )
     target = attention_map(TEACHER_MAPS[0])
-    assert gradcheck(lambda maps: attention_transfer(attention_map(maps), target), (STUDENT_MAPS[0].clone().requires_grad_(),))
+    assert gradcheck(
+        lambda maps: attention_transfer(attention_map(maps), target), (STUDENT_MAPS[0].clone().requires_grad_(),)
+    )
 
 
 def test_rkd_normalises_embeddings_first() -> None:

@@ -71,7 +71,9 @@ def test_teacher_as_student_has_nothing_to_learn(block: str) -> None:
     method = fill(build(block, EQUAL), EQUAL, same=True)
     _, _, targets = batch(EQUAL)
     terms = method(*teacher_as_student(targets), targets, LABELS, 1.0)
-    learnable = {"fitnet"} | {"review" if BLOCKS[block][1].get("review") else None}  # regressor and fusion are never the identity
+    learnable = {"fitnet"} | {
+        "review" if BLOCKS[block][1].get("review") else None
+    }  # regressor and fusion are never the identity
     for name, value in values(terms).items():
         assert name in learnable or value == exactly(0), name
 
@@ -80,9 +82,13 @@ def test_teacher_as_student_has_nothing_to_learn(block: str) -> None:
 @pytest.mark.parametrize("case", ["zero student", "zero teacher", "both zero", "duplicate rows", "one row", "scale 64"])
 def test_finite_in_float32(block: str, case: str) -> None:
     method = fill(build(block, DIFFERENT), DIFFERENT).float()
-    rows = torch.zeros(N, dtype=torch.int64) if case == "duplicate rows" else torch.arange(1 if case == "one row" else N)
+    rows = (
+        torch.zeros(N, dtype=torch.int64) if case == "duplicate rows" else torch.arange(1 if case == "one row" else N)
+    )
     student, logits, targets = select(rows, *batch(DIFFERENT, scale=64.0))
-    dead_student, dead_teacher = (0.0 if case in (name, "both zero") else 1.0 for name in ("zero student", "zero teacher"))
+    dead_student, dead_teacher = (
+        0.0 if case in (name, "both zero") else 1.0 for name in ("zero student", "zero teacher")
+    )
     strength = 50.0 if case == "scale 64" else 1.0  # logits at both ends of +-64
     leaves = [(dead_student * each).float().requires_grad_() for each in (*student.maps, student.embedding)]
     logit = (dead_student * strength * logits).clamp(-64, 64).float().detach().requires_grad_()
@@ -97,7 +103,9 @@ def test_finite_in_float32(block: str, case: str) -> None:
             term.backward(retain_graph=True)
     for leaf in (*leaves, logit, *method.parameters()):
         assert leaf.grad is None or leaf.grad.isfinite().all()
-    again = method(Features(tuple(leaves[:-1]), leaves[-1]), logit, targets, labels, 1.0)  # banks may now hold the odd rows
+    again = method(
+        Features(tuple(leaves[:-1]), leaves[-1]), logit, targets, labels, 1.0
+    )  # banks may now hold the odd rows
     assert all(term.isfinite() for term in again.values())
 
 
@@ -107,7 +115,9 @@ def test_lengths_of_embeddings_do_not_matter(block: str) -> None:
     student, logits, targets = batch(DIFFERENT)
     longer = targets._replace(embedding=3 * targets.embedding)
     first = values(copy.deepcopy(method)(student, logits, targets, LABELS, 1.0))
-    second = values(copy.deepcopy(method)(student._replace(embedding=3 * student.embedding), logits, longer, LABELS, 1.0))
+    second = values(
+        copy.deepcopy(method)(student._replace(embedding=3 * student.embedding), logits, longer, LABELS, 1.0)
+    )
     assert second == {name: exactly(value) for name, value in first.items()}
 
 
@@ -119,7 +129,9 @@ def test_strengths_of_maps_do_not_matter(block: str) -> None:
     student, logits, targets = batch(EQUAL)
     first = values(copy.deepcopy(method)(student, logits, targets, LABELS, 1.0))
     stronger = student._replace(maps=tuple(3 * each for each in student.maps))
-    targets = targets._replace(maps=tuple(3 * e for e in targets.maps), attention=tuple(9 * e for e in targets.attention))
+    targets = targets._replace(
+        maps=tuple(3 * e for e in targets.maps), attention=tuple(9 * e for e in targets.attention)
+    )
     second = values(copy.deepcopy(method)(stronger, logits, targets, LABELS, 1.0))
     assert second == {name: exactly(value) for name, value in first.items()}
 
@@ -183,7 +195,9 @@ def test_state_survives_saving(block: str) -> None:
     for progress in (0.5, 1.0):
         data = batch(DIFFERENT, seed=int(7 * progress))
         assert values(method(*data, LABELS, progress)) == values(other(*data, LABELS, progress))
-    assert all(torch.equal(a, b) for a, b in zip(method.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(method.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 @every_block
@@ -193,7 +207,9 @@ def test_needs_are_enough_and_options_are_strict(block: str) -> None:
     assert needs <= {"embedding", "logits", "maps", "attention"}
     method = fill(build(block, DIFFERENT), DIFFERENT)
     student, logits, targets = batch(DIFFERENT)
-    bare = targets._replace(**{field: None for field in ("embedding", "logits", "maps", "attention") if field not in needs})
+    bare = targets._replace(
+        **{field: None for field in ("embedding", "logits", "maps", "attention") if field not in needs}
+    )
     complete = values(copy.deepcopy(method)(student, logits, targets, LABELS, 1.0))
     assert values(method(student, logits, bare, LABELS, 1.0)) == complete
     with pytest.raises(TypeError):
@@ -251,9 +267,10 @@ def test_overfits_32_images(block: str) -> None:
         targets = Targets(ids, seen.embedding, cosine_logits(seen.embedding, centres, 8.0), seen.maps, attention)
     optimiser = torch.optim.Adam([*net.parameters(), head, *method.parameters()], lr=0.01)
     probe = copy.deepcopy(method)
-    first = [values(probe(net(images), cosine_logits(net(images).embedding, head, 8.0), targets, labels, 1.0)) for _ in range(2)][
-        1
-    ]
+    first = [
+        values(probe(net(images), cosine_logits(net(images).embedding, head, 8.0), targets, labels, 1.0))
+        for _ in range(2)
+    ][1]
     steps = 120
     for step in range(steps):
         for group in optimiser.param_groups:

@@ -23,7 +23,12 @@ SHAPES = Shapes(((3, 4), (4, 2)), ((3, 4), (4, 2)), 6, 6, 5, 10)
     ("temperature", "target", "others", "probability"),
     [
         (1.0, [0.187933236832, 0.669162671443], [0.114913989521, 0.364163150569], [0.563021231814, 0.753468451585]),
-        (4.0, [0.00841842970945, 0.0344597927659], [0.0103122411116, 0.0219752274075], [0.282088459737, 0.336481378068]),
+        (
+            4.0,
+            [0.00841842970945, 0.0344597927659],
+            [0.0103122411116, 0.0219752274075],
+            [0.282088459737, 0.336481378068],
+        ),
     ],
 )
 def test_terms_per_sample(temperature: float, target: list, others: list, probability: list) -> None:
@@ -95,7 +100,9 @@ def test_certain_teacher_stays_finite_and_correct_in_float32() -> None:
     ("level", "cosine", "squared"), [(0, 0.987922269708, 1.975844539416), (1, 0.989490776615, 1.978981553230)]
 )
 def test_hierarchical_cosine_reference(level: int, cosine: float, squared: float) -> None:
-    assert hierarchical_cosine(STUDENT_MAPS[level : level + 1], TEACHER_MAPS[level : level + 1]).item() == exactly(cosine)
+    assert hierarchical_cosine(STUDENT_MAPS[level : level + 1], TEACHER_MAPS[level : level + 1]).item() == exactly(
+        cosine
+    )
     flat = STUDENT_MAPS[level].flatten(1), TEACHER_MAPS[level].flatten(1)
     assert feature_distillation(*flat).item() == exactly(squared)
 
@@ -146,7 +153,9 @@ def test_without_any_row_of_a_class_the_split_is_zero() -> None:
 
 
 def test_gradients() -> None:
-    assert gradcheck(lambda z: decoupled_kd(z, TEACHER_LOGITS, LOGIT_LABELS), (STUDENT_LOGITS.clone().requires_grad_(),))
+    assert gradcheck(
+        lambda z: decoupled_kd(z, TEACHER_LOGITS, LOGIT_LABELS), (STUDENT_LOGITS.clone().requires_grad_(),)
+    )
     maps = tuple(each.clone().requires_grad_() for each in STUDENT_MAPS)
     assert gradcheck(lambda *student: hierarchical_cosine(student, TEACHER_MAPS), maps)
 

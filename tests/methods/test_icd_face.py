@@ -31,7 +31,9 @@ OPTIONS = {
 
 def loop(student: list[float], teacher: list[float], step: float, gamma: float) -> float:
     nodes = [-1 + r * step for r in range(round(2 / step) + 1)]
-    p, q = (np.array([sum(math.exp(-gamma * (a - t) ** 2) for a in values) for t in nodes]) for values in (teacher, student))
+    p, q = (
+        np.array([sum(math.exp(-gamma * (a - t) ** 2) for a in values) for t in nodes]) for values in (teacher, student)
+    )
     p, q = p / p.sum(), q / q.sum()
     return float(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0))
 
@@ -54,7 +56,9 @@ def test_reference(step: float, gamma: float, value: float, tolerance: float) ->
 
 @pytest.mark.parametrize(("step", "value"), [(0.05, 2.254036721849), (0.001, 2.250218131703)])
 def test_reverse_direction(step: float, value: float) -> None:
-    assert similarity_distribution_consistency(TEACHER_SIMILARITIES, STUDENT_SIMILARITIES, step).item() == exactly(value)
+    assert similarity_distribution_consistency(TEACHER_SIMILARITIES, STUDENT_SIMILARITIES, step).item() == exactly(
+        value
+    )
 
 
 def test_histogram_reference() -> None:
@@ -66,7 +70,9 @@ def test_histogram_reference() -> None:
     assert [at(teacher, node) for node in (0.5, 0.7, 0.8, 1.0)] == exactly(expected)
     expected = [0.083194432622, 0.140312021000, 0.023601641721, 2.1846009e-06]
     assert [at(student, node) for node in (0.3, 0.5, 0.7, 1.0)] == exactly(expected)
-    assert log_histogram(torch.ones(1, dtype=torch.float64), 0.05, 50.0)[-1].exp().item() == pytest.approx(0.3326, abs=5e-5)
+    assert log_histogram(torch.ones(1, dtype=torch.float64), 0.05, 50.0)[-1].exp().item() == pytest.approx(
+        0.3326, abs=5e-5
+    )
 
 
 def test_gradient_reference_and_gradcheck() -> None:

@@ -34,4 +34,7 @@ def test_projects_the_student_where_dimensions_differ() -> None:
     term = method(Features((), STUDENT[:, :4]), None, Targets(torch.arange(4), embedding=TEACHER), None, 0.5)["dfd"]
     projected = STUDENT[:, :4] @ method.project.weight.T
     assert term.item() == exactly(2 * feature_distillation(projected, TEACHER).item())
-    assert SEDFD(Shapes((), (), 6, 6, 3, 10), dfd=0)(Features((), STUDENT), None, Targets(torch.arange(4)), None, 0.5) == {}
+    assert (
+        SEDFD(Shapes((), (), 6, 6, 3, 10), dfd=0)(Features((), STUDENT), None, Targets(torch.arange(4)), None, 0.5)
+        == {}
+    )

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lrfr.errors import UserError
+from lrfr.gate.dlib_weights import Conv, DlibWeights, embedded_path, read_dlib
 from lrfr.models.dlib_resnet import CHANNELS, CHIP, EMBEDDING, SIDES, DlibResNet, add_padded, fold, load_dlib
-from lrfr.models.dlib_weights import Conv, DlibWeights, embedded_path, read_dlib
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,9 @@ def test_prefix_then_suffix_is_forward(net: DlibResNet, faces: np.ndarray) -> No
     with torch.inference_mode():
         features, maps = net(tensor(faces[:3])), net.prefix(tensor(faces[:3]))
         last, embedding = net.suffix(maps[-1])
-    assert all(torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True)
+    )
 
 
 def test_gates_start_as_the_identity_in_every_block_and_matter_once_they_move(

@@ -53,12 +53,16 @@ def test_values_and_gradients_at_both_ends(dtype: torch.dtype) -> None:
 
 def test_exact_ends_have_exact_values() -> None:
     weight = torch.eye(2, dtype=torch.float64)
-    logits = arcface_logits(torch.tensor([[2.0, 0], [0, -1]], dtype=torch.float64), weight, torch.tensor([0, 1]), 1.0, 0.5)
+    logits = arcface_logits(
+        torch.tensor([[2.0, 0], [0, -1]], dtype=torch.float64), weight, torch.tensor([0, 1]), 1.0, 0.5
+    )
     assert logits.diagonal().tolist() == exactly([math.cos(0.5), -math.cos(0.5)])
 
 
 def test_without_margin_it_is_the_cosine() -> None:
-    assert torch.allclose(arcface_logits(STUDENT, WEIGHT, LABELS, 16.0, 0.0), cosine_logits(STUDENT, WEIGHT, 16.0), atol=1e-12)
+    assert torch.allclose(
+        arcface_logits(STUDENT, WEIGHT, LABELS, 16.0, 0.0), cosine_logits(STUDENT, WEIGHT, 16.0), atol=1e-12
+    )
 
 
 def test_gradcheck() -> None:
@@ -67,7 +71,9 @@ def test_gradcheck() -> None:
 
 
 def test_norms_do_not_matter() -> None:
-    assert torch.allclose(arcface_logits(3 * STUDENT, 0.2 * WEIGHT, LABELS), arcface_logits(STUDENT, WEIGHT, LABELS), atol=1e-10)
+    assert torch.allclose(
+        arcface_logits(3 * STUDENT, 0.2 * WEIGHT, LABELS), arcface_logits(STUDENT, WEIGHT, LABELS), atol=1e-10
+    )
 
 
 def test_unit_vectors() -> None:
@@ -102,7 +108,8 @@ def cosines_one_by_one(references: Tensor, vectors: Tensor) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 1e-5), (torch.bfloat16, 1e-5)]
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float16, 1e-5), (torch.bfloat16, 1e-5)],
 )
 def test_cosines_to_references_one_by_one(dtype: torch.dtype, tolerance: float) -> None:
     """Half precision is widened first: what is compared is what the numbers are, not a sum in half precision."""
@@ -112,7 +119,10 @@ def test_cosines_to_references_one_by_one(dtype: torch.dtype, tolerance: float) 
     vectors[4] *= 10
     if dtype == torch.float16:
         vectors[3] = 0  # float16 knows nothing so short
-    vectors, references = vectors.to(dtype), references.to(dtype).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    vectors, references = (
+        vectors.to(dtype),
+        references.to(dtype).to(torch.float64 if dtype == torch.float64 else torch.float32),
+    )
     found = cosine_to(references, vectors)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert found.tolist() == pytest.approx(cosines_one_by_one(references, vectors), abs=tolerance)

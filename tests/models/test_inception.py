@@ -37,7 +37,9 @@ def test_prefix_then_suffix_is_forward(teacher: InceptionTeacher) -> None:
     with torch.inference_mode():
         features, maps = teacher(x), teacher.prefix(x)
         last, embedding = teacher.suffix(maps[-1])
-    assert all(torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True)
+    )
 
 
 @pytest.mark.parametrize("side", [inception.SMALLEST, 96, 112, 160])

@@ -27,7 +27,10 @@ def test_it_is_small_and_gates_cost_no_parameters(composed: Callable[[str], dict
 
 
 def test_only_the_se_student_has_gates_one_in_every_block():
-    found = {kind: sum(isinstance(m, SEBlock) for m in build_student(SPEC, kind, 32, 0).modules()) for kind in ("plain", "se")}
+    found = {
+        kind: sum(isinstance(m, SEBlock) for m in build_student(SPEC, kind, 32, 0).modules())
+        for kind in ("plain", "se")
+    }
     assert found == {"plain": 0, "se": 4}
 
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lrfr.errors import UserError
-from lrfr.models.dlib_weights import embedded_path
+from lrfr.gate.dlib_weights import embedded_path
+from lrfr.gate.state import insert_state, read_state
 from lrfr.models.inception import InceptionTeacher
-from lrfr.models.state import insert_state, read_state
 from lrfr.models.teachers import TEACHERS, build_teacher
 
 OFFLINE = {"dlib_resnet": "embedded", "inception_resnet_v1": "random"}
@@ -28,7 +28,9 @@ def test_the_spec_is_what_the_network_returns(built: tuple[str, nn.Module]) -> N
     spec = TEACHERS[name]
     with torch.inference_mode():
         features = net(torch.full((2, 3, spec.chip, spec.chip), 100.0))
-    assert tuple(m.shape[1:] for m in features.maps) == tuple((c, s, s) for c, s in zip(spec.channels, spec.sides, strict=True))
+    assert tuple(m.shape[1:] for m in features.maps) == tuple(
+        (c, s, s) for c, s in zip(spec.channels, spec.sides, strict=True)
+    )
     assert features.embedding.shape == (2, spec.embedding)
 
 
@@ -113,7 +115,10 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
         ({"weight": torch.zeros(2, 3)}, "'bias' should be .* absent"),
         ({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, r"'weight' should be \(2, 3\) and is \(3, 2\)"),
         ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)}, "'more' should be absent"),
-        ({"weight": torch.full((2, 3), torch.nan), "bias": torch.zeros(2)}, "'weight' holds values that are not finite"),
+        (
+            {"weight": torch.full((2, 3), torch.nan), "bias": torch.zeros(2)},
+            "'weight' holds values that are not finite",
+        ),
     ],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
@@ -128,7 +133,9 @@ def test_a_checkpoint_of_another_kind_is_refused_and_changes_nothing(
     assert str(path) in str(error.value) and torch.equal(module.weight, before)
 
 
-@pytest.mark.parametrize("name", ["text.safetensors", "text.pt", "missing.safetensors", "missing.pt", "pickle.pt", "nested.pt"])
+@pytest.mark.parametrize(
+    "name", ["text.safetensors", "text.pt", "missing.safetensors", "missing.pt", "pickle.pt", "nested.pt"]
+)
 def test_what_is_no_checkpoint_is_a_user_error(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name.startswith("text"):

@@ -18,7 +18,10 @@ METRICS = {"eer": ("lr_lr", "hr_lr"), "accuracy": ("lr_lr", "hr_lr"), "rank1": (
 
 
 def merged(a: dict, b: dict) -> dict:
-    return {**a, **{k: merged(a[k], v) if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k, v in b.items()}}
+    return {
+        **a,
+        **{k: merged(a[k], v) if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k, v in b.items()},
+    }
 
 
 def composed(study: str) -> dict:
@@ -28,7 +31,9 @@ def composed(study: str) -> dict:
         for group, names in entry.items() if isinstance(entry, dict) else ():
             names = [study] if group == "study" else names if isinstance(names, list) else [names]
             for name in names:
-                parts = merged(parts, yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text(encoding="utf-8")))
+                parts = merged(
+                    parts, yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text(encoding="utf-8"))
+                )
     return parts
 
 
@@ -68,20 +73,31 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     names = ["study", "protocol", "model", "pairing", "resolution", "metric", "value", "low", "high", "interval"]
     results = pd.DataFrame(rows, columns=names)
     other = results[results.model != "scratch"].rename(columns={"model": "a", "value": "diff"})
-    comparisons = other.drop(columns=["interval"]).assign(b="scratch", p=0.2, p_holm=np.where(other.a == "kd", 0.01, 1.0))
+    comparisons = other.drop(columns=["interval"]).assign(
+        b="scratch", p=0.2, p_holm=np.where(other.a == "kd", 0.01, 1.0)
+    )
     return {
         "results": results.assign(seeds=1, sd_seed=np.nan),
         "comparisons": comparisons,
         "runs": results.assign(fold=0, seed=0)[["model", "fold", "seed", "resolution", "metric", "value"]],
         "teacher": results[results.model == "teacher"].rename(columns={"model": "setting"}),
-        "gradients": pd.DataFrame({"model": ["kd"], "term": ["kd"], "stage": ["stage4"], "when": ["end"], "mean": [1.0]}),
+        "gradients": pd.DataFrame(
+            {"model": ["kd"], "term": ["kd"], "stage": ["stage4"], "when": ["end"], "mean": [1.0]}
+        ),
         "cost": pd.DataFrame({"model": list(study.models), "latency_ms": 3.0, "params": 10_000}),
         "schemes": pd.DataFrame({"scheme": ["cached"], "seconds": [12.5]}),
         "ablation": pd.DataFrame(
             {"method": ["hkdd"], "arm": ["no_hfd"], "protocol": ["dense"], "pairing": ["lr_lr"], "metric": ["eer"]}
         ).assign(resolution="8", diff=0.01, diff_low=-0.01, diff_high=0.03, p=0.3),
         "schedule": pd.DataFrame(
-            {"model": ["kd"], "arm": ["long"], "protocol": ["dense"], "pairing": ["lr_lr"], "metric": ["eer"], "epochs": [9]}
+            {
+                "model": ["kd"],
+                "arm": ["long"],
+                "protocol": ["dense"],
+                "pairing": ["lr_lr"],
+                "metric": ["eer"],
+                "epochs": [9],
+            }
         ).assign(resolution="8", against="itself", value=0.1, diff=-0.01, diff_low=-0.03, diff_high=0.01, p_holm=0.3),
         "mirror": results[(results.metric == "eer") & (results.pairing == "lr_lr")].assign(once=0.2, diff=-0.01),
         "throughput": pd.DataFrame({"part": ["whole loop"], "images_per_second": [250.0], "share": [0.7]}),
@@ -98,14 +114,18 @@ def write_study(folder: Path) -> Study:
     study, rng = Study(**values), np.random.Generator(np.random.Philox(key=7))
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("output", ".ipynb_checkpoints"))
+    shutil.copytree(
+        ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("output", ".ipynb_checkpoints")
+    )
     runs, reports = folder / study.runs, folder / study.reports
     for path in (runs / "embeddings", reports / "students/kd", reports / "tables"):
         path.mkdir(parents=True)
 
     images = 10
     person = np.repeat(np.arange(study.faces.people), images)
-    role = np.where(np.arange(study.faces.people) < 4, "test", np.where(np.arange(study.faces.people) < 6, "validation", "train"))
+    role = np.where(
+        np.arange(study.faces.people) < 4, "test", np.where(np.arange(study.faces.people) < 6, "validation", "train")
+    )
     base = rng.integers(0, 256, (study.faces.people, 12, 12, 3))[person]
     coarse = np.clip(base + rng.normal(0, 40, (len(person), 12, 12, 3)), 0, 255).astype(np.uint8)
     chips = degrade(np.repeat(np.repeat(coarse, 13, 1), 13, 2)[:, :150, :150], 60, 150)
@@ -124,7 +144,9 @@ def write_study(folder: Path) -> Study:
     for model in ("teacher", "kd"):
         np.savez(runs / "embeddings" / f"{model}.npz", **arrays)
     log = [(0, 0, epoch, term, 1 / (1 + epoch)) for epoch in range(3) for term in ("face", "kd", "learning_rate")]
-    pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(reports / "students/kd/log.csv", index=False)
+    pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(
+        reports / "students/kd/log.csv", index=False
+    )
     gradients = [(0, 0, when, progress, "kd", "stage4", 0.5) for when, progress in (("start", 0.1), ("end", 1.0))]
     columns = ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
     pd.DataFrame(gradients, columns=columns).to_csv(reports / "students/kd/gradients.csv", index=False)

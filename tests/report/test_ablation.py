@@ -24,7 +24,9 @@ def evaluation(rows: list[tuple[str, str, str, str, float]]) -> tuple[pd.DataFra
     """draws.csv and draws.npy for rows of (kind, model, protocol, metric, value)."""
     rng = np.random.default_rng(3)
     columns = ["kind", "model", "protocol", "metric", "value"]
-    table = pd.DataFrame(rows, columns=columns).assign(folds="0", pairing="lr_lr", resolution="8", interval="identity bootstrap")
+    table = pd.DataFrame(rows, columns=columns).assign(
+        folds="0", pairing="lr_lr", resolution="8", interval="identity bootstrap"
+    )
     values = np.array([value + rng.normal(0, 0.01, DRAWS) for *_, value in rows])
     return table.assign(low=table.value - 0.02, high=table.value + 0.02), values
 

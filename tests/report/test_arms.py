@@ -24,7 +24,9 @@ def test_ablation_draws_differences_with_intervals_in_points():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "hr"]
     first, second = ax.containers
     assert first[0].get_ydata().tolist() == [1, 3] and first[0].get_xdata().round().tolist() == [1, 0]
-    ends = [segment[:, 1].round(6).tolist() for container in (first, second) for segment in container[2][0].get_segments()]
+    ends = [
+        segment[:, 1].round(6).tolist() for container in (first, second) for segment in container[2][0].get_segments()
+    ]
     assert ends == [[-1, 4], [1, 6], [-3, 0]]
 
 

@@ -12,7 +12,17 @@ CELL = {"protocol": "dense", "pairing": "lr_lr", "resolution": "16", "metric": "
 
 
 def compared(a: str, b: str, diff: float, p_holm: float, **cell: str) -> dict:
-    return {"a": a, "b": b, **CELL, **cell, "diff": diff, "low": diff - 0.01, "high": diff + 0.01, "p": p_holm, "p_holm": p_holm}
+    return {
+        "a": a,
+        "b": b,
+        **CELL,
+        **cell,
+        "diff": diff,
+        "low": diff - 0.01,
+        "high": diff + 0.01,
+        "p": p_holm,
+        "p_holm": p_holm,
+    }
 
 
 def write(study, rows: list[dict], official: bool = True, tuned: bool = True) -> None:

@@ -57,7 +57,9 @@ def test_intervals_hold_their_values() -> None:
 @pytest.mark.parametrize("reference", ["scratch", "teacher"])
 def test_differences_with_intervals_at_low_resolution(reference: str, resolution: str) -> None:
     rows = table("comparisons")
-    rows = rows[(rows.b == reference) & (rows.resolution == resolution) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
+    rows = rows[
+        (rows.b == reference) & (rows.resolution == resolution) & (rows.metric == "eer") & (rows.pairing == "lr_lr")
+    ]
     assert set(FIVE) <= set(rows.a) and rows[["diff", "low", "high", "p", "p_holm"]].notna().all(axis=None)
 
 
@@ -99,7 +101,9 @@ def test_the_lock_belongs_to_these_parameters() -> None:
         assert lock[f"distill@orl-{name}"]["params"]["params.yaml"][f"models.{name}"] == block
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "reports").glob("*/tables/export.csv")), ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "reports").glob("*/tables/export.csv")), ids=lambda path: path.parts[-3]
+)
 def test_exported_students_keep_their_error_rates(path: Path) -> None:
     exported = pd.read_csv(path)
     assert (exported.distance_float <= 1e-4).all() and (exported.bytes_int8 <= 0.3 * exported.bytes_float).all()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lrfr.config import Study
-from lrfr.report.release import check_release, dvc_md5
+from lrfr.deploy.release import check_release, dvc_md5
 from lrfr.report.schedule import rescheduled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,10 @@ def test_the_lock_belongs_to_the_parameters_in_conf(lock: dict, composed: Callab
         found = lock[f"distill@lfw-{name}"]["params"]["params.yaml"]
         assert found[f"models.{name}"] == block and found["train"] == parameters["train"], name
     for name in parameters["tuning"]["grid"]:
-        assert lock[f"tune@lfw-{name}"]["params"]["params.yaml"][f"tuning.grid.{name}"] == parameters["tuning"]["grid"][name]
+        assert (
+            lock[f"tune@lfw-{name}"]["params"]["params.yaml"][f"tuning.grid.{name}"]
+            == parameters["tuning"]["grid"][name]
+        )
     assert lock["prepare@lfw"]["params"]["params.yaml"]["faces"] == parameters["faces"]
 
 
@@ -66,9 +69,14 @@ def test_no_number_is_missing(study: Study) -> None:
     }.items():
         for metric in metrics:
             for pairing in ("lr_lr", "hr_lr"):
-                rows = results[(results.protocol == protocol) & (results.metric == metric) & (results.pairing == pairing)]
+                rows = results[
+                    (results.protocol == protocol) & (results.metric == metric) & (results.pairing == pairing)
+                ]
                 wanted = set(study.resolutions) - ({"hr"} if pairing == "hr_lr" else set())
-                assert set(rows.model) == set(results.model) and (rows.groupby("model").resolution.apply(set) == wanted).all()
+                assert (
+                    set(rows.model) == set(results.model)
+                    and (rows.groupby("model").resolution.apply(set) == wanted).all()
+                )
     for metric in ("rank1", "rank5"):
         rows = results[(results.protocol == "dense") & (results.metric == metric)]
         assert (rows.groupby("model").resolution.apply(set) == set(study.resolutions)).all()
@@ -90,7 +98,12 @@ def test_the_pretrained_teacher_is_the_one_its_author_measured() -> None:
 def test_the_baseline_without_a_teacher_is_no_straw_man() -> None:
     """At least 86 % on the official pairs at 16 px: a baseline below it would make every gain of distillation look large."""
     rows = table("results")
-    rows = rows[(rows.protocol == "official") & (rows.model == "scratch") & (rows.metric == "accuracy") & (rows.pairing == "lr_lr")]
+    rows = rows[
+        (rows.protocol == "official")
+        & (rows.model == "scratch")
+        & (rows.metric == "accuracy")
+        & (rows.pairing == "lr_lr")
+    ]
     assert rows[rows.resolution == "16"].value.item() >= 0.86
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 
+from lrfr.formats import ORDER
 from lrfr.report import faces, figures
-from lrfr.report.formats import ORDER
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,9 @@ def test_a_curve_of_millions_is_drawn_by_what_can_be_seen():
     for logarithmic in (False, True):
         kept = figures.distinct(x, y, logarithmic)
         assert kept[0] == 0 and kept[-1] == len(x) - 1 and len(kept) < 10_000
-        before = kept[np.searchsorted(kept, np.arange(len(x)), side="right") - 1]  # the drawn point that stands for each
+        before = kept[
+            np.searchsorted(kept, np.arange(len(x)), side="right") - 1
+        ]  # the drawn point that stands for each
         far = [np.abs(np.log10(v) - np.log10(v[before]) if logarithmic else v - v[before]).max() for v in (x, y)]
         assert max(far) <= (1 / 400 if logarithmic else 1 / 20) * (1 + 1e-9)
     assert figures.distinct(np.zeros(1), np.zeros(1), False).tolist() == [0]
@@ -84,11 +86,16 @@ def test_histograms_share_their_axis():
 
 def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
     rows = [
-        (0, s, e, t, s + e) for s in (0, 2) for e in (0, 1) for t in ("face", "kd", "pairs", "learning_rate", "validation_eer_16")
+        (0, s, e, t, s + e)
+        for s in (0, 2)
+        for e in (0, 1)
+        for t in ("face", "kd", "pairs", "learning_rate", "validation_eer_16")
     ]
     log = pd.DataFrame(rows, columns=["fold", "seed", "epoch", "term", "value"])
     fig = figures.training_curves({"kd": log})
-    assert [ax.get_title() for ax in fig.axes] == ["face", "kd"] and np.allclose(fig.axes[0].lines[0].get_ydata(), [1, 2])
+    assert [ax.get_title() for ax in fig.axes] == ["face", "kd"] and np.allclose(
+        fig.axes[0].lines[0].get_ydata(), [1, 2]
+    )
 
 
 def test_cost_scatter_has_a_point_a_model():

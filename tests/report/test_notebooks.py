@@ -31,7 +31,12 @@ def test_sources_carry_no_outputs_and_have_the_usual_parameters(path):
     assert set(notebook.metadata) <= {"kernelspec", "language_info"}
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
     tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1 and re.findall(r"^(\w+) =", tagged[0], flags=re.MULTILINE) == ["study", "fold", "seed", "out"]
+    assert len(tagged) == 1 and re.findall(r"^(\w+) =", tagged[0], flags=re.MULTILINE) == [
+        "study",
+        "fold",
+        "seed",
+        "out",
+    ]
     assert notebook.cells[0].source.startswith("# ")
 
 
@@ -96,7 +101,9 @@ def test_two_runs_give_the_same_bytes(project):
     }
     page = first["index.html"].decode()
     assert '<img src="empty.png"' in page and "data:image" not in page and "noise" not in page and "<math" in page
-    assert "out =" not in page and 'study = <span class="s2">' not in page  # the injected parameters, without the folder
+    assert (
+        "out =" not in page and 'study = <span class="s2">' not in page
+    )  # the injected parameters, without the folder
 
 
 def test_a_solution_is_folded_and_sibling_links_are_followed(project):

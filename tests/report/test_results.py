@@ -13,7 +13,7 @@ from matplotlib import pyplot
 
 from lrfr.errors import UserError
 from lrfr.report import results
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 
 
 def test_pairs_by_hand():
@@ -36,7 +36,9 @@ def test_order_of_models_and_resolutions():
 
 def test_headline_shows_value_and_interval():
     rows = [("kd", "hr_lr", r, "eer", v, v - 0.01, v + 0.02) for r, v in (("hr", 0.1), ("8", 0.25))]
-    table = results.headline(pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"]))
+    table = results.headline(
+        pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
+    )
     assert table.columns.tolist() == ["model", "8", "hr"] and table.iloc[0].tolist() == [
         "kd",
         "25.0 [24.0, 27.0]",

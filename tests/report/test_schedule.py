@@ -67,7 +67,9 @@ def test_the_ablation_leaves_schedules_out(study: Study) -> None:
 def test_the_page_holds_errors_differences_and_official_accuracy(study: Study) -> None:
     draws, values = evaluation(ROWS)
     page = schedule_page(schedule_table(study, draws, values, {"0": 9}))
-    assert "| kd, 9 epochs | 15.0 [" in page and "minus that of scratch-long" in page and "| kd, 9 epochs | 91.0 [" in page
+    assert (
+        "| kd, 9 epochs | 15.0 [" in page and "minus that of scratch-long" in page and "| kd, 9 epochs | 91.0 [" in page
+    )
     assert "-5.0 [" in page and "*" in page.split("minus that of itself")[1]
 
 

@@ -58,7 +58,10 @@ class Links(HTMLParser):
 
 def pages_of(reported) -> list[Path]:
     folder, study = reported
-    return [folder / study.reports / "index.html", *(folder / study.reports / name / "index.html" for name in study.notebooks)]
+    return [
+        folder / study.reports / "index.html",
+        *(folder / study.reports / name / "index.html" for name in study.notebooks),
+    ]
 
 
 def test_every_link_leads_somewhere_inside_the_report(reported):
@@ -110,7 +113,9 @@ def test_a_missing_status_names_its_stage(project):
 
 
 def test_a_missing_notebook_names_its_stage(project):
-    with pytest.raises(UserError, match="00-start-here/index.html: missing; run `dvc repro notebook@smoke-00-start-here`"):
+    with pytest.raises(
+        UserError, match="00-start-here/index.html: missing; run `dvc repro notebook@smoke-00-start-here`"
+    ):
         site.run(project)
     assert not (project.reports / "index.html").exists()
 
@@ -122,7 +127,13 @@ def test_a_browser_finds_nothing_to_complain_about(reported, tmp_path, width):
         probed = page.with_name(f"probed-{width}.html")
         html = page.read_text(encoding="utf-8").replace('loading="lazy"', "")  # so that `load` waits for every image
         probed.write_text(html.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-        command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / page.parent.name}", f"--window-size={width},2000", "--dump-dom"]
+        command = [
+            BROWSER,
+            *FLAGS,
+            f"--user-data-dir={tmp_path / page.parent.name}",
+            f"--window-size={width},2000",
+            "--dump-dom",
+        ]
         done = subprocess.run([*command, probed.as_uri()], capture_output=True, text=True, timeout=120)
         probed.unlink()
         assert "<title>probed</title>" in done.stdout, "the page's own script did not run to its end"

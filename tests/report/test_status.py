@@ -23,7 +23,10 @@ def study(project, changed):
             "train.seeds": [0],
             "run_seeds": [],
             "train.epochs": 3,
-            "tuning.grid": {"kd": {"option": "weight", "values": [0.5, 1, 2]}, "hkdd": {"option": "hfd", "values": [2, 5, 10]}},
+            "tuning.grid": {
+                "kd": {"option": "weight", "values": [0.5, 1, 2]},
+                "hkdd": {"option": "hfd", "values": [2, 5, 10]},
+            },
         },
     )
 
@@ -32,7 +35,9 @@ def train(folder: Path, cells: dict[tuple[int, int], int], weights: bool = True)
     """Invent the log of a model's folder: (fold, seed) -> epochs."""
     folder.mkdir(parents=True)
     rows = [f"{k},{s},{epoch},face,1\n" for (k, s), epochs in cells.items() for epoch in range(epochs)]
-    (folder / "log.csv").write_text("fold,seed,epoch,term,value\n0,0,9,teacher_face,1\n" + "".join(rows), encoding="utf-8")
+    (folder / "log.csv").write_text(
+        "fold,seed,epoch,term,value\n0,0,9,teacher_face,1\n" + "".join(rows), encoding="utf-8"
+    )
     for fold, seed in cells if weights else ():
         (folder / f"fold{fold}-seed{seed}.safetensors").write_bytes(b"weights")
 

@@ -37,7 +37,20 @@ def test_columns_and_keys(summary, name):
     assert list(table.columns) == COLUMNS[name].split()
     keys = [
         c
-        for c in ("protocol", "model", "a", "b", "setting", "pairing", "resolution", "metric", "fold", "seed", "term", "when")
+        for c in (
+            "protocol",
+            "model",
+            "a",
+            "b",
+            "setting",
+            "pairing",
+            "resolution",
+            "metric",
+            "fold",
+            "seed",
+            "term",
+            "when",
+        )
         if c in table
     ]
     assert len(table) and not table.duplicated(keys).any()
@@ -62,7 +75,11 @@ def test_results_are_means_of_the_runs(summary):
 
 
 def test_a_model_without_seeds_and_one_with_a_single_fold_say_so(summary):
-    results = read(summary, "results").query("metric == 'eer' and pairing == 'lr_lr' and resolution == '8'").set_index("model")
+    results = (
+        read(summary, "results")
+        .query("metric == 'eer' and pairing == 'lr_lr' and resolution == '8'")
+        .set_index("model")
+    )
     assert results.seeds.teacher == 1 and np.isnan(results.sd_seed.teacher)
     assert results.folds.kd_tuned_teacher == 1 and results.identities.kd_tuned_teacher == 5
     assert "kd_tuned_teacher (1 of 2 folds)" in (summary / "tables/results.md").read_text(encoding="utf-8")
@@ -71,7 +88,9 @@ def test_a_model_without_seeds_and_one_with_a_single_fold_say_so(summary):
 def test_equal_models_do_not_differ(summary):
     """hkdd is a copy of kd."""
     rows = read(summary, "comparisons").query("a == 'hkdd' and b == 'kd'")
-    assert len(rows) == (3 + 2) * 4 + 3  # four metrics in lr_lr at two sizes and hr, and in hr_lr at two sizes; rank1 at three
+    assert (
+        len(rows) == (3 + 2) * 4 + 3
+    )  # four metrics in lr_lr at two sizes and hr, and in hr_lr at two sizes; rank1 at three
     assert (rows[["diff", "low", "high"]] == 0).all(axis=None) and (rows[["p", "p_holm"]] == 1).all(axis=None)
 
 
@@ -85,7 +104,9 @@ def test_comparisons_are_those_asked_for_and_paired(summary):
     for row in comparisons[(comparisons.a != "kd_tuned_teacher") & (comparisons.b != "kd_tuned_teacher")].itertuples():
         cell = (row.pairing, row.resolution, row.metric)
         assert row.diff == pytest.approx(value[(row.a, *cell)] - value[(row.b, *cell)], abs=2e-5)
-    one, other = (comparisons[(comparisons.a == a) & (comparisons.b == b)] for a, b in (("kd", "scratch"), ("scratch", "kd")))
+    one, other = (
+        comparisons[(comparisons.a == a) & (comparisons.b == b)] for a, b in (("kd", "scratch"), ("scratch", "kd"))
+    )
     np.testing.assert_allclose(one["diff"].to_numpy(), -other["diff"].to_numpy())
     np.testing.assert_allclose(one.p.to_numpy(), other.p.to_numpy())
     assert "agreement" not in set(comparisons.metric)
@@ -111,8 +132,14 @@ def test_holm_within_a_reference_pairing_resolution_and_metric(summary):
 
 def test_teacher_settings_are_compared_with_the_pretrained_one(summary):
     teacher = read(summary, "teacher")
-    assert set(teacher.metric) == {"eer", "auc", "accuracy", "tar@far=0.01"} and set(teacher.resolution) == {"hr", "16", "8"}
-    equal = teacher[teacher.setting.isin(["pretrained", "head"])]  # in this invented study the head leaves the vectors alone
+    assert set(teacher.metric) == {"eer", "auc", "accuracy", "tar@far=0.01"} and set(teacher.resolution) == {
+        "hr",
+        "16",
+        "8",
+    }
+    equal = teacher[
+        teacher.setting.isin(["pretrained", "head"])
+    ]  # in this invented study the head leaves the vectors alone
     assert (equal[["diff", "diff_low", "diff_high"]] == 0).all(axis=None) and (equal.p == 1).all()
     value = teacher.set_index(["setting", "resolution", "metric"]).value
     for row in teacher.itertuples():
@@ -145,7 +172,12 @@ def test_order_is_the_house_order(summary):
 def test_metrics_are_few_and_of_the_results(summary):
     metrics = json.loads((summary / "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics) == {"teacher", "scratch", "kd", "hkdd", "se_dfd"}
-    value = read(summary, "results").query("metric == 'eer' and pairing == 'lr_lr'").set_index(["model", "resolution"]).value
+    value = (
+        read(summary, "results")
+        .query("metric == 'eer' and pairing == 'lr_lr'")
+        .set_index(["model", "resolution"])
+        .value
+    )
     for model, numbers in metrics.items():
         for name, number in numbers.items():
             assert number == pytest.approx(value[(model, name.removeprefix("eer_"))], rel=1e-3)
@@ -156,7 +188,10 @@ def test_headline(summary):
     wide = tables.headline(results)
     assert list(wide.columns) == ["model", "8", "16", "hr"]
     row = results.query("model == 'scratch' and metric == 'eer' and pairing == 'lr_lr' and resolution == '8'").iloc[0]
-    assert wide.set_index("model").loc["scratch", "8"] == f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    assert (
+        wide.set_index("model").loc["scratch", "8"]
+        == f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    )
 
 
 def test_pages_hold_the_numbers_and_stars(summary):
@@ -209,7 +244,9 @@ def test_protocols_come_in_order_with_their_own_counts(lfw):
     assert search[kinds].tolist() == [(people - 1).sum(), 11 * (people - 1).sum()]
     assert table.loc[("official", "lr_lr", "8", "accuracy", "kd")][kinds].tolist() == [4 * faces.OFFICIAL_KIND] * 2
     assert table.loc[("misaligned", "lr_lr", "8", "eer", "kd")][kinds].tolist() == pairs[kinds].tolist()
-    assert set(results[results.model == "kd_tuned_teacher"].folds) == {1} and set(results[results.model == "kd"].folds) == {2}
+    assert set(results[results.model == "kd_tuned_teacher"].folds) == {1} and set(
+        results[results.model == "kd"].folds
+    ) == {2}
     assert results[["value", "low", "high"]].notna().all(axis=None)
 
 
@@ -218,7 +255,9 @@ def test_models_are_compared_in_protocol_dense_only(lfw):
     assert set(comparisons.protocol) == {"dense"} and {"rank1", "rank5", "tar@far=0.1"} <= set(comparisons.metric)
     equal = comparisons.query("a == 'hkdd' and b == 'kd'")
     assert len(equal) and (equal[["diff", "low", "high"]] == 0).all(axis=None)
-    value = read(lfw, "results").query("protocol == 'dense'").set_index(["model", "pairing", "resolution", "metric"]).value
+    value = (
+        read(lfw, "results").query("protocol == 'dense'").set_index(["model", "pairing", "resolution", "metric"]).value
+    )
     for row in comparisons[~comparisons[["a", "b"]].isin(["kd_tuned_teacher"]).any(axis=1)].itertuples():
         cell = (row.pairing, row.resolution, row.metric)
         assert row.diff == pytest.approx(value[(row.a, *cell)] - value[(row.b, *cell)], abs=2e-5)
@@ -244,10 +283,12 @@ def test_pages_name_the_protocols(lfw, summary):
 def test_view_2_stands_beside_what_the_author_states(lfw, summary):
     teacher = read(lfw, "teacher")
     row = teacher[teacher.protocol == "view2"]
-    assert row[["setting", "pairing", "resolution", "metric"]].to_numpy().tolist() == [["pretrained", "lr_lr", "hr", "accuracy"]]
-    assert row[["diff", "diff_low", "diff_high", "p"]].isna().all(axis=None) and row[["low", "value", "high"]].notna().all(
-        axis=None
-    )
+    assert row[["setting", "pairing", "resolution", "metric"]].to_numpy().tolist() == [
+        ["pretrained", "lr_lr", "hr", "accuracy"]
+    ]
+    assert row[["diff", "diff_low", "diff_high", "p"]].isna().all(axis=None) and row[
+        ["low", "value", "high"]
+    ].notna().all(axis=None)
     assert teacher[teacher.protocol == "dense"].p.notna().all()
     page = (lfw / "tables/teacher.md").read_text(encoding="utf-8")
     assert f"| accuracy (view2) | hr | pretrained | {100 * row.value.iloc[0]:.1f} [" in page and "99.13 %" in page

@@ -21,12 +21,16 @@ class Clone:
 
     def __init__(self, folder: Path, study: str, timed: tuple[str, ...] = ()) -> None:
         self.folder, self.study, self.timed = folder, study, timed
-        listing = self.run("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+        listing = self.run(
+            "git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT
+        )
         for name in filter(None, listing.split("\0")):
             if (ROOT / name).is_file() and not name.startswith("reports/"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
-        (folder / "dvc.lock").unlink()  # of other studies; DVC reads and writes it again after every stage, which takes minutes
+        (
+            folder / "dvc.lock"
+        ).unlink()  # of other studies; DVC reads and writes it again after every stage, which takes minutes
         self.run("git", "init", "-q")
         self.commit()
 

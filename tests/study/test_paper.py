@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from lrfr.data import miniatures
+from lrfr.benchmarks import miniatures
 from lrfr.models.teachers import build_teacher
 from tests.study.clone import Clone
 
@@ -50,7 +50,15 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(tmp_path_factory: pytest.TempPathFactory, brought: Path) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone"), "paper")
     options = [part for name in SETS for part in (f"--{name}", str(brought / name))]
-    command = ("study", "paper", "--root", str(brought / "training"), "--weights", str(brought / "weights.pt"), *options)
+    command = (
+        "study",
+        "paper",
+        "--root",
+        str(brought / "training"),
+        "--weights",
+        str(brought / "weights.pt"),
+        *options,
+    )
     clone.said = clone.run("python", "-m", "lrfr", *command)
     shrink(clone.folder / "params.yaml")
     clone.targets = ["summary@paper", *(f"sets@paper-{name}" for name in SETS)]

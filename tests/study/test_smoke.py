@@ -18,7 +18,12 @@ TIMED = (  # everything that may differ between two runs of the same study: meas
     "reports/smoke/09-cost-and-deployment/",
     "reports/smoke/index.html",
 )
-FOLLOWS = {"rank@smoke", "embed@smoke", "evaluate@smoke", "summary@smoke"}  # up to the tables, whatever model was trained again
+FOLLOWS = {
+    "rank@smoke",
+    "embed@smoke",
+    "evaluate@smoke",
+    "summary@smoke",
+}  # up to the tables, whatever model was trained again
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,9 @@ def test_a_method_parameter_reruns_that_method_and_what_follows(clone: Clone) ->
 
 def test_a_docstring_trains_nothing(clone: Clone) -> None:
     path = clone.folder / "lrfr" / "methods" / "hkdd.py"
-    path.write_text(path.read_text(encoding="utf-8").replace('"""', '"""Edited. ', 1) + "\n# a comment\n", encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"""', '"""Edited. ', 1) + "\n# a comment\n", encoding="utf-8"
+    )
     assert clone.repro("summary@smoke") <= {"fingerprint@smoke"}
     clone.restore()
 
@@ -80,7 +87,10 @@ def test_a_docstring_trains_nothing(clone: Clone) -> None:
 def test_a_constant_reruns_the_methods_that_use_it(clone: Clone) -> None:
     path = clone.folder / "lrfr" / "methods" / "icd_face.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nEXTRA = 1\n", encoding="utf-8")
-    assert clone.repro("summary@smoke") == {"fingerprint@smoke", "distill@smoke-icd_face"}  # the same students: nothing follows
+    assert clone.repro("summary@smoke") == {
+        "fingerprint@smoke",
+        "distill@smoke-icd_face",
+    }  # the same students: nothing follows
     clone.restore()
 
 

@@ -43,8 +43,12 @@ def test_a_shift_of_a_pixel_takes_the_neighbour_and_repeats_the_border(axis: int
 
 def test_a_quarter_turn():
     x = views(2, 9)
-    assert torch.allclose(move(x, moves((1, 0, 0, 0), (-1, 0, 0, 0)), 90, 0.1, 0.1)[0], torch.rot90(x[0], 1, (1, 2)), atol=1e-5)
-    assert torch.allclose(move(x, moves((1, 0, 0, 0), (-1, 0, 0, 0)), 90, 0.1, 0.1)[1], torch.rot90(x[1], -1, (1, 2)), atol=1e-5)
+    assert torch.allclose(
+        move(x, moves((1, 0, 0, 0), (-1, 0, 0, 0)), 90, 0.1, 0.1)[0], torch.rot90(x[0], 1, (1, 2)), atol=1e-5
+    )
+    assert torch.allclose(
+        move(x, moves((1, 0, 0, 0), (-1, 0, 0, 0)), 90, 0.1, 0.1)[1], torch.rot90(x[1], -1, (1, 2)), atol=1e-5
+    )
 
 
 def test_a_zoom_by_three_is_about_the_centre():
@@ -72,10 +76,15 @@ def one_by_one(view: np.ndarray, angle: float, scale: float, right: float, down:
 
 
 def test_all_together_against_pixel_by_pixel():
-    x, drawn = views(4, 10).double(), moves((1, -1, 0.5, 1), (-0.3, 0.7, -1, 0.2), (0.9, 0.4, 1, -1), (0, 1, 0, 0)).double()
+    x, drawn = (
+        views(4, 10).double(),
+        moves((1, -1, 0.5, 1), (-0.3, 0.7, -1, 0.2), (0.9, 0.4, 1, -1), (0, 1, 0, 0)).double(),
+    )
     found = move(x, drawn, 20, 0.3, 0.1).numpy()
     for row, (turn, zoom, right, down) in enumerate(drawn.tolist()):
-        expected = one_by_one(x[row].numpy(), math.radians(20 * turn), math.exp(0.3 * zoom), right, down)  # 0.1 of ten pixels
+        expected = one_by_one(
+            x[row].numpy(), math.radians(20 * turn), math.exp(0.3 * zoom), right, down
+        )  # 0.1 of ten pixels
         assert np.allclose(found[row], expected, atol=1e-9)
 
 

@@ -100,7 +100,12 @@ def test_the_folder_is_a_hash_of_the_whole_key(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("LRFR_CACHE", raising=False)
     key = {"train": {"epochs": 3, "rate": 0.1}, "code": "abc", "seed": 0}
     assert resume_folder(key) == resume_folder({"seed": 0, "code": "abc", "train": {"rate": 0.1, "epochs": 3}})
-    others = [key | {"seed": 1}, key | {"code": "abd"}, key | {"train": {"epochs": 3, "rate": 0.2}}, {**key, "more": None}]
+    others = [
+        key | {"seed": 1},
+        key | {"code": "abd"},
+        key | {"train": {"epochs": 3, "rate": 0.2}},
+        {**key, "more": None},
+    ]
     assert len({resume_folder(k) for k in (key, *others)}) == 5
     assert resume_folder(key).parts[0] == ".cache"
     monkeypatch.setenv("LRFR_CACHE", str(tmp_path))
@@ -215,7 +220,9 @@ def test_another_seed_code_or_model_has_another_state(
 ):
     study = changed(tiny, {"train.seeds": (0, 1)})
     places = [
-        place for model in ("scratch", "hr_student", "feature", "shuffled") for place in state_folders(study, model, monkeypatch)
+        place
+        for model in ("scratch", "hr_student", "feature", "shuffled")
+        for place in state_folders(study, model, monkeypatch)
     ]
     path = study.runs / "code" / "distill-scratch.txt"
     path.write_text(path.read_text(encoding="utf-8").replace("0", "1"), encoding="utf-8")
@@ -248,7 +255,12 @@ def other_targets(study: Study) -> None:
     ids=["faces", "detect.enlarge", "seed", "targets"],
 )
 def test_what_an_earlier_stage_wrote_anew_never_meets_an_old_state(
-    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, model: str, change: dict, left_on_disk: Callable
+    tiny: Study,
+    changed: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    change: dict,
+    left_on_disk: Callable,
 ):
     before = state_folder(tiny, model, monkeypatch)
     study = changed(tiny, change)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from lrfr.config import Study
 from lrfr.models.student import build_student
 from lrfr.train import distill
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 from lrfr.train.trainer import Trainer
 
 
@@ -27,12 +27,16 @@ def test_two_processes_train_what_one_does(tiny: Study, changed: Callable[..., S
     for jobs in (1, 2):
         study = changed(tiny, {"jobs": jobs, "train.seeds": (0, 1)})
         distill.run(study, "feature")
-        found.append([contents(folder) for folder in (study.reports / "students" / "feature", study.runs / "heads" / "feature")])
+        found.append(
+            [contents(folder) for folder in (study.reports / "students" / "feature", study.runs / "heads" / "feature")]
+        )
     assert found[0] == found[1]
     names = [f"fold0-seed{seed}.safetensors" for seed in (0, 1)]
     students, heads = found[0]
     assert set(students) == {*names, "log.csv", "gradients.csv"} and set(heads) == set(names)
-    assert students[names[0]] != students[names[1]] and heads[names[0]] != heads[names[1]]  # another seed is another student
+    assert (
+        students[names[0]] != students[names[1]] and heads[names[0]] != heads[names[1]]
+    )  # another seed is another student
 
 
 def test_the_logs_of_a_stage(tiny: Study):
@@ -59,7 +63,10 @@ def test_the_exported_student_holds_nothing_but_the_student(tiny: Study, changed
     student = load_file(study.reports / "students" / model / "fold0-seed0.safetensors")
     assert student.keys() == own.keys()
     for name, tensor in student.items():  # in half precision, but for what is counted
-        assert tensor.dtype == (torch.float16 if own[name].is_floating_point() else own[name].dtype) and tensor.isfinite().all()
+        assert (
+            tensor.dtype == (torch.float16 if own[name].is_floating_point() else own[name].dtype)
+            and tensor.isfinite().all()
+        )
     head = load_file(study.runs / "heads" / model / "fold0-seed0.safetensors")
     assert head["weight"].shape == (3, study.student.embedding) and head["weight"].dtype == torch.float32
     assert any(name.startswith("method.") for name in head)

@@ -38,7 +38,10 @@ def write_trials(study: Study, name: str, chosen: int) -> None:
 def ranked(tiny_values: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study of six models whose students have been trained, two of them tuned; the test runs in its folder."""
     monkeypatch.chdir(tmp_path)
-    grids = {"kd": {"option": "temperature", "values": (1, 2, 4)}, "feature": {"option": "weight", "values": (0.5, 10, 100)}}
+    grids = {
+        "kd": {"option": "temperature", "values": (1, 2, 4)},
+        "feature": {"option": "weight", "values": (0.5, 10, 100)},
+    }
     models = {name: tiny_values["models"][name] for name in ERRORS}
     study = Study(**tiny_values | {"models": models, "arms": {}, "tuning": {"epochs": 1, "grid": grids}})
     for name, error in ERRORS.items():
@@ -59,7 +62,9 @@ def test_trials_come_first_and_then_all_models_the_best_first(ranked: Study):
     assert found.candidate[:6].tolist() == ["1", "2", "4", "0.5", "10", "100"]
     models = found[found.method == "ranking"]
     assert models.candidate.tolist() == sorted(ERRORS, key=ERRORS.get) and set(models.weight) == {"model"}
-    assert models.value.tolist() == pytest.approx(sorted(ERRORS.values())) and set(models.metric) == {"validation_eer@16"}
+    assert models.value.tolist() == pytest.approx(sorted(ERRORS.values())) and set(models.metric) == {
+        "validation_eer@16"
+    }
     assert found[found.chosen == 1].candidate.tolist() == ["4", "0.5", "feature"]  # no control, no reference
 
 
@@ -105,7 +110,10 @@ def test_the_page_says_the_same(ranked: Study):
     text = (ranked.reports / "tables" / "tuning.md").read_text(encoding="utf-8")
     assert text.index("## kd: temperature") < text.index("## feature: weight") < text.index("## ranking: model")
     assert (
-        "| 4 | 30.00* |" in text and "| 2 | 30.00 |" in text and "| feature | 20.00* |" in text and "| scratch | 30.00 |" in text
+        "| 4 | 30.00* |" in text
+        and "| 2 | 30.00 |" in text
+        and "| feature | 20.00* |" in text
+        and "| scratch | 30.00 |" in text
     )
     assert text.count("*") == 3 + 1  # and the one in the explanation
     ranking.run(ranked)

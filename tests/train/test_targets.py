@@ -14,7 +14,7 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.models.features import Features
 from lrfr.train import targets
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 from lrfr.train.teacher import Trained
 
 EVERYTHING = frozenset({"embedding", "logits", "maps", "attention"})
@@ -39,7 +39,9 @@ def test_cached_equals_on_line(tiny: Study, mirrored: bool):
         for level, (a, b) in enumerate(zip(getattr(old, name), getattr(new, name), strict=True)):
             assert a.dtype == torch.float32 and a.shape == b.shape and a.shape[2:] == (sides[level],) * 2
             assert torch.allclose(a, b, rtol=tolerance, atol=1e-4 * float(b.abs().max()))
-    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in old.maps)  # as the student's lie in memory
+    assert all(
+        each.is_contiguous(memory_format=torch.channels_last) for each in old.maps
+    )  # as the student's lie in memory
     assert not any(t.requires_grad for t in (old.embedding, new.embedding, *old.maps, *new.maps))
 
 
@@ -94,7 +96,9 @@ def test_shuffled_targets_never_come_from_the_same_person(tiny: Study):
     rows = cached.row[fold.images]
     assert sorted(rows) == list(range(18)) and (fold.persons[rows] != fold.persons).all()  # a permutation
     stored = np.load(folder(tiny) / "embedding.npy")
-    assert np.array_equal(after.embedding.numpy(), stored[rows, flags.astype(int)]) and not torch.equal(before, after.embedding)
+    assert np.array_equal(after.embedding.numpy(), stored[rows, flags.astype(int)]) and not torch.equal(
+        before, after.embedding
+    )
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (4, 4), (1, 2, 3, 4), (5, 1, 1, 1, 1, 1), (3, 10, 9)])
@@ -130,7 +134,11 @@ def test_only_what_is_asked_for_is_stored(tiny: Study, changed: Callable[..., St
 def test_files_have_a_row_for_every_training_image_and_its_mirror(tiny: Study):
     stored = {path.stem: np.load(path) for path in folder(tiny).glob("*.npy")}
     assert np.array_equal(stored["images"], read_fold(tiny, 0).images)
-    assert stored.keys() == {"images", "embedding", *(f"{kind}{level}" for kind in ("map", "attention") for level in range(4))}
+    assert stored.keys() == {
+        "images",
+        "embedding",
+        *(f"{kind}{level}" for kind in ("map", "attention") for level in range(4)),
+    }
     assert stored["embedding"].shape == (18, 2, 128) and all(len(array) == 18 for array in stored.values())
     assert [stored[f"map{level}"].shape[1:] for level in range(4)] == [
         *((2, 16, 16, 32), (2, 8, 8, 64), (2, 4, 4, 128), (2, 4, 4, 256))
@@ -175,10 +183,14 @@ def test_the_confidence_of_a_fold_is_of_people_who_are_a_class(singles: Study):
 
 
 def files(study: Study) -> dict[str, bytes]:
-    return {p.relative_to(study.runs).as_posix(): p.read_bytes() for p in (study.runs / "targets").rglob("*") if p.is_file()}
+    return {
+        p.relative_to(study.runs).as_posix(): p.read_bytes() for p in (study.runs / "targets").rglob("*") if p.is_file()
+    }
 
 
-def test_parts_side_by_side_give_the_same_bytes(tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch):
+def test_parts_side_by_side_give_the_same_bytes(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+):
     """As many parts as a large set has, in one process and in two; and up to float sums what one part gives."""
     whole = {path.stem: np.load(path) for path in folder(tiny).glob("*.npy")}
     monkeypatch.setattr(targets, "BATCH", 4)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from lrfr.config import Study
-from lrfr.data.loading import stream
+from lrfr.data.draws import stream
 from lrfr.errors import UserError
+from lrfr.gate.state import read_state
 from lrfr.models.heads import unit
-from lrfr.models.state import read_state
 from lrfr.models.teachers import build_teacher
 from lrfr.train import teacher
-from lrfr.train.faces import read_fold, teacher_input
+from lrfr.train.fold import read_fold, teacher_input
 
 BELONGS = {
     "pretrained": lambda name: False,
@@ -103,7 +103,10 @@ def test_people_with_a_single_photograph_are_no_class_of_the_teacher(singles: St
 def test_mirror_images_come_second_with_the_same_labels(tiny: Study):
     fold = read_fold(tiny, 0)
     chips, labels = teacher.both_views(fold)
-    assert np.array_equal(chips[18:].numpy(), fold.chips[fold.images][:, :, ::-1]) and labels.tolist() == fold.labels.tolist() * 2
+    assert (
+        np.array_equal(chips[18:].numpy(), fold.chips[fold.images][:, :, ::-1])
+        and labels.tolist() == fold.labels.tolist() * 2
+    )
 
 
 def test_batches_do_not_change_an_embedding():

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from lrfr.config import Study
-from lrfr.data.loading import Draw, view_index
+from lrfr.data.draws import Draw, view_index
 from lrfr.errors import UserError
 from lrfr.models.student import normalise
 from lrfr.train import trainer as loop
 from lrfr.train.augment import move
-from lrfr.train.faces import read_fold, teacher_input
+from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainer import Trainer, gradient_ratios
 
@@ -99,7 +99,9 @@ def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Ca
     seen = (plain.inputs(ids, draw) - bias) / gain
     found = moved.inputs(ids, draw)
     assert torch.allclose(found, move(seen, torch.from_numpy(MOVED), 8, 0.1, 0.05) * gain + bias, atol=1e-5)
-    assert (found - plain.inputs(ids, draw)).abs().max() > 0.1 and found.is_contiguous(memory_format=torch.channels_last)
+    assert (found - plain.inputs(ids, draw)).abs().max() > 0.1 and found.is_contiguous(
+        memory_format=torch.channels_last
+    )
     for name in ("rotate", "zoom", "shift"):  # each of them alone is enough
         alone = Trainer(changed(tiny, {f"train.{name}": 0.3}), tiny.models["scratch"], fold, 0)
         assert not torch.equal(alone.inputs(ids, draw), plain.inputs(ids, draw))
@@ -119,10 +121,14 @@ def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
     terms = {term for _, term, _ in trainer.source.log}
     assert trainer.source.cached is None and terms == {"teacher_face", "teacher_validation_eer"}
     ids, flags = trainer.fold.images[:2], np.zeros(2, dtype=bool)
-    low, high = (trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED)).logits for size in (8, 0))
+    low, high = (
+        trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED)).logits for size in (8, 0)
+    )
     teacher = trainer.source.online.trained
     with torch.inference_mode():
-        embedding = (teacher.net(teacher_input(torch.from_numpy(trainer.fold.chips[ids]))).embedding - teacher.mean) / teacher.rms
+        embedding = (
+            teacher.net(teacher_input(torch.from_numpy(trainer.fold.chips[ids]))).embedding - teacher.mean
+        ) / teacher.rms
         cosines = nn.functional.normalize(embedding) @ nn.functional.normalize(teacher.class_weight).T
     assert torch.allclose(high, teacher.scale * cosines, atol=1e-3) and (low - high).abs().max() > 0.01
 
@@ -165,7 +171,9 @@ def test_the_margin_grows_from_zero(tiny: Study, monkeypatch: pytest.MonkeyPatch
 
 
 def test_training_lowers_the_face_loss(tiny: Study, changed: Callable[..., Study]):
-    trainer = Trainer(changed(tiny, {"train.epochs": 8, "train.margin": 0.0}), tiny.models["scratch"], read_fold(tiny, 0), 0)
+    trainer = Trainer(
+        changed(tiny, {"train.epochs": 8, "train.margin": 0.0}), tiny.models["scratch"], read_fold(tiny, 0), 0
+    )
     losses = [trainer.epoch(epoch)[0]["face"] for epoch in range(8)]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -208,7 +216,9 @@ def test_only_the_first_batches_are_measured(tiny: Study, monkeypatch: pytest.Mo
     assert len(trainer.batches(0)) == 2
     seen = []
     monkeypatch.setattr(loop, "MEASURED", 1)
-    monkeypatch.setattr(loop, "gradient_ratios", lambda terms, stages: seen.append(terms) or {"hfd": ("stage4", len(seen))})
+    monkeypatch.setattr(
+        loop, "gradient_ratios", lambda terms, stages: seen.append(terms) or {"hfd": ("stage4", len(seen))}
+    )
     assert trainer.epoch(0)[1] == {} and not seen
     assert trainer.epoch(0, measure=True)[1] == {"hfd": ("stage4", 1)} and len(seen) == 1
     monkeypatch.setattr(loop, "MEASURED", 5)

@@ -9,7 +9,7 @@ import pytest
 
 from lrfr.config import Study
 from lrfr.train import tuning
-from lrfr.train.faces import read_fold
+from lrfr.train.fold import read_fold
 from lrfr.train.ranking import COLUMNS
 from lrfr.train.trainer import Trainer
 
@@ -27,7 +27,9 @@ def test_a_candidate_differs_in_one_option_and_in_the_length_of_training(tiny: S
     shorter, model = tuning.candidate(study, "feature", 4.0)
     assert model == study.models["feature"].model_copy(update={"options": {"weight": 4.0}})
     assert shorter.model_dump() == changed(study, {"train.epochs": 2}).model_dump()
-    assert study.models["feature"].options == tiny.models["feature"].options and study.train.epochs == 3  # left as it was
+    assert (
+        study.models["feature"].options == tiny.models["feature"].options and study.train.epochs == 3
+    )  # left as it was
 
 
 def test_an_option_of_the_recipe_changes_the_recipe(tiny: Study, changed: Callable[..., Study]):

@@ -1,0 +1,233 @@
+"""Several models on one benchmark: intervals over people, and paired differences on the same draws.
+
+Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as it is, so
+the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see `Outcome.statistics`).
+Pairs (verification): the dyadic multiplier of `statistics.dyadic_interval`, since these lists hold one to three pairs a person.
+
+Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent, which
+probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is over the
+pairs of models, within one metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from lrfr.benchmarks.outcome import Outcome
+from lrfr.evaluate.statistics import (
+    SPREAD,
+    Difference,
+    dyadic_ends,
+    dyadic_signs,
+    holm,
+    identity_counts,
+    normal_quantile,
+    paired_difference,
+    percentile,
+)
+
+CHUNK = 2**22  # numbers drawn at a time
+
+
+class McNemar(NamedTuple):
+    """How often only one of two models was right, and the exact two-sided p value."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+class Draws(NamedTuple):
+    """values: model -> metric -> float: the metric itself, then its draws; of pairs the draws by person, then by pair.
+
+    freedom: people minus strata, or None for pairs. level: of the intervals.
+    """
+
+    values: dict[str, dict[str, NDArray[np.float64]]]
+    freedom: int | None
+    level: float
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
+    """McNemar's exact test (binomial, two-sided) of two models' decisions, bool (n,), on the same items.
+
+    Raises
+    ------
+    ValueError
+        if lengths differ.
+    """
+    right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if right_a.shape != right_b.shape:
+        raise ValueError(f"both models need decisions on the same items, not {right_a.shape} and {right_b.shape}.")
+    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
+    size, term, tail = only_a + only_b, 1, 0
+    for k in range(min(only_a, only_b) + 1):  # whole numbers: binomial coefficients
+        tail += term
+        term = term * (size - k) // (k + 1)
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**size))
+
+
+def check_outcomes(outcomes: Mapping[str, Outcome], size: int) -> None:
+    """Raise ValueError if there is no model, models have different metrics, or were tested on another number of items."""
+    if not outcomes:
+        raise ValueError("there are no models to compare.")
+    if len({tuple(outcome.statistics) for outcome in outcomes.values()}) > 1:
+        raise ValueError("the models have different metrics; compare outcomes of one benchmark.")
+    for model, outcome in outcomes.items():
+        if outcome.size != size:
+            raise ValueError(
+                f"'{model}' was tested on {outcome.size} probes or pairs, but there are identities for {size}."
+            )
+
+
+def evaluated(
+    outcomes: Mapping[str, Outcome],
+    weights: Iterator[NDArray],
+    defined: Callable[[NDArray], bool] = lambda weights: True,
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Every metric of every model under each of the weights; NaN under those for which no metric is defined."""
+    cells = [(model, metric, s) for model, outcome in outcomes.items() for metric, s in outcome.statistics.items()]
+    table = np.array(
+        [[statistic(w) for _, _, statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
+    )
+    values: dict[str, dict[str, NDArray[np.float64]]] = {model: {} for model in outcomes}
+    for (model, metric, _), column in zip(cells, table.T, strict=True):
+        values[model][metric] = column
+    return values
+
+
+def probe_weights(identities: NDArray, strata: NDArray, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Weights (n,) of the data themselves, all one, and of each draw; they depend on (identities, strata, seed) alone."""
+    yield np.ones(len(identities))
+    names = [np.unique(identities[strata == stratum], return_inverse=True) for stratum in np.unique(strata)]
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    size = max(1, CHUNK // len(identities))
+    for number, start in enumerate(range(0, draws, size)):
+        block = np.empty((min(size, draws - start), len(identities)))
+        for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True)):
+            counts = identity_counts(len(people), len(block), seed, stratum + number * len(names))
+            block[:, rows] = counts[:, place]
+        yield from block
+
+
+def draw_probes(
+    outcomes: Mapping[str, Outcome],
+    identities: ArrayLike,
+    strata: ArrayLike | None = None,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Draws:
+    """Draw the people of n probes. identities: (n,), one label per probe, a probe of an unknown person its own; strata: (n,).
+
+    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError if lengths differ, draws
+    < 1, level is not in (0, 1), or like `check_outcomes`.
+    """
+    identities = np.asarray(identities)
+    strata = np.zeros(len(identities), dtype=int) if strata is None else np.asarray(strata)
+    if identities.ndim != 1 or identities.shape != strata.shape:
+        raise ValueError(
+            f"identities and strata must be vectors of one length, not {identities.shape} and {strata.shape}."
+        )
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}.")
+    normal_quantile(level)  # refuses an impossible level
+    check_outcomes(outcomes, len(identities))
+    people = sum(len(np.unique(identities[strata == stratum])) for stratum in np.unique(strata))
+    return Draws(
+        evaluated(outcomes, probe_weights(identities, strata, draws, seed)), people - len(np.unique(strata)), level
+    )
+
+
+def pair_weights(
+    same: NDArray[np.bool_], a: NDArray, b: NDArray, draws: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """Weights (n,) of the data themselves, of the draws by person, and of the draws by impostor pair (`dyadic_interval`)."""
+    yield np.ones(len(same))
+    by_person, by_pair = dyadic_signs(int(max(a.max(), b.max())) + 1, len(same), draws, seed)
+    for coins in by_person:
+        yield 1 + SPREAD * (coins[a] + np.where(same, 0, coins[b]))
+    for coins in by_pair:
+        yield 1 + SPREAD * np.where(same, 0, coins)
+
+
+def draw_pairs(
+    outcomes: Mapping[str, Outcome],
+    same: ArrayLike,
+    id_a: ArrayLike | None = None,
+    id_b: ArrayLike | None = None,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Draws:
+    """Draw the people of n pairs. same: bool (n,); id_a, id_b: (n,), who is on either side.
+
+    Both None where the set does not say who is who (.bin files): every pair is then of people of its own, and the intervals are
+    too narrow by as much as people do recur. Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN).
+    Raises ValueError if lengths differ, `same` contradicts the identities, draws < 1, level is not in (0, 1), or like
+    `check_outcomes`.
+    """
+    same = np.asarray(same).astype(bool)
+    if (id_a is None) != (id_b is None):
+        raise ValueError("give the identities of both sides or of none.")
+    if id_a is None:
+        id_a, id_b = 2 * np.arange(len(same)), 2 * np.arange(len(same)) + ~same
+    id_a, id_b = np.asarray(id_a), np.asarray(id_b)
+    if not same.shape == id_a.shape == id_b.shape or same.ndim != 1 or not np.array_equal(same, id_a == id_b):
+        raise ValueError(
+            "same, id_a and id_b must be vectors of one length, and same True exactly where id_a equals id_b."
+        )
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}.")
+    normal_quantile(level)
+    check_outcomes(outcomes, len(same))
+    a, b = np.unique(np.concatenate([id_a, id_b]), return_inverse=True)[1].reshape(2, -1)
+    weights = pair_weights(same, a, b, draws, seed)
+    return Draws(evaluated(outcomes, weights, lambda w: w[same].any() and w[~same].any()), None, level)
+
+
+def intervals(draws: Draws) -> pd.DataFrame:
+    """Rows model, metric, value, low, high."""
+    rows = []
+    for model, metrics in draws.values.items():
+        for metric, values in metrics.items():
+            if draws.freedom is None:
+                ends = dyadic_ends(float(values[0]), *np.split(values[1:], 2), draws.level)
+            else:
+                ends = percentile(values[1:], draws.level, draws.freedom)
+            rows.append((model, metric, values[0], *ends))
+    return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
+
+
+def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
+    """a - b of two models' values, with its interval and two-sided p; for pairs p is that of the normal distribution."""
+    if draws.freedom is not None:
+        return paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
+    point = float(a[0] - b[0])
+    low, high = dyadic_ends(point, *np.split((a - b)[1:], 2), draws.level)
+    error = (high - low) / 2 / normal_quantile(draws.level)
+    return Difference(point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0)
+
+
+def differences(draws: Draws, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm; NaN: no single decisions."""
+    rows = []
+    for a, b in combinations(draws.values, 2):
+        for metric, values in draws.values[a].items():
+            found = difference(values, draws.values[b][metric], draws)
+            decided = metric in outcomes[a].decisions
+            test = mcnemar(*(outcomes[m].decisions[metric] for m in (a, b))) if decided else (np.nan,) * 3
+            rows.append((a, b, metric, *found, *test))
+    columns = ["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"]
+    table = pd.DataFrame(rows, columns=columns)
+    for p in ("p", "mcnemar"):
+        corrected = table.groupby("metric")[p].transform(lambda family: family if family.isna().any() else holm(family))
+        table.insert(table.columns.get_loc(p) + 1, f"{p}_holm", corrected)
+    return table

@@ -1,0 +1,108 @@
+"""What a student sees in an epoch: which images, at which resolution, mirrored or not. The same for every method.
+
+Everything random is a function of (seed, epoch, image), by counter-based Philox streams: no loader, worker or call order can
+change it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+PER_PERSON = 4  # images of a person in the balanced half of a batch (as in EKD, CVPR 2022: 4 per identity)
+MOST = 40  # no person contributes more images to an epoch: our choice, against sets where one person has hundreds
+
+IMAGES, SAMPLER, MOVES = 0, 1, 1 << 40  # names of the streams; the last is beyond any epoch of the others
+
+
+def stream(seed: int, epoch: int, name: int) -> np.random.Generator:
+    """An independent random stream for (seed, epoch, name)."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, 2 * epoch + name], dtype=np.uint64)))
+
+
+class Draw(NamedTuple):
+    """What is drawn for each row of a batch: arrays of shape (B,).
+
+    resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view.
+    mirrored: bool. gain, bias: float32, photometric jitter of the normalised view, x * gain + bias.
+    moves: float32 (B, 4) in -1 ... 1, geometric jitter of the sampling window in units of its largest: rotation, log size,
+    shifts to the right and down.
+    """
+
+    resolution: np.ndarray
+    mirrored: np.ndarray
+    gain: np.ndarray
+    bias: np.ndarray
+    moves: np.ndarray
+
+
+def epoch_draws(
+    seed: int, epoch: int, images: int, smallest: int, largest: int, hr_probability: float, jitter: float
+) -> Draw:
+    """Draws for every image of the index, for both halves of a batch: arrays of shape (images, 2), moves (images, 2, 4).
+
+    With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as often as
+    16 or 32 per octave (our choice). Row i depends on (seed, epoch, i) alone.
+    """
+    u = stream(seed, epoch, IMAGES).random((images, 2, 5))
+    low, high = np.log(smallest), np.log(largest + 1)
+    resolution = np.floor(np.exp(low + u[..., 1] * (high - low))).astype(np.int64).clip(smallest, largest)
+    resolution[u[..., 0] < hr_probability] = 0
+    spread = (2 * jitter * (u[..., 3:] - 0.5)).astype(np.float32)
+    moves = (2 * stream(seed, epoch, MOVES).random((images, 2, 4)) - 1).astype(np.float32)
+    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves)
+
+
+def epoch_batches(
+    seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Batches of an epoch as (images, half), each of shape (B,); half is 0 in the uniform, 1 in the balanced part.
+
+    The balanced part of a batch holds `people` people x 4 of their images, among people with at least 4; the rest is uniform over
+    images. Neither part takes more than 20 images of a person in an epoch.
+
+    Parameters
+    ----------
+    images, labels : int (n,), image numbers and the person of each.
+    """
+    rng = stream(seed, epoch, SAMPLER)
+    order = rng.permutation(len(images))
+    seen = np.zeros(labels.max() + 1, dtype=np.int64)
+    uniform = []
+    for row in order:
+        if seen[labels[row]] < MOST // 2:
+            seen[labels[row]] += 1
+            uniform.append(row)
+    rows_of = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+    eligible = np.array([person for person, rows in enumerate(rows_of) if len(rows) >= PER_PERSON])
+    if len(eligible) == 0:
+        people = 0
+    count = batch - people * PER_PERSON
+    steps = max(1, round(len(uniform) / batch))
+    chosen = (
+        np.concatenate([rng.permutation(eligible) for _ in range(-(-steps * people // max(len(eligible), 1)))])
+        if people
+        else eligible
+    )
+    turns = chosen[: steps * people]
+    # a person's turns are limited like his share of the uniform part
+    repeats = np.array([np.count_nonzero(turns[:t] == person) for t, person in enumerate(turns)])
+    turns = turns[repeats < MOST // 2 // PER_PERSON]
+    batches = []
+    for step in range(steps):
+        first = np.array(uniform[step * count : (step + 1) * count], dtype=np.int64)
+        balanced = [
+            rng.choice(rows_of[person], PER_PERSON, replace=False)
+            for person in turns[step * people : (step + 1) * people]
+        ]
+        second = np.concatenate(balanced) if balanced else np.empty(0, dtype=np.int64)
+        rows = np.concatenate([first, second])
+        half = np.concatenate([np.zeros(len(first), dtype=np.int64), np.ones(len(second), dtype=np.int64)])
+        batches.append((images[rows], half))
+    return batches
+
+
+def view_index(resolution: np.ndarray, smallest: int, largest: int) -> np.ndarray:
+    """Resolutions (0 is HR) -> the second axis of `views.npy`, where HR comes last."""
+    return np.where(resolution == 0, largest - smallest + 1, resolution - smallest)

@@ -1,0 +1,125 @@
+"""One model in one fold: every resolution and pairing, in every protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrfr.config import Study
+from lrfr.errors import UserError
+from lrfr.evaluate.verification import balanced_threshold
+from lrfr.protocol.folds import TestFold
+from lrfr.protocol.official import official_metrics
+from lrfr.protocol.rows import DENSE, MISALIGNED, MISPLACED, OFFICIAL
+
+TEACHER, SETTINGS = "teacher", "teacher_settings"
+REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
+# Methods that pull each face's embedding towards the teacher's for the same face, so that teacher_lr means something. Attention,
+# maps, logits, relations (rkd) and whole clouds of embeddings (mkmmd is blind to who is who) leave the two spaces apart. se_dfd
+# matches the teacher with SE gates, whose embeddings are not those that stand in for the teacher here.
+MATCHES_EMBEDDINGS = ("feature", "icd_face")
+Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
+
+
+def unit(x: NDArray) -> NDArray[np.float64]:
+    """Rows (n, d) at length 1; a zero row stays zero."""
+    x = x.astype(np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def similarity(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """Negative L2 distances (n, m) of rows (n, d) and (m, d). By einsum, not BLAS, whose sums depend on its threads."""
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * np.einsum("id,jd->ij", a, b, optimize=False)
+    return -np.sqrt(np.maximum(squared, 0))
+
+
+def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: int) -> NDArray[np.float64]:
+    """One array (rows, d) of an embedding file.
+
+    Raises
+    ------
+    UserError
+        if it is missing, has another number of rows than there are held-out faces, or is not finite.
+    """
+    if key not in archive.files:
+        raise UserError(f"{file}: holds no '{key}'; run `dvc repro` again.")
+    array = archive[key].astype(np.float64)
+    if array.ndim != 2 or len(array) != rows:
+        raise UserError(f"{file}: '{key}' has shape {array.shape} for {rows} held-out faces; run `dvc repro` again.")
+    if not np.isfinite(array).all():
+        raise UserError(f"{file}: '{key}' has values that are not finite; look at the log of that model's training.")
+    return array
+
+
+def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
+    """Metrics (1 + draws,) of one fold's test pairs, at the threshold of its validation pairs, and the test similarities.
+
+    gallery, probes: (rows, d), first and second photographs. The threshold is part of the system under test: it stays in all
+    draws.
+    """
+    validation = fold.validation_pairs.scores(similarity(gallery[fold.validation], probes[fold.validation]))
+    threshold = balanced_threshold(validation, fold.validation_pairs.same)
+    similarities = similarity(gallery[fold.test], probes[fold.test])
+    scores = fold.test_pairs.scores(similarities)
+    return fold.test_pairs.verification(scores, threshold, study.evaluate.far), similarities
+
+
+def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
+    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric (1 + 2 draws in `official`).
+
+    The first value is that of the data themselves.
+    """
+    file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
+    prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
+    space = (lambda x: x) if model == TEACHER else unit  # the teacher decides by the L2 distance of its raw vectors
+    pairs, size = fold.test_pairs, len(fold.rows.images)
+    results: dict[Key, NDArray] = {}
+    with np.load(file) as archive, np.load(teacher_file) as teacher:
+        hr = space(read_embedding(archive, file, prefix + "hr", size))
+        teacher_hr = read_embedding(teacher, teacher_file, teacher_prefix + "hr", size)[fold.test]
+        galleries = {"lr_lr": None, "hr_lr": hr}
+        block = study.models.get(model)
+        if block is not None and block.method in MATCHES_EMBEDDINGS and block.teacher == "plain":
+            galleries["teacher_lr"] = unit(read_embedding(teacher, teacher_file, teacher_prefix + "standardised", size))
+        teacher_scores = pairs.scores(similarity(teacher_hr, teacher_hr))
+        for resolution in study.resolutions:
+            probes = hr if resolution == "hr" else space(read_embedding(archive, file, prefix + resolution, size))
+            for pairing, gallery in galleries.items():
+                first = probes if gallery is None else gallery
+                found: dict[tuple[str, str], NDArray] = {}  # by protocol and metric
+                if pairing == "hr_lr" and resolution == "hr":  # for pairs this is lr_lr again
+                    similarities = similarity(first[fold.test], probes[fold.test])
+                else:
+                    metrics, similarities = verify(study, fold, first, probes)
+                    found |= {(DENSE, metric): values for metric, values in metrics.items()}
+                    if fold.official is not None:
+                        metrics = official_metrics(fold.official, first[fold.rows.test], probes[fold.rows.test])
+                        found |= {(OFFICIAL, metric): values for metric, values in metrics.items()}
+                if pairing == "hr_lr":
+                    rates = {(DENSE, f"rank{rank}"): pairs.identification(similarities, rank) for rank in pairs.ranks}
+                    found = rates | found
+                if pairing == "lr_lr":
+                    found[DENSE, "agreement"] = pairs.agreement(pairs.scores(similarities), teacher_scores)
+                results |= {
+                    (protocol, pairing, resolution, metric): values for (protocol, metric), values in found.items()
+                }
+        for resolution in MISALIGNED if study.evaluate.misaligned is not None else ():
+            x = space(read_embedding(archive, file, f"{prefix}misaligned-{resolution}", size))[fold.test]
+            metrics = pairs.verification(pairs.scores(similarity(x, x)), None, study.evaluate.far)
+            results |= {(MISPLACED, "lr_lr", resolution, metric): values for metric, values in metrics.items()}
+    return results
+
+
+def evaluate_setting(study: Study, setting: str, number: int, fold: TestFold) -> dict[Key, NDArray]:
+    """The same for one of the teacher's settings, on raw vectors, low against low resolution only."""
+    file = study.runs / "embeddings" / f"{SETTINGS}.npz"
+    results: dict[Key, NDArray] = {}
+    with np.load(file) as archive:
+        for key in archive.files:
+            if key.startswith(f"fold{number}/{setting}/"):
+                embedding = read_embedding(archive, file, key, len(fold.rows.images))
+                metrics, _ = verify(study, fold, embedding, embedding)
+                results |= {(DENSE, "lr_lr", key.split("/")[2], metric): values for metric, values in metrics.items()}
+    return results

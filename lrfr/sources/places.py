@@ -1,0 +1,67 @@
+"""Where a user keeps a set: remembered outside of the parameters, since a place is no part of a result.
+
+A result depends on bytes, which manifests name; the same bytes in another folder give the same result.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from lrfr.errors import UserError
+from lrfr.gate.trees import Count
+
+
+class Chosen(NamedTuple):
+    """A set that has been checked. files: what to store where, once everything is checked. counts: what there is, to be shown."""
+
+    files: dict[Path, bytes]
+    counts: tuple[Count, ...]
+
+
+class Place(NamedTuple):
+    """name: of the variable and of the file that holds the place. what: the set, for messages.
+
+    command, option: how a user names the place, as in "lrfr study lfw --root PATH" and "--root".
+    """
+
+    name: str
+    what: str
+    command: str
+    option: str
+
+    @property
+    def variable(self) -> str:
+        """The variable that goes before the file, as in `LRFR_LFW_ROOT`."""
+        return f"LRFR_{self.name.upper().replace('-', '_')}_ROOT"
+
+    @property
+    def file(self) -> Path:
+        """The git-ignored file: in `LRFR_CACHE` or `.cache`, like the states of interrupted trainings."""
+        return Path(os.environ.get("LRFR_CACHE", ".cache")) / f"{self.name}-root"
+
+    def find(self) -> Path:
+        """The root in the variable, else the stored one; UserError if there is neither."""
+        if os.environ.get(self.variable):
+            return Path(os.environ[self.variable])
+        try:
+            return Path(self.file.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError):
+            raise UserError(
+                f"{self.what}: it is not known where it is; run `{self.command}` or set {self.variable}."
+            ) from None
+
+    def choose(self, given: Path | None) -> tuple[Path, dict[Path, bytes]]:
+        """The root that a user gives, or the known one, and what to store in which file (nothing, if it is known).
+
+        Raises UserError if none is given or known, or the variable names another one, which would win.
+        """
+        if given is None:
+            return self.find(), {}
+        known = os.environ.get(self.variable)
+        if known and Path(known).resolve() != given.resolve():
+            raise UserError(
+                f"{self.variable}: is set to another place than {self.option} and would win; unset it or leave out {self.option}."
+            )
+        return given, {self.file: f"{given.resolve()}\n".encode()}

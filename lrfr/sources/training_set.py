@@ -1,0 +1,57 @@
+"""The source `recordio`: a training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace, MS1MV2).
+
+Which set it is, nobody here can know. So `lrfr study paper --root PATH` writes a manifest of it, on which the study depends: with
+another set, or another version of it, everything is computed again. The manifest holds numbers and hashes, no pixel, and stays
+with the user. Names are the keys of records, persons their labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lrfr.errors import UserError
+from lrfr.gate.insightface_bin import SIDE
+from lrfr.gate.recordio import RecordSet
+from lrfr.progress import bar
+from lrfr.sources.manifests import make_manifest
+from lrfr.sources.places import Chosen, Place
+
+MANIFEST = Path("data/recordio.csv")  # ignored by git; no part of data.dvc, whose manifests are the same for everybody
+PLACE = Place("recordio", "the training set", "lrfr study paper --root PATH", "--root")
+WHOLE = (0, 0, SIDE, SIDE)  # left, top, right, bottom; never used, since the landmarks of every face are known
+
+
+class Photographs:
+    """The faces of the set at a root (the known one, by default). Raises UserError if there is none, or of another size."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.records = RecordSet(PLACE.find() if root is None else root)
+        if self.records.size != (SIDE, SIDE):
+            height, width = self.records.size
+            raise UserError(
+                f"{self.records.path}: faces of {width} x {height} pixels; {SIDE} x {SIDE}, aligned, are needed."
+            )
+
+    def read(self, name: str) -> bytes:
+        """The encoded bytes of one face, decoded once to check its size; UserError if it is missing or damaged."""
+        keys = self.records.keys
+        row = int(np.searchsorted(keys, int(name))) if name.isdecimal() else len(keys)
+        if row == len(keys) or keys[row] != int(name):
+            raise UserError(f"record {name}: missing from {self.records.path}; run `{PLACE.command}` again.")
+        self.records.read(row)
+        return self.records.encoded(row)
+
+    def faces(self) -> Iterator[tuple[str, str, bytes]]:
+        """(name, person, encoded bytes) of every face in the order of the set."""
+        for i in bar(range(len(self.records)), "faces"):
+            yield str(self.records.keys[i]), str(self.records.labels[i]), self.records.encoded(i)
+
+
+def choose_root(given: Path | None) -> Chosen:
+    """Read the set that a user gives, or the known one: its manifest, its place if it is new, and what there is."""
+    root, files = PLACE.choose(given)
+    photographs = Photographs(root)
+    return Chosen(files | {MANIFEST: make_manifest(photographs.faces())}, photographs.records.counts)

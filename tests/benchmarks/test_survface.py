@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lrfr.benchmarks import survface
+from tests.evaluate.embeddings import cosine, failed, from_similarities, lattice, people
+from tests.evaluate.test_verification import DISTANCES, KINDS
+
+TOPS = (0.40, 0.66, 0.52, 0.45, 0.31, 0.48, 0.58, 0.22, 0.36, 0.62)
+MATED = [[0.9, 0.2, 0.1], [0.3, 0.7, 0.65], [0.6, 0.1, 0.55], [0.35, 0.5, 0.3], [0.1, 0.85, 0.2]]
+RATES = (0.3, 0.1, 0.01, 0.001)
+
+
+def test_e3():
+    outcome = survface.verification_of_distances(DISTANCES, KINDS)
+    interpolated = [outcome.metrics[f"tar_interpolated@far={rate:g}"] for rate in RATES]
+    assert interpolated == pytest.approx([0.85, 0.70, 0.36, 0.306], abs=1e-12)
+    conservative = [outcome.metrics[f"tar@far={rate:g}"] for rate in RATES]
+    assert conservative == pytest.approx([0.85, 0.70, 0.30, 0.30], abs=1e-12)
+    assert outcome.metrics["auc"] == pytest.approx(0.85, abs=1e-12)
+    assert outcome.metrics["accuracy"] == pytest.approx(0.70, abs=1e-12)
+    folds, _ = survface.fold_accuracy(DISTANCES, KINDS)
+    np.testing.assert_allclose(folds.per_fold, [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1, 1, 0.5, 0.5], rtol=0, atol=1e-12)
+    expected = [0.901, 0.971, 0.901, 0.811, 0.901, 1.021, 0.901, 0.901, 0.811, 0.901]
+    np.testing.assert_allclose(folds.thresholds, expected, rtol=0, atol=1e-12)
+    assert (outcome.counts["genuine"], outcome.counts["impostor"], outcome.counts["fta_pairs"]) == (20, 20, 0)
+
+
+def slow_verification(genuine, impostor):
+    """The MATLAB code's steps by loops: thresholds, ROC, interpolation between distinct FARs, trapezoids, ten folds."""
+    grid = [k / 1000 for k in range(200, 2001)]
+    roc = {0.0: 0.0}  # FAR -> the largest TAR there
+    area, old = 0.0, (0.0, 0.0)
+    for t in [*grid, np.inf]:
+        far, tar = (sum(d < t or t == np.inf for d in kind) / len(kind) for kind in (impostor, genuine))
+        area += (far - old[0]) * (tar + old[1]) / 2
+        old, roc[far] = (far, tar), max(tar, roc.get(far, 0.0))
+    values = {"auc": area}
+    for rate in RATES:
+        below, above = max(f for f in roc if f <= rate), min(f for f in roc if f > rate)
+        share = (rate - below) / (above - below)
+        values[f"tar_interpolated@far={rate:g}"] = roc[below] + share * (roc[above] - roc[below])
+        allowed = [t for t in [*impostor, np.inf] if sum(d < t for d in impostor) / len(impostor) <= rate + 1e-12]
+        values[f"tar@far={rate:g}"] = sum(d < max(allowed) for d in genuine) / len(genuine)
+    accuracies, size = [], len(genuine) // 10
+
+    def right(t, indices):
+        return sum((genuine[i] < t) + (impostor[i] >= t) for i in indices)
+
+    for fold in range(10):
+        test = range(fold * size, (fold + 1) * size)
+        train = [i for i in range(10 * size) if i not in test]
+        best = max(grid, key=lambda t: right(t, train))  # max takes the first
+        accuracies.append(right(best, test) / (2 * size))
+    return values | {"accuracy": float(np.mean(accuracies)), "accuracy_std": float(np.std(accuracies))}
+
+
+def drawn_pairs(seed, size=30):
+    """Images, and the rows of as many genuine and impostor pairs; some images failed."""
+    rng = np.random.default_rng(seed)
+    images = people(rng, np.repeat(np.arange(20), 3), 0.9)
+    images[rng.choice(60, 5, replace=False)] = np.nan
+    positive = np.array([3 * k + rng.choice(3, 2, replace=False) for k in rng.integers(0, 20, size)])
+    negative = np.array([3 * rng.choice(20, 2, replace=False) + rng.integers(0, 3, 2) for _ in range(size)])
+    return images, positive, negative
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_verification_agrees_with_loops(seed):
+    images, positive, negative = drawn_pairs(seed)
+    distances = [
+        [np.inf if failed(images[[i, j]]) else float(np.linalg.norm(images[i] / np.linalg.norm(images[i].astype(float))
+         - images[j] / np.linalg.norm(images[j].astype(float)))) for i, j in pairs]
+        for pairs in (positive, negative)
+    ]  # fmt: skip
+    outcome = survface.verification(images, positive, negative)
+    assert outcome.metrics == pytest.approx(slow_verification(*distances), abs=1e-12)
+    ones = np.ones(60)
+    for metric, statistic in outcome.statistics.items():
+        assert statistic(ones) == pytest.approx(outcome.metrics[metric], abs=1e-12)
+    assert outcome.counts["fta_images"] == 5 and outcome.counts["fta_pairs"] == np.isinf(distances).sum() > 0
+
+
+def test_weights_are_repetitions():
+    images, positive, negative = drawn_pairs(7)
+    outcome = survface.verification(images, positive, negative)
+    times = np.random.default_rng(0).integers(0, 4, 60)
+    repeated = survface.verification(
+        images, *(np.repeat(p, times[s], axis=0) for p, s in ((positive, slice(30)), (negative, slice(30, 60))))
+    )
+    for metric in set(outcome.statistics) - {"accuracy"}:  # whose folds would be others
+        assert outcome.statistics[metric](times) == pytest.approx(repeated.metrics[metric], abs=1e-12)
+
+
+def test_a_failed_pair_is_never_accepted():
+    """Ten genuine and ten impostor pairs, apart; one genuine image fails."""
+    distances, same = np.repeat([0.5, 1.5], 10), np.repeat([True, False], 10)
+    assert survface.verification_of_distances(distances, same).metrics["accuracy"] == 1
+    distances[3] = np.inf
+    metrics = survface.verification_of_distances(distances, same).metrics
+    assert metrics["accuracy"] == pytest.approx(0.95) and metrics["tar@far=0.3"] == pytest.approx(0.9)
+    distances[10:] = np.inf  # a failed impostor pair is rejected, not left out
+    assert survface.verification_of_distances(distances, same).metrics["tar@far=0.001"] == pytest.approx(0.9)
+
+
+def e4(rank=1, unmated=TOPS, monkeypatch=None):
+    """Gallery images A, B, C; unmated probes resemble A."""
+    similarity = np.vstack([MATED, [[t, 0, 0] for t in unmated]])
+    probes, gallery = from_similarities(similarity)
+    monkeypatch.setattr(survface, "RANK", rank)
+    return survface.identification(gallery, list("ABC"), probes[:5], list("ABCAB"), probes[5:])
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(1, (0.6, 0.6, 0.6, 0.6)), (2, (0.8, 0.6, 0.6, 0.6))])
+def test_e4(rank, expected, monkeypatch):
+    outcome = e4(rank, monkeypatch=monkeypatch)
+    found = [outcome.metrics[f"tpir{rank}@fpir={fpir:g}"] for fpir in (0.3, 0.2, 0.1, 0.01)]
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert outcome.metrics["rank1"] == pytest.approx(0.6, abs=1e-12)
+
+
+def slow_identification(gallery, gallery_labels, mated, mated_labels, unmated):
+    """Templates, searches and rates by loops."""
+    templates = {}
+    for person in sorted(set(gallery_labels)):
+        images = [
+            x.astype(float)
+            for x, label in zip(gallery, gallery_labels, strict=True)
+            if label == person and not failed(x)
+        ]
+        templates[person] = sum(images) / len(images) if images else None
+
+    def score(probe, person):
+        return -np.inf if failed(probe) or templates[person] is None else cosine(probe, templates[person])
+
+    tops = [max(score(probe, person) for person in templates) for probe in unmated]
+    own, ranks = [], []
+    for probe, label in zip(mated, mated_labels, strict=True):
+        own.append(score(probe, label))
+        ranks.append(1 + sum(score(probe, person) >= own[-1] for person in templates if person != label))
+    values = {f"rank{k}": np.mean([r <= k and o > -np.inf for r, o in zip(ranks, own, strict=True)]) for k in (1, 20)}
+    for fpir in (0.3, 0.2, 0.1, 0.01):
+        threshold = min(t for t in tops if sum(top > t for top in tops) / len(tops) <= fpir + 1e-12)
+        found = [r <= 20 and o > threshold for r, o in zip(ranks, own, strict=True)]
+        values[f"tpir20@fpir={fpir:g}"] = np.mean(found)
+    wins = [
+        (o > t) + 0.5 * (o == t) if r <= 20 and o > -np.inf else 0
+        for r, o in zip(ranks, own, strict=True)
+        for t in tops
+    ]  # as the area under TPIR20 over FPIR
+    return values | {"tpir20_auc": np.mean(wins)}
+
+
+def drawn_search(seed, ties):
+    rng = np.random.default_rng(seed)
+    labels = [np.concatenate([np.arange(30), rng.integers(0, 30, extra)]) for extra in (30, 20)]
+    if ties:
+        sets = [lattice(rng, size) for size in (60, 50, 40)]
+    else:
+        sets = [people(rng, x, 1.0) for x in (*labels, rng.integers(30, 99, 40))]
+    for x in sets:
+        x[rng.random(len(x)) < 0.15] = np.nan
+    sets[0][labels[0] == 4] = np.nan  # a person without a template
+    return sets[0], labels[0], sets[1], labels[1], sets[2]
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_identification_agrees_with_loops(seed, ties):
+    case = drawn_search(seed, ties)
+    outcome = survface.identification(*case, block=17)
+    assert outcome.metrics == pytest.approx(slow_identification(*case), abs=1e-12)
+    ones = np.ones(90)
+    assert {metric: value(ones) for metric, value in outcome.statistics.items()} == pytest.approx(
+        outcome.metrics, abs=1e-12
+    )
+    times = np.random.default_rng(seed).integers(0, 4, 90)
+    repeated = survface.identification(
+        *case[:2], *(np.repeat(x, times[:50], axis=0) for x in case[2:4]), np.repeat(case[4], times[50:], axis=0)
+    )
+    assert {metric: value(times) for metric, value in outcome.statistics.items()} == pytest.approx(
+        repeated.metrics, abs=1e-12
+    )
+    assert outcome.counts["templates"] == 30 and outcome.counts["fta_templates"] >= 1
+    for part, x in (("gallery", case[0]), ("mated", case[2]), ("unmated", case[4])):
+        assert outcome.counts[f"fta_{part}"] == np.isnan(x).all(axis=1).sum() > 0
+
+
+def test_unmated_probes_never_join_the_gallery():
+    """A stranger on top of a mated probe raises the threshold, not the rank."""
+    gallery, mated = np.eye(3), np.array([[1.0, 0.1, 0]])
+    outcome = survface.identification(gallery, [0, 1, 2], mated, [0], [[1.0, 0.1, 0], [0.1, 0.2, 1.0]])
+    assert outcome.metrics["rank1"] == 1
+    assert outcome.metrics["tpir20@fpir=0.3"] == 0  # its score is that of a stranger who must be rejected
+    assert outcome.metrics["tpir20_auc"] == pytest.approx((0.5 + 1) / 2)  # ties with that stranger, beats the other
+
+
+def test_templates_are_means_of_what_was_acquired():
+    gallery = np.array([[1, 0, 0], [0, 0, 3], [0, 1, 0], [np.nan] * 3, [np.nan] * 3], dtype=np.float32)
+    means, people = survface.templates(gallery, list("baabc"))
+    assert list(people) == ["a", "b", "c"] and np.isnan(means[2]).all()
+    np.testing.assert_array_equal(means[:2], [[0, 0.5, 1.5], [1, 0, 0]])
+
+
+def test_a_failed_stranger_counts_and_a_failed_mate_misses():
+    gallery = np.eye(2)
+    nan = [np.nan, np.nan]
+    outcome = survface.identification(gallery, [0, 1], [[1, 0.1], nan], [0, 1], [[1, 0], nan, nan, nan])
+    assert outcome.metrics["tpir20@fpir=0.3"] == 0.5  # one of four strangers may pass
+    assert outcome.metrics["tpir20@fpir=0.2"] == 0 and outcome.metrics["rank20"] == 0.5
+
+
+def test_bad_input_is_one_clear_sentence():
+    gallery = np.eye(2)
+    with pytest.raises(ValueError, match="no mate"):
+        survface.identification(gallery, [0, 1], gallery, [0, 2], gallery)
+    with pytest.raises(ValueError, match="one label per row"):
+        survface.identification(gallery, [0], gallery, [0, 1], gallery)
+    with pytest.raises(ValueError, match="not NaN"):
+        survface.verification_of_distances([np.nan] * 20, KINDS[10:30])
+    with pytest.raises(ValueError, match="10 pairs of each kind"):
+        survface.verification(gallery, [[0, 0]] * 10, [[0, 1]] * 9)

@@ -1,0 +1,177 @@
+"""Costs that can be counted are exact; costs in seconds are only there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lrfr.config import Study
+from lrfr.deploy import cost as benchmark
+from lrfr.deploy import measure
+from lrfr.train.fold import read_fold
+from lrfr.train.trainer import Trainer
+
+
+def write_log(study: Study, epochs: int) -> None:
+    """The log of a conventional scheme whose teacher was tuned for some epochs."""
+    log = study.reports / "students" / "kd_tuned_teacher" / "log.csv"
+    log.parent.mkdir(parents=True)
+    rows = [(0, 0, epoch, "teacher_face", 1.0) for epoch in range(1, epochs + 1)] + [
+        (0, 0, 0, "teacher_validation_eer", 0.5)
+    ]
+    pd.DataFrame(rows, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(log, index=False)
+
+
+@pytest.mark.parametrize(("batches", "tuning"), [(30, 1 + 1), (2, 1 + 1), (1, 2 + 1)])
+def test_whole_schemes_add_up(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, batches: int, tuning: int
+):
+    """With a clock that gives one second to everything, the arithmetic shows: an epoch of the teacher has two batches."""
+    monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
+    write_log(tiny, 3)
+    cost = pd.DataFrame({"model": ["kd"], "epoch_seconds": [0.5]})
+    study = changed(tiny, {"benchmark.batches": batches})
+    table = benchmark.schemes(study, cost, {"kd_lr_online": 4.0, "kd_online": 2.0}).set_index("scheme")
+    epochs, teacher = tiny.train.epochs, 3 * tuning
+    assert table.total_seconds.tolist() == [teacher + 4.0 * epochs, 2.0 * epochs, 1 + 0.5 * epochs]
+    assert table.teacher_epochs.tolist() == [3, 0, 0]
+    assert table.speedup.tolist() == pytest.approx([1, (teacher + 12) / 6, (teacher + 12) / 2.5])
+
+
+def test_a_teachers_epoch_counts_its_own_batches(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+):
+    """Of people with very many photographs an epoch holds a part, so that it has fewer batches than there are photographs."""
+    monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
+    monkeypatch.setattr(benchmark, "epoch_batches", lambda *arguments: [None] * 7)
+    write_log(tiny, 1)
+    study, fold = changed(tiny, {"benchmark.batches": 2}), read_fold(tiny, 0)
+    assert benchmark.conventional_scheme(study, "kd_tuned_teacher", fold, 5.0)[1:] == (1, 7 / 2 + 1, 0.0, 5.0)
+
+
+def test_caching_is_timed_on_a_part_and_scaled(tiny: Study, monkeypatch: pytest.MonkeyPatch):
+    fold, seen = read_fold(tiny, 0), []
+    monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: seen.append((function, arguments)) or 2.0)
+    assert benchmark.caching_seconds(tiny, fold) == 2.0  # the whole of a small fold
+    monkeypatch.setattr(benchmark, "CACHED", 6)
+    assert benchmark.caching_seconds(tiny, fold) == 2.0 * 18 / 6
+    assert [(function, arguments[-2:]) for function, arguments in seen] == [
+        (benchmark.fill, (0, 18)),
+        (benchmark.fill, (0, 6)),
+    ]
+    assert not seen[0][1][3].exists()  # nothing is left on disk
+
+
+@pytest.mark.parametrize("batches", [1, 30])
+def test_epochs_are_timed_by_their_first_batches(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, batches: int
+):
+    """Every batch takes a second of an invented clock, an epoch has two, and another model's takes twice as long."""
+    names = ("scratch", "kd", "feature")
+    models = {name: tiny.models[name].model_dump() for name in names}
+    study = changed(
+        tiny, {"models": models, "arms": {}, "tuning.grid": {}, "benchmark.batches": batches, "benchmark.rounds": 3}
+    )
+    clock, seen = [0.0], []
+
+    def epoch(self: Trainer, number: int, measure: bool = False, most: int | None = None) -> None:
+        seen.append((number, measure))
+        online = self.source.online is not None and self.source.cached is None
+        clock[0] += len(self.batches(number)[:most]) * (1 + (self.model.method == "feature") + 4 * online)
+
+    def seconds(function: Callable[..., object], *arguments: object) -> float:
+        start = clock[0]
+        function(*arguments)
+        return clock[0] - start
+
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    monkeypatch.setattr(benchmark, "seconds", seconds)
+    table, extra = benchmark.epoch_costs(study)
+    table = table.set_index("model")
+    assert table.epoch_seconds.to_dict() == {"scratch": 2, "kd": 2, "feature": 4}
+    assert table.epoch_ratio.to_dict() == {"scratch": 1, "kd": 1, "feature": 2}
+    assert table.online_epoch_ratio[["kd", "feature"]].tolist() == [10 / 2, 12 / 2]
+    assert extra == {"kd_online": 10, "kd_lr_online": 10} and set(seen) == {(study.train.epochs - 1, False)}
+
+
+def test_throughput_counts_the_images_of_the_batches(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+):
+    """Seconds of an invented clock: the first round is a warm-up, and medians are taken."""
+    study = changed(tiny, {"benchmark.batches": 1, "benchmark.rounds": 3})
+    script = iter([9.0, 9.0, 9.0, 1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 5.0, 8.0, 8.0])
+    monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: next(script))
+    table = benchmark.throughput(study)
+    assert list(table.columns) == ["part", "images_per_second", "share"]
+    assert table.part.tolist() == ["data path", "forward and backward", "whole loop"]
+    images = len(Trainer(study, study.models["scratch"], read_fold(study, 0), 0).batches(study.train.epochs - 1)[0][0])
+    assert table.images_per_second.tolist() == [images / 1, images / 2, images / 4] and table.share.tolist() == [
+        2,
+        1,
+        0.5,
+    ]
+    assert next(script, None) is None
+
+
+def write_tables(study: Study) -> None:
+    """What the validation people chose, and the error rates that stand beside the times."""
+    folder = study.reports / "tables"
+    folder.mkdir(parents=True)
+    (folder / "tuning.csv").write_text("method,candidate,chosen\nranking,se_dfd,1\nranking,kd,0\n", encoding="utf-8")
+    (folder / "runs.csv").write_text(
+        "model,fold,seed,resolution,protocol,value\nse_dfd,0,0,16,dense,0.25\n", encoding="utf-8"
+    )
+
+
+def compared(study: Study, model: str, files: dict[str, Path], results: pd.DataFrame) -> pd.DataFrame:
+    """In place of the comparison with other networks, which has tests of its own."""
+    assert model == "se_dfd" and files == {} and results.resolution.tolist() == ["16"]
+    table = pd.DataFrame(
+        {"network": ["student", "mobilefacenet"], "threads": 1, "batch": 1, "median_ms": [1.23456, 2.5]}
+    )
+    return table.assign(eer_16=[results.value[0], math.nan])
+
+
+def test_the_stage_writes_its_tables_and_nothing_else(
+    tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measure, "THROUGHPUT_BATCH", 2)
+    monkeypatch.setattr(benchmark, "latency", compared)
+    models = {name: tiny.models[name].model_dump() for name in ("scratch", "kd", "se_dfd", "kd_tuned_teacher")}
+    study = changed(tiny, {"models": models, "arms": {}, "tuning.grid": {}, "train.epochs": 1, "benchmark.batches": 1})
+    write_log(study, 1)
+    write_tables(study)
+    benchmark.run(study)
+    written = {path.relative_to(study.reports).as_posix() for path in study.reports.rglob("*.*")}
+    tables = {
+        f"tables/{name}.{kind}" for name in ("cost", "schemes", "throughput", "latency") for kind in ("csv", "md")
+    }
+    read = {"students/kd_tuned_teacher/log.csv", "tables/runs.csv", "tables/tuning.csv"}
+    assert written == {"environment.json", *read, *tables}
+    beside = pd.read_csv(study.reports / "tables" / "latency.csv")
+    assert beside.median_ms.tolist() == [1.235, 2.5] and beside.eer_16[0] == 0.25 and math.isnan(beside.eer_16[1])
+    page = (study.reports / "tables" / "latency.md").read_text(encoding="utf-8")
+    assert "that of `se_dfd`" in page and "| student | 1.235 | 0.25 |" in page and "| mobilefacenet | 2.5 |  |" in page
+    cost = pd.read_csv(study.reports / "tables" / "cost.csv").set_index("model")
+    assert set(cost.index) == {*models, "teacher"}
+    columns = [
+        "params",
+        "macs",
+        "bytes",
+        "latency_ms",
+        "throughput",
+        "epoch_seconds",
+        "epoch_ratio",
+        "online_epoch_ratio",
+    ]
+    assert list(cost.columns) == columns
+    assert cost.epoch_ratio["scratch"] == 1 and math.isnan(cost.epoch_seconds["teacher"])
+    assert cost.online_epoch_ratio[["kd", "se_dfd"]].notna().all() and math.isnan(cost.online_epoch_ratio["scratch"])
+    assert cost.params["teacher"] > 5e6 > cost.params["kd"] == cost.params["scratch"] != cost.params["se_dfd"]
+    assert len(pd.read_csv(study.reports / "tables" / "schemes.csv")) == 3
+    rates = pd.read_csv(study.reports / "tables" / "throughput.csv").set_index("part")
+    assert (rates > 0).all(axis=None) and rates.share["forward and backward"] == 1

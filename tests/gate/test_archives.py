@@ -1,0 +1,166 @@
+import contextlib
+import gzip
+import io
+import random
+import tarfile
+
+import pytest
+
+from lrfr.errors import UserError
+from lrfr.gate import archives
+from lrfr.gate.archives import read_members
+
+
+def tar(path, members, mode="w:gz", form=tarfile.PAX_FORMAT):
+    """An archive of (name, bytes) or ready headers."""
+    with tarfile.open(path, mode, format=form) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                name, data = member
+                header = tarfile.TarInfo(name)
+                header.size = len(data)
+                archive.addfile(header, io.BytesIO(data))
+    return path
+
+
+def header(name, kind, link=""):
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made
+
+
+def refusal(path, **limits):
+    with pytest.raises(UserError) as caught:
+        read_members(path, **limits)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and text.endswith(".") and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w"])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_files_in_their_order(tmp_path, mode, form):
+    folder, long = header("b", tarfile.DIRTYPE), "b/" + "n" * 90 + "/" + "m" * 60
+    path = tar(tmp_path / "a.tar", [folder, ("b/2", b"two"), ("b/1", b""), folder, (long, bytes(2000))], mode, form)
+    assert list(read_members(path).items()) == [("b/2", b"two"), ("b/1", b""), (long, bytes(2000))]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("/etc/passwd", "absolute name"),
+        ("C:/x", "absolute name"),
+        ("c:x", "absolute name"),
+        ("../x", "'..'"),
+        ("a/../x", "'..'"),
+        ("./x", "'.'"),
+        ("a//x", "empty part"),
+        ("..\\x", "backslash"),
+        ("a\nb", "control character"),
+    ],
+)
+def test_names_that_lead_elsewhere(tmp_path, name, reason):
+    text = refusal(tar(tmp_path / "a.tgz", [("good", b"x"), (name, b"x")]))
+    assert reason in text and repr(name) in text
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices(tmp_path, kind):
+    assert "'x' is a link, a device or" in refusal(tar(tmp_path / "a.tgz", [header("x", kind, "good")]))
+
+
+def test_sparse_files(tmp_path):
+    sparse = tarfile.TarInfo("x")
+    sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
+    sparse.size = 512
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(sparse, io.BytesIO(b"1\n0\n512\n".ljust(512, b"\0")))
+    assert "sparse" in refusal(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("second", ["a/x", "A/X", "a/X"])
+def test_names_that_collide(tmp_path, second):
+    assert "comes twice" in refusal(tar(tmp_path / "a.tgz", [("a/x", b"1"), (second, b"2")]))
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    assert "comes twice" in refusal(tar(tmp_path / "a.tgz", [header("a", tarfile.DIRTYPE), ("a", b"1")]))
+
+
+def test_too_many_members(tmp_path):
+    path = tar(tmp_path / "a.tgz", [(f"{i}", b"") for i in range(4)])
+    assert len(read_members(path, members=4)) == 4
+    assert "more than 3 members" in refusal(path, members=3)
+
+
+def test_a_member_too_large(tmp_path):
+    path = tar(tmp_path / "a.tgz", [("x", bytes(1000))])
+    assert len(read_members(path, member_bytes=1000)["x"]) == 1000
+    assert "'x' has more than 999 bytes" in refusal(path, member_bytes=999)
+
+
+def test_a_bomb_is_read_up_to_the_limit(tmp_path):
+    path = tar(tmp_path / "a.tgz", [(f"{i}", bytes(1 << 20)) for i in range(64)])
+    assert path.stat().st_size < 100_000
+    assert "more than 1048576 bytes when decompressed" in refusal(path, total_bytes=1 << 20)
+    endless = tmp_path / "endless.tgz"  # nothing but zeros after the end of the archive
+    endless.write_bytes(gzip.compress(bytes(1 << 24)))
+    assert "more than 1048576 bytes when decompressed" in refusal(endless, total_bytes=1 << 20)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_that_lies_about_its_size(tmp_path, kind):
+    """A name or an extended header "of 8 GB" is read by the library itself, before we see the member."""
+    lying = header("x", kind)
+    lying.size = (1 << 33) - 1
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(lying.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 22)))
+    assert "more than" in refusal(tmp_path / "a.tgz", total_bytes=1 << 20)
+    refusal(tmp_path / "a.tgz")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w"])
+def test_cut_anywhere(tmp_path, mode):
+    data = tar(tmp_path / "a.tar", [("a", b"1" * 600), ("b", b"2" * 600)], mode).read_bytes()
+    end = len(data) if mode == "w:gz" else 2 * (512 + 1024)  # then zeros follow, of which one block is enough
+    for length in {0, 1, 100, 511, 512, 1000, 1536, 2000, end - 9, end - 1} & set(range(end)):
+        (tmp_path / "cut").write_bytes(data[:length])
+        refusal(tmp_path / "cut")
+
+
+def test_damage_is_refused_or_harmless(tmp_path):
+    """Of a gzipped archive every changed byte that matters is found by its checksum."""
+    members = {"a/1": b"one" * 300, "a/2": b"two" * 300}
+    data = tar(tmp_path / "a.tgz", members.items()).read_bytes()
+    rng = random.Random(0)
+    for _ in range(150):
+        changed = bytearray(data)
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / "changed").write_bytes(changed)
+        with contextlib.suppress(UserError):
+            assert read_members(tmp_path / "changed") == members  # a bit of the gzip header: time, name, system
+
+
+def test_a_damaged_header_is_not_the_end(tmp_path):
+    data = bytearray(tar(tmp_path / "a.tar", [("a", b"1"), ("b", b"2")], "w").read_bytes())
+    data[1024 + 100] ^= 1
+    (tmp_path / "a.tar").write_bytes(data)
+    assert "not a complete tar archive" in refusal(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\x03\x04" + bytes(600), b"\x1f\x8b", b"<html>" * 200, gzip.compress(b"no tar")]
+)
+def test_not_an_archive(tmp_path, data):
+    (tmp_path / "x.tgz").write_bytes(data)
+    assert "not a complete tar archive" in refusal(tmp_path / "x.tgz")
+
+
+def test_no_file(tmp_path):
+    assert "no such file" in refusal(tmp_path / "absent.tgz")
+    assert "not a complete" in refusal(tmp_path)
+
+
+def test_limits_leave_room_for_lfw():
+    assert archives.MEMBERS > 13_233 + 5_750 and archives.MEMBER_BYTES > 15_884 and archives.TOTAL_BYTES > 140_000_000

@@ -1,0 +1,162 @@
+import pandas as pd
+import pytest
+
+from lrfr.errors import UserError
+from lrfr.sources import lfw
+from lrfr.sources.manifests import COMMITTED, read_manifest
+
+
+def refusal(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    text = str(caught.value)
+    assert text.endswith(".") and "\n" not in text
+    return text
+
+
+def places(small):
+    """Every way to say where LFW is."""
+    yield small.root / lfw.ARCHIVE
+    yield small.root
+    folder = small.unpack()
+    yield small.root
+    yield folder
+    (small.root / lfw.PAIRS).rename(folder / lfw.PAIRS)
+    yield folder
+    folder.rename(small.root / "renamed")
+    yield small.root / "renamed"
+
+
+def test_the_root_may_be_archive_or_folder(small_lfw):
+    for root in places(small_lfw):
+        lfw.check(root, small_lfw.manifest)
+        photographs = lfw.Photographs(root)
+        assert {name: photographs.read(name) for name in photographs.names} == small_lfw.photographs
+
+
+def test_the_manifest_is_sorted_and_has_no_pixels(small_lfw):
+    table = read_manifest(small_lfw.manifest)
+    assert table["name"].tolist() == sorted(small_lfw.photographs)
+    assert table["person"].tolist() == [name.split("/")[0] for name in table["name"]]
+    folder = small_lfw.unpack()
+    assert [f"{folder}/{name}" for name in table["name"]] == sorted(str(path) for path in folder.glob("*/*.jpg"))
+    lfw.write_manifest(folder, small_lfw.manifest.with_name("again.csv"))
+    assert small_lfw.manifest.with_name("again.csv").read_bytes() == small_lfw.manifest.read_bytes()
+
+
+def test_where_there_is_nothing(small_lfw, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for root in (tmp_path / "empty", tmp_path / "absent"):
+        assert f"{root}: neither" in refusal(lfw.check, root, small_lfw.manifest)
+    (small_lfw.root / lfw.PAIRS).unlink()
+    assert "pairs.txt: no such file" in refusal(lfw.check, small_lfw.root, small_lfw.manifest)
+
+
+def test_what_differs_is_named_and_counted(small_lfw):
+    faces = small_lfw.photographs
+    first, *_, last = faces
+    faces["Z_New/Z_New_0001.jpg"] = faces.pop(first)
+    faces["Z_New/Z_New_0002.jpg"] = b"x"
+    faces[last] = faces[last] + b"x"
+    small_lfw.write()
+    expected = f"1 missing (first '{first}'), 2 additional (first 'Z_New/Z_New_0001.jpg'), 1 changed (first '{last}')"
+    assert expected in refusal(lfw.check, small_lfw.root, small_lfw.manifest)
+    small_lfw.unpack()
+    assert expected in refusal(lfw.check, small_lfw.root, small_lfw.manifest)
+
+
+def test_a_manifest_of_something_else(small_lfw, monkeypatch):
+    monkeypatch.setattr(lfw, "PEOPLE", 9)
+    assert "small.csv: not 15 photographs of 9 people" in refusal(lfw.check, small_lfw.root, small_lfw.manifest)
+
+
+def test_other_pairs_are_refused(small_lfw, monkeypatch):
+    path = small_lfw.root / lfw.PAIRS
+    path.write_text(small_lfw.pairs.replace("E_Person\t2\t1", "E_Person\t1\t2"))
+    assert "pairs.txt: not the published View 2" in refusal(lfw.check, small_lfw.root, small_lfw.manifest)
+    monkeypatch.setenv("LRFR_LFW_ROOT", str(small_lfw.root))
+    assert "not the published View 2" in refusal(lfw.official_pairs)
+    path.write_text(small_lfw.pairs)
+    assert len(lfw.official_pairs()) == 4
+
+
+def test_a_missing_photograph_is_named(small_lfw):
+    for root in (small_lfw.root, small_lfw.unpack()):
+        assert refusal(lfw.Photographs(root).read, "X/X_0001.jpg").startswith("X/X_0001.jpg: missing from LFW at")
+
+
+def test_the_root_is_known_from_the_environment_or_a_file(small_lfw, monkeypatch, tmp_path):
+    assert "run `lrfr study lfw --root PATH` or set LRFR_LFW_ROOT" in refusal(lfw.PLACE.find)
+    assert lfw.PLACE.file == tmp_path / "cache" / "lfw-root"
+    lfw.PLACE.file.parent.mkdir()
+    lfw.PLACE.file.write_text("/stored\n")
+    assert str(lfw.PLACE.find()) == "/stored"
+    monkeypatch.setenv("LRFR_LFW_ROOT", "/set")
+    assert str(lfw.PLACE.find()) == "/set"
+    monkeypatch.delenv("LRFR_CACHE")
+    assert lfw.PLACE.file.as_posix() == ".cache/lfw-root"
+
+
+def test_pairs(small_lfw):
+    table = lfw.read_pairs(small_lfw.root / lfw.PAIRS)
+    assert table.values.tolist() == [
+        [0, "B_Person/B_Person_0001.jpg", "B_Person/B_Person_0002.jpg", 1],
+        [0, "A_Person/A_Person_0001.jpg", "C_Person/C_Person_0003.jpg", 0],
+        [1, "E_Person/E_Person_0002.jpg", "E_Person/E_Person_0001.jpg", 1],
+        [1, "D_Person/D_Person_0001.jpg", "F_Person/F_Person_0001.jpg", 0],
+    ]
+    again = small_lfw.root / "again.txt"
+    again.write_bytes(small_lfw.pairs.replace("\n", "\r\n").encode() + b"\r\n\n")
+    pd.testing.assert_frame_equal(lfw.read_pairs(again), table)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("2\t1\nB", "2 1\nB", 1),
+        ("2\t1\nB", "0\t1\nB", 1),
+        ("2\t1\nB", "2\t-1\nB", 1),
+        ("2\t1\nB", "999999\t999999\nB", 5),
+        ("2\t1\nB", "B", 1),
+        ("B_Person\t1\t2", "B_Person\t1\tC_Person\t2", 2),
+        ("B_Person\t1\t2", "B_Person 1 2", 2),
+        ("B_Person\t1\t2", "B_Person\t1\t1", 2),
+        ("B_Person\t1\t2", "B_Person\t1\tx", 2),
+        ("B_Person\t1\t2", "B_Person\t0\t2", 2),
+        ("B_Person\t1\t2", "B_Person\t1\t99999", 2),
+        ("B_Person\t1\t2", "B_Person\t1\t\N{ARABIC-INDIC DIGIT TWO}", 2),
+        ("B_Person\t1\t2", "../B\t1\t2", 2),
+        ("A_Person\t1\tC_Person\t3", "A_Person\t1\tA_Person\t3", 3),
+        ("A_Person\t1\tC_Person\t3", "A_Person\t1\t3", 3),
+        ("A_Person\t1\tC_Person\t3", "A_Person\t1\tC_Person\t3\t4", 3),
+        ("A_Person\t1\tC_Person\t3", "A_Person\t1\t\t3", 3),
+        ("E_Person\t2\t1", "", 4),
+        ("E_Person\t2\t1\n", "", 4),
+        ("F_Person\t1\n", "F_Person\t1\nE_Person\t1\t2\n", 6),
+    ],
+)
+def test_malformed_pairs_are_refused_with_their_line(small_lfw, old, new, line):
+    path = small_lfw.root / lfw.PAIRS
+    assert old in small_lfw.pairs
+    path.write_text(small_lfw.pairs.replace(old, new, 1), encoding="utf-8")
+    assert refusal(lfw.read_pairs, path).startswith(f"{path}, line {line}: ")
+
+
+def test_unreadable_pairs(tmp_path):
+    (tmp_path / "empty").write_text("")
+    assert "line 1" in refusal(lfw.read_pairs, tmp_path / "empty")
+    (tmp_path / "binary").write_bytes(b"10\t300\n\xff\xfe")
+    for name in ("binary", "absent"):
+        assert f"{name}: cannot be read" in refusal(lfw.read_pairs, tmp_path / name)
+
+
+def test_the_real_one(real_lfw, tmp_path, monkeypatch):
+    lfw.check(real_lfw)
+    lfw.write_manifest(real_lfw, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (COMMITTED / "lfw.csv").read_bytes()
+    monkeypatch.setenv("LRFR_LFW_ROOT", str(real_lfw))
+    pairs, names = lfw.official_pairs(), set(read_manifest(COMMITTED / "lfw.csv")["name"])
+    assert (
+        pairs.groupby(["fold", "same"]).size().tolist() == [300] * 20 and {*pairs["name_a"], *pairs["name_b"]} <= names
+    )
+    assert pairs.iloc[0].tolist() == [0, "Abel_Pacheco/Abel_Pacheco_0001.jpg", "Abel_Pacheco/Abel_Pacheco_0004.jpg", 1]
