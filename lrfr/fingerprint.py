@@ -42,7 +42,9 @@ def source_file(module: str) -> Path | None:
 
 @cache
 def parse(module: str) -> ast.Module:
-    return ast.parse(source_file(module).read_text(encoding="utf-8"))
+    if (path := source_file(module)) is None:
+        raise LookupError(f"there is no module {module}")
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports(nodes: list[ast.stmt]) -> dict[str, Name]:
@@ -193,7 +195,9 @@ def digest(string: str) -> str:
 
 def read_paths(nodes: list[ast.AST]) -> set[tuple[str, ...]]:
     """Every `study.a.b` in some code -> ("a", "b"). By convention a study is called `study` wherever it is."""
-    chains = [chain(n) for node in nodes for n in walk(node) if isinstance(n, ast.Attribute)]
+    attributes = [n for node in nodes for n in walk(node) if isinstance(n, ast.Attribute)]
+    inner = {id(n.value) for n in attributes}  # `study.a` of `study.a.b`
+    chains = [chain(n) for n in attributes if id(n) not in inner]
     return {tuple(parts[1:]) for parts in chains if parts and parts[0] == "study"}
 
 

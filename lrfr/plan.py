@@ -35,18 +35,18 @@ def values(study: Study, paths: set[tuple[str, ...]]) -> dict[str, Any]:
     for path in sorted(paths):
         value, names = study, []
         for name in path:
-            if not isinstance(value, Block) or name.startswith("model_"):
+            if not isinstance(value, Block) or name == "model_copy":
                 break
             value, names = getattr(value, name), [*names, name]
         if callable(value):
             raise LookupError(f"study.{'.'.join(names)} is a function; move it to lrfr.train.trainings")
-        if not names or names[0] not in NO_RESULT:
+        if names and names[0] not in NO_RESULT:
             found[".".join(names)] = to_jsonable_python(value)
     return found
 
 
 def notebook_code(path: Path) -> Code:
-    """The code cells of a notebook."""
+    """The code cells of a notebook. They are given the whole study, under names of their own."""
     if not path.is_file():
         raise UserError(f"{path.as_posix()}: no such notebook; correct notebooks in params.yaml.")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -76,7 +76,8 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
         files["sets"] = stage(entry(STAGES["sets"].module))
     for name in study.notebooks:
         cells, run = notebook_code(Path("notebooks") / f"{name}.ipynb"), entry(STAGES["notebook"].module)
-        files[f"notebook-{name}"] = stage(Code(cells.digest, [*run.names, *cells.names], cells.paths))
+        code = fingerprint(Code(cells.digest, [*run.names, *cells.names], set()), chosen)
+        files[f"notebook-{name}"] = {"parameters": study.model_dump(mode="json", exclude={"jobs"}), "code": code}
     for name in (*study.models, *study.variants):
         one = training(study, name)
         files[name] = of_model("distill", one, one.model.method)

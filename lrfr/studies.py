@@ -92,6 +92,8 @@ def check(study: Study, file: str) -> None:
             raise UserError(
                 f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}."
             )
+        import inspect
+
         parameters = inspect.signature(METHODS[model.method].__init__).parameters
         options = {name for name in parameters if name not in ("self", "shapes")}
         for name in sorted(options ^ set(model.options)):

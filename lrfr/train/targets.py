@@ -197,7 +197,7 @@ def fill(study: Study, number: int, variant: str, folder: Path, names: list[str]
 
 
 def load_targets(
-    training: Training, fold: Fold, variant: str, needs: frozenset[str]
+    training: Study | Training, fold: Fold, variant: str, needs: frozenset[str]
 ) -> tuple[CachedTargets | None, OnlineTargets]:
     """The checked cache (None where it lacks what is needed) and the teacher behind it."""
     trained = load_trained(training, fold.number, "se" if variant == "se" else training.teacher.setting)

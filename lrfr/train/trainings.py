@@ -55,6 +55,11 @@ def all_models(study: Study) -> dict[str, Model]:
     return {**study.models, **{name: arm(study, name) for name in study.run_arms}}
 
 
+def with_arms(study: Study) -> Study:
+    """This study with the arms that are trained as further models."""
+    return study.model_copy(update={"models": all_models(study)})
+
+
 def folds_of(study: Study, name: str) -> tuple[int, ...]:
     """The folds for which a model or an arm is trained."""
     return study.faces.run_folds if all_models(study)[name].folds == "all" else study.faces.run_folds[:1]
