@@ -96,11 +96,9 @@ def dispatch(arguments: argparse.Namespace) -> int:
 
         return doctor.run()
     if arguments.command == "unpack":
-        from lrfr.gate.zips import unpack
+        from lrfr.gate import archives
 
-        unpack(arguments.archive, arguments.folder)
-        print(f"{arguments.folder}: unpacked.")
-        return 0
+        return archives.run(arguments)
     if arguments.command == "study":
         return studies.run(arguments)
     if arguments.command == benchmark_verb.VERB:
@@ -122,6 +120,10 @@ def dispatch(arguments: argparse.Namespace) -> int:
         return 0
     stage = arguments.command
     extra: list[object] = []
+    if stage in ("detect", "prepare"):
+        from lrfr.sources import SOURCES
+
+        extra = [SOURCES[study.faces.source]]
     if stage in ("tune", "distill"):
         trained = (*study.models, *study.run_arms, *study.run_seeds)
         key, known = ("tuning.grid", study.tuning.grid) if stage == "tune" else ("models", trained)

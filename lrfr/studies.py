@@ -96,7 +96,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         )
     from lrfr.config import validated
     from lrfr.files import atomic_file
-    from lrfr.sources.registry import SOURCES
+    from lrfr.sources import SOURCES
     from lrfr.train.blocks import check_blocks
 
     file = f"conf, study '{name}'"

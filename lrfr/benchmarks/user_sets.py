@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lrfr.benchmarks.sets import Opened, open_set
 from lrfr.errors import UserError
-from lrfr.gate.listing import check_listing, make_listing
+from lrfr.gate.trees import check_listing, make_listing
 from lrfr.parameters import NAME
 from lrfr.sources.places import Chosen, Place
 

@@ -156,7 +156,9 @@ def embedded_path() -> Path:
     """Where the installed package keeps dlib's face ResNet; UserError if it is not installed, or lacks the file."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise UserError("face-recognition-models: not installed; run `make setup` or `pip install face-recognition-models`.")
+        raise UserError(
+            "face-recognition-models: not installed; run `make setup` or `pip install face-recognition-models`."
+        )
     path = Path(spec.origin).parent / FILE
     if not path.is_file():
         raise UserError(f"{path}: the file is missing from the package; reinstall face-recognition-models.")

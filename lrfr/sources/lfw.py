@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from lrfr.data.photographs import COMMITTED, MANIFESTS, Source, read_manifest
 from lrfr.errors import UserError
 from lrfr.gate.archives import read_members
 from lrfr.progress import bar
-from lrfr.sources import manifests
 from lrfr.sources.places import Chosen, Place
 
 IMAGES, PEOPLE = 13_233, 5_749
@@ -28,13 +29,10 @@ PAIRS_SHA256 = "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592
 FALLBACK = (67, 77, 185, 195)  # left, top, right, bottom in pixels: about what alignment gives for a face in the middle
 PLACE = Place("lfw", "LFW", "lrfr study lfw --root PATH", "--root")
 # of the published lists: the test of the first fold, and what is left for training and validation
+# fmt: off
 FIRST_FOLD = {
-    "test people": 844,
-    "pairs": 1200,
-    "other people": 4905,
-    "their photographs": 10_845,
-    "with two or more": 1358,
-}
+    "test people": 844, "pairs": 1200, "other people": 4905, "their photographs": 10_845, "with two or more": 1358,
+}  # fmt: on
 
 
 class Found(NamedTuple):
@@ -90,27 +88,21 @@ class Photographs:
         try:
             return (self.folder / name).read_bytes() if self.members is None else self.members[name]
         except (OSError, KeyError):
-            raise UserError(
-                f"{name}: missing from LFW at {self.root}; run `lrfr study lfw --root PATH` again."
-            ) from None
+            reason = f"missing from LFW at {self.root}"
+            raise UserError(f"{name}: {reason}; run `{PLACE.command}` again.") from None
+
+    def faces(self) -> Iterator[tuple[str, str, bytes]]:
+        """(name, person, encoded bytes) of every photograph, sorted by name."""
+        for name in sorted(self.names):
+            yield name, name.split("/")[0], self.read(name)
 
 
-def write_manifest(root: Path, path: str | Path = "lrfr/data/manifests/lfw.csv") -> None:
-    """Write the manifest of the photographs at a root, sorted by name (this wrote the committed one). No pixels."""
-    photographs = Photographs(root)
-    rows = ((name, name.split("/")[0], photographs.read(name)) for name in sorted(photographs.names))
-    manifests.write_manifest(path, rows)
-
-
-def check(root: Path, manifest: Path = manifests.COMMITTED / "lfw.csv") -> None:
+def check(root: Path, manifest: Path = COMMITTED / "lfw.csv") -> None:
     """Compare everything at a root with the manifest: the same files, the same bytes, the published pairs.
 
-    Raises
-    ------
-    UserError
-        naming the first missing, the first additional and the first changed file, and how many there are of each.
+    Raises UserError naming the first missing, the first additional and the first changed file, and how many there are of each.
     """
-    table = manifests.read_manifest(manifest)
+    table = read_manifest(manifest)
     if (len(table), table["person"].nunique()) != (IMAGES, PEOPLE):
         raise UserError(f"{manifest}: not {IMAGES} photographs of {PEOPLE} people; restore it from git.")
     place, photographs = locate(root), Photographs(root)
@@ -183,3 +175,6 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
             raise refuse(number + 2, "not two photographs of one person" if same else "not photographs of two people")
         rows.append((fold, f"{a}/{a}_{int(i):04d}.jpg", f"{b}/{b}_{int(j):04d}.jpg", int(same)))
     return pd.DataFrame(rows, columns=["fold", "name_a", "name_b", "same"])
+
+
+SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, choose_root, official_pairs, FIRST_FOLD)

@@ -12,7 +12,7 @@ from PIL import Image
 from lrfr.errors import UserError
 from lrfr.gate import images
 from lrfr.gate.images import read_image
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 def encoded(image, kind, **options):

@@ -13,7 +13,7 @@ from PIL import Image
 from lrfr.errors import UserError
 from lrfr.gate import insightface_bin
 from lrfr.gate.insightface_bin import read_bin
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 def jpeg(number, side=112):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lrfr.errors import UserError
 from lrfr.gate import matlab
 from lrfr.gate.matlab import read_ids, read_names
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 NAMES = ["1_2.jpg", "1_10.jpg", "23_1.jpg"]
 

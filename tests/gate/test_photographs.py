@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lrfr.gate.photographs import LARGEST_PIXELS, list_photographs, read_photograph, to_rgb
 from PIL import Image
 
 from lrfr.errors import UserError
-from lrfr.gate.photographs import LARGEST_PIXELS, list_photographs, read_photograph, to_rgb
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 
