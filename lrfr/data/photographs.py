@@ -1,4 +1,5 @@
-"""What a study needs of a source of photographs: a manifest that says which they are, and bytes that are checked against it.
+"""What a study needs of a source of photographs: a manifest that says which they are, and bytes that are checked
+against it.
 
 The sources themselves are in `lrfr.sources`, one file each; a stage is given the one of its study.
 """
@@ -33,12 +34,12 @@ class Photographs(Protocol):
 class Source(NamedTuple):
     """One source of photographs.
 
-    manifest: its file. fallback: crop (left, top, right, bottom) in pixels where no face is found. points: float (5, 2), where
-    the landmarks are in every photograph of a source of aligned faces; None where they have to be found. open: gives access to
-    the photographs, UserError where there are none. choose_root: takes the user's --root (None: the known one), checks all that
-    is there and says what to store, as a `lrfr.sources.places.Chosen`; None for a source that needs no root. pairs: the official
-    pairs (`lrfr.sources.lfw.read_pairs`), None if there are none. first_fold: numbers that the first fold must have
-    (`splits.count_fold`), empty if nothing is known.
+    manifest: its file. fallback: crop (left, top, right, bottom) in pixels where no face is found. points: float (5,
+    2), where the landmarks are in every photograph of a source of aligned faces; None where they have to be found.
+    open: gives access to the photographs, UserError where there are none. choose_root: takes the user's --root (None:
+    the known one), checks all that is there and says what to store, as a `lrfr.sources.places.Chosen`; None for a
+    source that needs no root. pairs: the official pairs (`lrfr.sources.lfw.read_pairs`), None if there are none.
+    first_fold: numbers that the first fold must have (`splits.count_fold`), empty if nothing is known.
     """
 
     manifest: Path
@@ -68,8 +69,8 @@ def make_manifest(faces: Iterable[tuple[str, str, bytes]]) -> bytes:
 def read_manifest(path: str | Path, people: int | None = None) -> pd.DataFrame:
     """The first `people` people of a manifest (all, if None).
 
-    Returns a table with image (int, 0 ... N-1, also the row number), name (path inside the source), person (str) and sha256.
-    Raises UserError if the manifest is missing or malformed, or has fewer people than asked for.
+    Returns a table with image (int, 0 ... N-1, also the row number), name (path inside the source), person (str) and
+    sha256. Raises UserError if the manifest is missing or malformed, or has fewer people than asked for.
     """
     kinds = {"name": str, "person": str, "sha256": str}
     try:

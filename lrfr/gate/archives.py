@@ -1,8 +1,8 @@
-"""Archives that nobody has checked: a tar is read into memory within limits, a zip is unpacked into a new folder (`lrfr unpack`).
+"""Archives that nobody has checked: a tar is read into memory, a zip is unpacked into a new folder (`lrfr unpack`).
 
-An archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere. What is not
-a plain file or folder under a plain name is refused, not repaired: an archive with such members is not the one that we know, and
-two repaired names may become one file.
+An archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere.
+What is not a plain file or folder under a plain name is refused, not repaired: an archive with such members is not the
+one that we know, and two repaired names may become one file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
@@ -28,6 +28,7 @@ AGAIN = "fetch the archive again from a source that you trust"
 GZIP = b"\x1f\x8b"
 PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
 ENCRYPTED = 1  # bit of a zip member's flags
+Description = tuple[str, bool, str]  # of a member: see `checked`
 
 
 class Limits(NamedTuple):
@@ -38,14 +39,14 @@ class Limits(NamedTuple):
     total_bytes: int
 
 
-# Our choices, from the largest that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar; QMUL-SurvFace
-# has 473,558 images of about 1 kB and lists of a few MB, as a zip.
+# Our choices, from the largest that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar;
+# QMUL-SurvFace has 473,558 images of about 1 kB and lists of a few MB, as a zip.
 TAR = Limits(50_000, 1 << 20, 1 << 28)
 ZIP = Limits(1_000_000, 1 << 26, 1 << 34)
 
 
 class Counted:
-    """A stream that may be read up to a limit: what decompresses to more is refused after it, whatever its headers say."""
+    """A stream that may be read up to a limit: what is longer is refused, whatever its headers say."""
 
     def __init__(self, stream: BinaryIO, limit: int, refusal: str) -> None:
         self.stream, self.left, self.refusal = stream, limit, refusal
@@ -59,7 +60,7 @@ class Counted:
 
 
 class Header(tarfile.TarInfo):
-    """A member's header. `tarfile` takes a damaged header or a missing end for the end of the archive; here they are errors."""
+    """A member's header. `tarfile` takes a damaged one for the end of the archive; here it is an error."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -84,86 +85,83 @@ def opened(path: Path, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: not a complete {kind} archive ({type(error).__name__}); {AGAIN}.") from None
 
 
-def check_member(path: Path, name: str, folder: bool, seen: dict[str, bool]) -> None:
-    """UserError for a name that leads out of a folder, means different files on different systems, or has come before.
+def checked(path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], Description]) -> Iterator[Any]:
+    """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
 
-    seen: the names until now, as file systems that ignore case compare them -> whether it is a folder, which may come twice.
+    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may not
+    lead out of a folder or mean different files on different systems, and comes once, as file systems that ignore case
+    compare them; but a folder may come twice.
     """
-    key, reason = unicodedata.normalize("NFC", name).casefold(), None
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        reason = "has an absolute name"
-    elif "\\" in name or not name.isprintable():
-        reason = "has a backslash or control character in its name"
-    elif {"", ".", ".."} & set(name.split("/")):
-        reason = "has a name with '..', '.' or an empty part"
-    elif key in seen and not (seen[key] and folder):
-        reason = "comes twice, or twice but for upper and lower case"
-    if reason:
-        raise UserError(f"{path}: member {name!r} {reason}; {AGAIN}.")
-    seen[key] = folder
+    seen: dict[str, bool] = {}
+    for count, member in enumerate(members, start=1):
+        name, folder, reason = describe(member)
+        key = unicodedata.normalize("NFC", name).casefold()
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+            reason = "has an absolute name"
+        elif "\\" in name or not name.isprintable():
+            reason = "has a backslash or control character in its name"
+        elif {"", ".", ".."} & set(name.split("/")):
+            reason = "has a name with '..', '.' or an empty part"
+        elif key in seen and not (seen[key] and folder):
+            reason = "comes twice, or twice but for upper and lower case"
+        if reason or count > limit:
+            what = f"member {name!r} {reason}" if reason else f"more than {limit} members"
+            raise UserError(f"{path}: {what}; {AGAIN}.")
+        seen[key] = folder
+        yield member
+
+
+def describe_tar(member: tarfile.TarInfo) -> Description:
+    plain = (member.isdir() or member.isreg()) and not member.issparse()
+    return member.name, member.isdir(), "" if plain else "is a link, a device or a sparse file"
+
+
+def describe_zip(member: zipfile.ZipInfo) -> Description:
+    name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
+    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and member.is_dir() == name.endswith("/")
+    reason = "is encrypted (unpack it by hand, with its password)" if member.flag_bits & ENCRYPTED else ""
+    return name.removesuffix("/"), member.is_dir(), reason if plain else "is a link or a device"
 
 
 def read_members(path: str | Path, limits: Limits = TAR) -> dict[str, bytes]:
     """The regular files of a tar or gzipped tar archive, name -> bytes, in the archive's order.
 
-    The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is missing, is no
-    such archive, is damaged or incomplete or exceeds a limit, or has a member that is neither a plain file nor a folder, or whose
-    name is absolute, leads out of the archive, or is another's but for its case.
+    The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is
+    missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
     """
     path = Path(path)
     files: dict[str, bytes] = {}
-    seen: dict[str, bool] = {}
     with opened(path, "tar"), open(path, "rb") as file:
         packed = file.read(len(GZIP)) == GZIP
         file.seek(0)
         refusal = f"{path}: more than {limits.total_bytes} bytes when decompressed; {AGAIN}."
         stream = Counted(gzip.GzipFile(fileobj=file) if packed else file, limits.total_bytes, refusal)
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
-            for count, member in enumerate(archive, start=1):
-                if count > limits.members:
-                    raise UserError(f"{path}: more than {limits.members} members; {AGAIN}.")
-                if not (member.isdir() or member.isreg()) or member.issparse():
-                    raise UserError(f"{path}: member {member.name!r} is a link, a device or a sparse file; {AGAIN}.")
-                check_member(path, member.name, member.isdir(), seen)
+            for member in checked(path, archive, limits.members, describe_tar):
+                if member.size > limits.member_bytes:
+                    reason = f"has more than {limits.member_bytes} bytes"
+                    raise UserError(f"{path}: member {member.name!r} {reason}; {AGAIN}.")
                 if member.isreg():
-                    if member.size > limits.member_bytes:
-                        reason = f"has more than {limits.member_bytes} bytes"
-                        raise UserError(f"{path}: member {member.name!r} {reason}; {AGAIN}.")
                     files[member.name] = archive.extractfile(member).read()
         while stream.read(PIECE):  # to the end, where gzip keeps its checksum
             pass
     return files
 
 
-def check_zip(path: Path, members: list[zipfile.ZipInfo], limits: Limits) -> None:
-    """UserError for too many members, and for one that is no plain file or folder under a name of its own."""
-    if len(members) > limits.members:
-        raise UserError(f"{path}: more than {limits.members} members; {AGAIN}.")
-    seen: dict[str, bool] = {}
-    for member in members:
-        name = member.orig_filename
-        check_member(path, name.removesuffix("/"), member.is_dir(), seen)
-        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the system that packed it knows no such kinds
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or member.is_dir() != name.endswith("/"):
-            raise UserError(f"{path}: member {name!r} is a link or a device; {AGAIN}.")
-        if member.flag_bits & ENCRYPTED:
-            raise UserError(f"{path}: member {name!r} is encrypted; unpack the archive by hand, with its password.")
-
-
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
-    Names are checked before anything is written, bytes are counted while they are written. Raises UserError if the folder is
-    there already or cannot be written, the file is missing, damaged, encrypted, no zip archive or exceeds a limit, or a member is
-    a link or a device, or has a name that is absolute, leads out of the archive, or is another's but for its case.
+    Members are checked before anything is written, bytes are counted while they are written. Raises UserError if the
+    folder is there already or cannot be written, or the archive is missing, no zip archive, damaged or incomplete, exceeds
+    a limit, or has a member that `checked` refuses.
     """
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")
     left = limits.total_bytes
     with opened(path, "zip"), zipfile.ZipFile(path) as archive:
-        check_zip(path, archive.infolist(), limits)
+        members = list(checked(path, archive.infolist(), limits.members, describe_zip))
         with atomic_folder(folder) as new:
-            for member in bar(archive.infolist(), path.name):
+            for member in bar(members, path.name):
                 target = new / member.orig_filename
                 (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
                 if member.is_dir():

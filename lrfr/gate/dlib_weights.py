@@ -1,8 +1,8 @@
 """Our own reader of dlib's face ResNet, out of the installed `face-recognition-models` package.
 
-The file is public domain (CC0, Davis King, 2017) and the only one of its kind that we know: its sha256 is checked, then its
-bytes are trusted. The package is located, never imported: importing it needs `pkg_resources`, which current setuptools no
-longer has. Format of dlib's serialised networks, as measured on this file:
+The file is public domain (CC0, Davis King, 2017) and the only one of its kind that we know: its sha256 is checked, then
+its bytes are trusted. The package is located, never imported: importing it needs `pkg_resources`, which current
+setuptools no longer has. Format of dlib's serialised networks, as measured on this file:
 
 - integer: a control byte (low four bits: number of bytes that follow, bit 7: negative), then little-endian bytes;
 - float: two integers, mantissa and exponent, mantissa * 2^exponent;  string: length, then bytes;
@@ -59,7 +59,7 @@ class DlibWeights(NamedTuple):
 
 
 def parse(data: bytes) -> DlibWeights:
-    """The weights in a serialised network of convolutions, each with its affine layer, and one matrix. The bytes are trusted."""
+    """The weights in a serialised network of convolutions with affine layers, and one matrix. The bytes are trusted."""
     stream = io.BytesIO(data)
 
     def integer() -> int:

@@ -1,7 +1,8 @@
-"""Images that nobody has checked: the one decoder, with a limit for known collections and another for a user's photographs.
+"""Images that nobody has checked: the one decoder, with a limit for known collections and another for a user's
+photographs.
 
-Headers are read before a pixel is decoded, an incomplete file is refused and never filled up, the EXIF orientation is applied,
-and the first frame of a moving image counts.
+Headers are read before a pixel is decoded, an incomplete file is refused and never filled up, the EXIF orientation is
+applied, and the first frame of a moving image counts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WHITE = (255, 255, 255)  # behind transparent pixels, as viewers and browsers sh
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file (a pipe would be waited for) that has at most `limit`; UserError if it has not or is none."""
+    """The bytes of a regular file (a pipe would be waited for) of at most `limit` bytes; UserError for any other."""
     try:
         regular, size = path.is_file(), path.stat().st_size
         data = path.read_bytes() if regular and size <= limit else b""
@@ -46,7 +47,8 @@ def decode(
     limit: str,
     to_rgb: Callable[[Image.Image, str], Image.Image],
 ) -> Image.Image:
-    """An encoded image, upright, as `to_rgb` makes it; UserError for what is no image, damaged, incomplete or too large.
+    """An encoded image, upright, as `to_rgb` makes it; UserError for what is no image, damaged, incomplete or too
+    large.
 
     name: for messages. fits: whether an image of this width and height may be decoded; limit: the same in words.
     """
@@ -95,9 +97,9 @@ def shown(image: Image.Image, name: str) -> Image.Image:
 def read_image(source: str | Path | bytes, name: str | None = None) -> Image.Image:
     """An image of a collection, upright and as RGB, at most 4096 x 4096 pixels.
 
-    source: a path, or the encoded bytes. name: for messages (the path, by default). CMYK, grey and palette become RGB. Colour
-    with 16 bits keeps its high byte. Raises UserError if the file cannot be read, is no regular file, is no such image, is
-    damaged, incomplete or too large, or is grey with 16 bits.
+    source: a path, or the encoded bytes. name: for messages (the path, by default). CMYK, grey and palette become RGB.
+    Colour with 16 bits keeps its high byte. Raises UserError if the file cannot be read, is no regular file, is no such
+    image, is damaged, incomplete or too large, or is grey with 16 bits.
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else read_regular(Path(source), LARGEST_BYTES)
@@ -120,7 +122,7 @@ def read_photograph(path: str | Path) -> Image.Image:
 
 
 def list_photographs(folder: str | Path) -> list[Path]:
-    """The image files in a folder and below, by their endings, sorted, hidden ones left out; UserError if there are none."""
+    """Images, by their endings, in a folder and below, sorted, without hidden ones; UserError if there are none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one with photographs.")

@@ -1,8 +1,9 @@
 """InsightFace's verification sets (lfw, cfp_fp, agedb_30, calfw, cplfw): pairs of aligned faces in one `.bin` file.
 
-Such a file is a pickle of (encoded images, is-same list); images 2i and 2i + 1 are pair i. A pickle from elsewhere may call
-anything, so it is never loaded: `Symbolic` lets a few names through, and even those only as symbols that do nothing. What they
-stand for is then computed here, for exactly the forms in which bytes, booleans and arrays of them are pickled.
+Such a file is a pickle of (encoded images, is-same list); images 2i and 2i + 1 are pair i. A pickle from elsewhere may
+call anything, so it is never loaded: `Symbolic` lets a few names through, and even those only as symbols that do
+nothing. What they stand for is then computed here, for exactly the forms in which bytes, booleans and arrays of them
+are pickled.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SIDE = 112  # pixels of InsightFace's aligned faces
 ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 PAIRS = {"lfw": 6000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000, "cfp_fp": 7000, "cfp_ff": 7000}
 FOLDS = 10  # of the protocol: contiguous, equally large
-# What Python 2 and 3 and NumPy 1 and 2 name in a pickle of bytes (protocol 2) and of arrays; nothing of it is ever called.
+# What Python 2 and 3 and NumPy 1 and 2 name in a pickle of bytes (protocol 2) and of arrays; nothing of it is called.
 NAMES = {
     ("_codecs", "encode"): "encode",
     ("numpy", "dtype"): "dtype",
@@ -76,7 +77,8 @@ class Symbolic(pickle.Unpickler):
 def check_claims(data: bytes) -> None:
     """`Refused` for what would fill the machine: too many steps, or a memory numbered higher than there are steps.
 
-    Contents that end outside of the file, and a file without an end, raise ValueError. EXT refers to a table of this process.
+    Contents that end outside of the file, and a file without an end, raise ValueError. EXT refers to a table of this
+    process.
     """
     for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         if count > STEPS or (operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count):
@@ -184,8 +186,8 @@ def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
 def read_bin(path: Path) -> ImagePairs:
     """Read a `.bin` file into memory (60 to 120 MB), without running anything that it asks for.
 
-    Raises UserError if the file is missing or too large, is not such a pickle, asks for any name that such pickles do not have,
-    or has numbers of images and booleans that do not belong together.
+    Raises UserError if the file is missing or too large, is not such a pickle, asks for any name that such pickles do
+    not have, or has numbers of images and booleans that do not belong together.
     """
     data = read_regular(Path(path), FILE_BYTES)
     try:

@@ -1,8 +1,8 @@
 """Lists of file names and numbers in MATLAB's format of version 5, from files that nobody has checked.
 
-Our own reader of the little that such lists hold, cells of text and plain numbers, because `scipy.io.loadmat` (1.17) trusts a
-file: a damaged one can end the process with a segmentation fault. Here every claim is compared with the bytes that are there.
-Format: The MathWorks, "MAT-File Format", chapter "Level 5 MAT-Files".
+Our own reader of the little that such lists hold, cells of text and plain numbers, because `scipy.io.loadmat` (1.17)
+trusts a file: a damaged one can end the process with a segmentation fault. Here every claim is compared with the bytes
+that are there. Format: The MathWorks, "MAT-File Format", chapter "Level 5 MAT-Files".
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Unreadable(Exception):
 
 
 def elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """(type, contents) of the data elements one after another; `Unreadable` if one ends outside. order: of bytes, "<" or ">"."""
+    """(type, contents) of one data element after another; `Unreadable` if one ends outside. order: "<" or ">"."""
     place = 0
     while place < len(data):
         if place + 8 > len(data):
@@ -63,7 +63,7 @@ def read_content(kind: int, data: memoryview, order: str, text: bool) -> str | N
 
 
 def read_array(data: memoryview, order: str, inside_cell: bool = False) -> tuple[str, NDArray | str]:
-    """Name and value of an array: numbers, text, or an object array of a cell array's texts; `Unreadable` for all else."""
+    """Name and value of an array: numbers, text, or the texts of a cell array as objects; `Unreadable` for all else."""
     parts = elements(data, order)  # one at a time: a hundred megabytes of empty elements would be gigabytes of objects
     header = [content for _, content in islice(parts, 3)]
     if len(header) < 3 or len(header[0]) != 8 or len(header[1]) != 8:
@@ -130,7 +130,7 @@ def read_table(path: Path, variable: str) -> NDArray:
 
 
 def read_names(path: Path, variable: str, columns: int) -> list[tuple[str, ...]]:
-    """Rows of a cell array of file names (N, columns), each checked by `trees.check_name`; UserError naming the bad entry."""
+    """Rows (N, columns) of a cell array of file names that `trees.check_name` allows; UserError naming a bad entry."""
     cells = read_table(path, variable)
     if cells.dtype != object or cells.shape[1] != columns or not len(cells):
         raise UserError(f"{path}: {variable} is not a cell array with {columns} column(s); fetch the list again.")
@@ -141,7 +141,7 @@ def read_names(path: Path, variable: str, columns: int) -> list[tuple[str, ...]]
 
 
 def read_ids(path: Path, variable: str, rows: int) -> NDArray[np.int64]:
-    """Whole numbers above 0, one a row, as int64 (rows,): MATLAB's uint16 would wrap in arithmetic. UserError otherwise."""
+    """Whole numbers above 0, one a row, as int64 (rows,): MATLAB's uint16 would wrap. UserError for anything else."""
     values = read_table(path, variable)
     if values.dtype == object or 1 not in values.shape:
         raise UserError(f"{path}: {variable} is not a column of numbers; fetch the list again.")

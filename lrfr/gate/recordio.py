@@ -1,9 +1,9 @@
 """InsightFace's training sets in MXNet's RecordIO (`train.rec`, `train.idx`, `property`), read without MXNet.
 
-A record is two 32-bit words, the magic number and flag and length (3 and 29 bits), then the contents, padded to four bytes. A
-record whose contents include the aligned magic number is written in parts that leave it out: flag 1 starts, 2 goes on, 3 ends.
-The contents start with a header: flag, label, id, id2; flag labels more follow where flag > 0. Layout: dmlc-core's
-recordio.h; record 0 and the persons' records: InsightFace's `dataset.py`.
+A record is two 32-bit words, the magic number and flag and length (3 and 29 bits), then the contents, padded to four
+bytes. A record whose contents include the aligned magic number is written in parts that leave it out: flag 1 starts, 2
+goes on, 3 ends. The contents start with a header: flag, label, id, id2; flag labels more follow where flag > 0. Layout:
+dmlc-core's recordio.h; record 0 and the persons' records: InsightFace's `dataset.py`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Record(NamedTuple):
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
 
-    Raises UserError naming the line that is malformed, repeats a key or an offset, or points outside of the records or between
-    words.
+    Raises UserError naming the line that is malformed, repeats a key or an offset, or points outside of the records or
+    between words.
     """
 
     def refusal(line: int, reason: str) -> UserError:
@@ -80,8 +80,8 @@ class RecordSet:
     """Training images in random access: the file is mapped into memory, not read.
 
     labels: int64 (N,), the persons 0 ... people - 1. people: as `property` says. size: (height, width) of every image.
-    counts: what is there next to what `property` says. Raises UserError, naming file and line or record, at the first thing that
-    is wrong with property, index, record 0 and the persons' records; images are checked when they are read.
+    counts: what is there next to what `property` says. Raises UserError, naming file and line or record, at the first
+    thing that is wrong with property, index, record 0 and the persons' records; images are checked when they are read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,7 +115,7 @@ class RecordSet:
         return image
 
     def encoded(self, i: int) -> bytes:
-        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts the label."""
+        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts a label."""
         key = int(self.keys[i])
         record = self.record(key)
         if self.label(key, record) != self.labels[i]:
@@ -160,9 +160,10 @@ class RecordSet:
     def read_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Keys and labels of the images.
 
-        Record 0 with two labels (a, b) says that images are 1 ... a - 1 and persons a ... b - 1, each with the range (first, last
-        + 1) of its images: then only the first and the last image of every person are looked at. Without it every record is an
-        image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are refused.
+        Record 0 with two labels (a, b) says that images are 1 ... a - 1 and persons a ... b - 1, each with the range
+        (first, last + 1) of its images: then only the first and the last image of every person are looked at. Without
+        it every record is an image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are
+        refused.
         """
         zero = self.record(0) if self.index[0] == 0 else None
         if zero is None or len(zero.labels) < 2:

@@ -39,7 +39,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def insert_state(module: nn.Module, state: dict[str, Tensor], what: str | Path) -> None:
     """Load a complete state, by name; `what` names its file in messages.
 
-    Raises UserError naming the first tensor by which the state belongs to another architecture; the module is then unchanged.
+    Raises UserError naming the first tensor by which the state belongs to another architecture; the module is then
+    unchanged.
     """
     own = module.state_dict()
     for name in [*own, *state]:

