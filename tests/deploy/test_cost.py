@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from lrfr.train.trainings import training
-from lrfr.train.distill import Trainer
 
 from lrfr.config import Study
 from lrfr.deploy import cost as benchmark
 from lrfr.deploy import measure
+from lrfr.train.distill import Trainer
 from lrfr.train.fold import read_fold
+from lrfr.train.trainings import training
 
 
 def write_log(study: Study, epochs: int) -> None:
