@@ -1,14 +1,18 @@
 """dlib's face ResNet (Davis King, 2017, public domain) in torch: 150-pixel RGB faces to 128 numbers.
 
-7x7/2 convolution and 3x3/2 max pool, then 14 residual blocks in stages of 32, 64, 128 and 256 channels, global mean, and a
-matrix without bias. A block is conv3x3, ReLU, conv3x3, (gate,) + skip, ReLU; dlib's affine layers (frozen batch norms) are
-folded into the convolutions, which stay trainable. Peculiarities that decide whether descriptors agree with dlib's:
+7x7/2 convolution and 3x3/2 max pool, then 14 residual blocks in stages of 32, 64, 128 and 256 channels, global mean,
+and a matrix without bias. A block is conv3x3, ReLU, conv3x3, (gate,) + skip, ReLU; dlib's affine layers (frozen batch
+norms) are folded into the convolutions, which stay trainable. Peculiarities that decide whether descriptors agree with
+dlib's:
 
-- no padding in any layer that strides by 2, padding 1 in the others: 150 -> 72 -> 35 -> 17 -> 8 -> 4 -> 2 pixels;
-- the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels, rows and
-  columns, aligned at the first; in the last two such blocks it is the convolutions' side that is one row and column short.
+- no padding in any layer that strides by 2, padding 1 in the others: 150 -> 72 -> 35 -> 17 -> 8 -> 4 -> 2 pixels; - the
+skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels, rows
+and
+  columns, aligned at the first; in the last two such blocks it is the convolutions' side that is one row and column
+  short.
 
-`prefix` runs what fine-tuning of the last stage leaves frozen, `suffix` the rest, so that the former is computed once per face.
+`prefix` runs what fine-tuning of the last stage leaves frozen, `suffix` the rest, so that the former is computed once
+per face.
 """
 
 from __future__ import annotations
@@ -67,9 +71,9 @@ class Block(nn.Module):
 class DlibResNet(nn.Module):
     """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`.
 
-    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and raw:
-    faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual branch of
-    every block.
+    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and
+    raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual
+    branch of every block.
     """
 
     HEAD = ("fc.",)  # prefixes of the parameters of `head`, and of `suffix`

@@ -1,8 +1,8 @@
 """The face loss that every student shares: cosine logits, and ArcFace's additive angular margin on the target class.
 
 ArcFace (Deng et al., CVPR 2019) replaces the target's logit s cos(theta) by s cos(theta + m). The class weights and the
-embedding are L2-normalised, so only angles count. Logits *without* margin are what the distillation methods compare; the
-margin belongs to the cross-entropy alone.
+embedding are L2-normalised, so only angles count. Logits *without* margin are what the distillation methods compare;
+the margin belongs to the cross-entropy alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SHORTEST = 1e-8  # our choice: a vector shorter than this has no direction
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     """Unit vectors along `dim`, same shape, at least float32.
 
-    A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant instead
-    would hand it a gradient of the order of one over that constant.
+    A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant
+    instead would hand it a gradient of the order of one over that constant.
     """
     vectors = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
     squared = vectors.square().sum(dim, keepdim=True)
@@ -31,8 +31,8 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
 class RowCosine(torch.autograd.Function):
     """Cosines (B,) of rows a, r, both (B, D), and their gradient (r / |r| - cos a / |a|) / |a| with respect to a alone.
 
-    What autograd does with five arrays of the size of a is done with two: stage maps have tens of thousands of entries a face.
-    A row shorter than `SHORTEST` has cosine 0 and gradient 0.
+    What autograd does with five arrays of the size of a is done with two: stage maps have tens of thousands of entries
+    a face. A row shorter than `SHORTEST` has cosine 0 and gradient 0.
     """
 
     @staticmethod
@@ -69,12 +69,12 @@ def arcface_logits(
 
     embedding: float (B, D) and weight: float (C, D), of any norm; labels: int64 (B,) in 0 ... C-1; margin in radians.
 
-    cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m) needs no arc cosine, whose slope is infinite at cos = +-1. Where
-    1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient.
+    cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m) needs no arc cosine, whose slope is infinite at cos = +-1.
+    Where 1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient.
 
-    Beyond theta + m = pi the formula is kept as it stands (our choice; some implementations continue with a straight line).
-    There the logit rises again with theta, so a face within m of the opposite of its class centre is not pulled back. At
-    m = 0.3 that means more than 162 degrees, which a head that starts from class means does not meet.
+    Beyond theta + m = pi the formula is kept as it stands (our choice; some implementations continue with a straight
+    line). There the logit rises again with theta, so a face within m of the opposite of its class centre is not pulled
+    back. At m = 0.3 that means more than 162 degrees, which a head that starts from class means does not meet.
     """
     logits = cosine_logits(embedding, weight, 1.0)
     column = labels.unsqueeze(1)

@@ -1,7 +1,7 @@
 """InceptionResnetV1 of facenet-pytorch (Szegedy et al., AAAI 2017; weights by David Sandberg, ported by Tim Esler) as a teacher.
 
-The library's network returns unit vectors only, so its own layers are run one after another here. Unlike dlib's network it was
-trained on angles: faces are compared by the unit vectors of its embeddings.
+The library's network returns unit vectors only, so its own layers are run one after another here. Unlike dlib's network
+it was trained on angles: faces are compared by the unit vectors of its embeddings.
 """
 
 from __future__ import annotations
