@@ -133,8 +133,8 @@ class Fusion(nn.Module):
 
 
 class ACSReview(nn.Module):
-    """Options: `weight`; `warmup` = fraction of training over which it is ramped in; `levels` = pooled sizes of the pyramid,
-    empty for none; `review` = fuse the student's maps; `distance` = "cosine" or "l2"."""
+    """Options: `weight`; `warmup` = fraction of training over which it is ramped in; `levels` = pooled sizes of the
+    pyramid, empty for none; `review` = fuse the student's maps; `distance` = "cosine" or "l2"."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     matches_embeddings: ClassVar[bool] = False

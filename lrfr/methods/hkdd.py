@@ -98,22 +98,10 @@ def hierarchical_cosine(student_maps: Sequence[Tensor], teacher_maps: Sequence[T
     return torch.stack(levels).mean()  # L_hfd = mean_l of them
 
 
-def projector(student: int, teacher: int) -> nn.Module:
-    """g_l: identity for equal channel counts, else a 1x1 convolution (no bias, the norm has one) and batch norm.
-
-    On the student's side: a learnable map of the teacher's features could shrink both to a constant.
-
-    >>> projector(4, 4)
-    Identity()
-    """
-    if student == teacher:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(student, teacher, kernel_size=1, bias=False), nn.BatchNorm2d(teacher))
-
-
 class HKDD(nn.Module):
-    """Options: `hfd` and `dkd` weigh the terms; `temperature`, `alpha`, `beta` as above; `warmup` is the fraction of training
-    over which the logit term is ramped in; `logits` is "dkd", or "kd" for undivided soft targets (an ablation)."""
+    """Options: `hfd` and `dkd` weigh the terms; `temperature`, `alpha`, `beta` as above; `warmup` is the fraction of
+    training over which the logit term is ramped in; `logits` is "dkd", or "kd" for whole soft targets (an ablation).
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"maps", "logits"})
     matches_embeddings: ClassVar[bool] = False
@@ -135,7 +123,11 @@ class HKDD(nn.Module):
         self.hfd, self.dkd, self.warmup, self.logits = hfd, dkd, warmup, logits
         self.temperature, self.alpha, self.beta = temperature, alpha, beta
         channels = zip(shapes.student_maps, shapes.teacher_maps, strict=True)
-        self.projectors = nn.ModuleList(projector(s, t) for (s, _), (t, _) in channels) if hfd else nn.ModuleList()
+        # on the student's side: a learnable map of the teacher's features could shrink both to a constant
+        self.projectors = nn.ModuleList(  # g_l, only where the numbers of channels differ; no bias, the norm has one
+            nn.Identity() if s == t else nn.Sequential(nn.Conv2d(s, t, kernel_size=1, bias=False), nn.BatchNorm2d(t))
+            for (s, _), (t, _) in (channels if hfd else ())
+        )
 
     def forward(
         self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float

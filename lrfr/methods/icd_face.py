@@ -2,11 +2,9 @@
 
 Idea. Pulling every student embedding to its teacher's (feature consistency, FCD) still leaves two faces of one person
 less similar under the student than under the teacher. So the *distribution* of these intra-class similarities is
-matched too (similarity-distribution consistency, SDC). One batch holds few pairs of one person; feature banks supply
-many.
+matched too (similarity-distribution consistency, SDC). One batch holds few pairs of a person; feature banks hold many.
 
-Known from the abstract: L2 feature consistency, feature banks, KL between the similarity distributions of teacher and
-student.
+Known from the abstract: L2 feature consistency, feature banks, KL between the two similarity distributions.
 From a third party (a public adaptation citing the paper's Algorithm 1): paired per-class banks, a validity counter and
 replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched
 on late. DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
@@ -40,8 +38,9 @@ Candidates = tuple[Tensor, Tensor, Tensor]  # student (B, K, D_s), teacher (B, K
 def log_histogram(similarities: Tensor, step: float, gamma: float) -> Tensor:
     """log p, the soft histogram of similarities (N,), N >= 1, over the nodes -1, -1 + step, ... 1; sums to 1 after exp.
 
-    >>> log_histogram(torch.tensor([0.0, 0.2]), step=0.5, gamma=8.0).exp()  # over -1, -0.5, 0, 0.5, 1
-    tensor([0.0002, 0.0777, 0.6160, 0.3056, 0.0054])
+    >>> p = log_histogram(torch.tensor([0.0, 0.2]), step=0.5, gamma=8.0).exp()  # over -1, -0.5, 0, 0.5, 1
+    >>> [round(p_r, 2) for p_r in p.tolist()]
+    [0.0, 0.06, 0.69, 0.25, 0.0]
     """
     nodes = step * torch.arange(round(2 / step) + 1, device=similarities.device, dtype=similarities.dtype)
     t = nodes - 1  # t_r = -1 + r delta, (R,)
@@ -131,11 +130,11 @@ def batch_candidates(labels: Tensor, ids: Tensor, student: Tensor, teacher: Tens
 
 
 class ICDFace(nn.Module):
-    """Options: `fcd`, `sdc` weigh the terms; `slots` per person; `start` = progress from which SDC counts; `step`, `gamma` of
-    the histogram; `pairs` = "bank" or "batch"; `max_age` = writes (training steps) for which a slot stays usable.
+    """Options: `fcd`, `sdc` weigh the terms; `slots` per person; `start` = progress from which SDC counts; `step` and
+    `gamma` of the histogram; `pairs` = "bank" or "batch"; `max_age` = writes (training steps) a slot stays usable.
 
-    Logs `pairs`, the number of pairs that the last call used: of too few, histograms mean nothing. The bank is read
-    before the batch is written to it.
+    Logs `pairs`, how many the last call used: of too few, histograms mean nothing. The bank is read before the batch is
+    written to it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})

@@ -2,17 +2,13 @@
 
 7x7/2 convolution and 3x3/2 max pool, then 14 residual blocks in stages of 32, 64, 128 and 256 channels, global mean,
 and a matrix without bias. A block is conv3x3, ReLU, conv3x3, (gate,) + skip, ReLU; dlib's affine layers (frozen batch
-norms) are folded into the convolutions, which stay trainable. Peculiarities that decide whether descriptors agree with
-dlib's:
+norms) are folded into the convolutions, which stay trainable. What decides whether descriptors agree with dlib's:
 
-- no padding in any layer that strides by 2, padding 1 in the others: 150 -> 72 -> 35 -> 17 -> 8 -> 4 -> 2 pixels; - the
-skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels, rows
-and
-  columns, aligned at the first; in the last two such blocks it is the convolutions' side that is one row and column
-  short.
+- no padding in any layer that strides by 2, padding 1 in the others: 150 -> 72 -> 35 -> 17 -> 8 -> 4 -> 2 pixels;
+- the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels,
+  rows and columns, aligned at the first; in the last two such blocks the convolutions' side is a row and column short.
 
-`prefix` runs what fine-tuning of the last stage leaves frozen, `suffix` the rest, so that the former is computed once
-per face.
+`prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `suffix` runs the rest.
 """
 
 from __future__ import annotations
@@ -34,16 +30,11 @@ CHIP = 150  # pixels
 EMBEDDING = 128
 CHANNELS = (32, 64, 128, 256)  # of the four stages
 SIDES = (35, 17, 8, 4)  # of their maps for a 150-pixel chip
-BLOCKS = (
-    3,
-    4,
-    3,
-    3,
-)  # per stage; the first of every stage but the 32-channel one strides by 2; one more strided block follows
+BLOCKS = (3, 4, 3, 3)  # per stage; the first block of all stages but the first strides by 2, and one more block follows
 
 
 def add_padded(a: Tensor, b: Tensor) -> Tensor:
-    """dlib's `add_prev`: the sum (B, C, H, W) of two maps, each zero-padded behind to the larger channels, rows and columns."""
+    """dlib's `add_prev`: the sum of two maps (B, C, H, W), each zero-padded behind to the larger C, H and W."""
     shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
 
     def pad(x: Tensor) -> Tensor:
@@ -106,12 +97,12 @@ class DlibResNet(nn.Module):
         return tuple(maps)
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""
+        """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""
         last = self.last_stage["blocks"](x)
         return last, self.last_stage["top"](last).mean((2, 3))
 
     def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
+        """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
         last, pooled = self.pooled(x)
         return last, self.head(pooled)
 
@@ -123,10 +114,6 @@ class DlibResNet(nn.Module):
         maps = self.prefix(x)
         last, embedding = self.suffix(maps[-1])
         return Features((*maps, last), embedding)
-
-    def convolutions(self) -> list[nn.Conv2d]:
-        """All convolutions in the order in which an image passes them."""
-        return [module for module in self.modules() if isinstance(module, nn.Conv2d)]
 
 
 def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +131,7 @@ def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
     UserError
         if the weights belong to another architecture.
     """
-    convs = net.convolutions()
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]  # as an image passes them
     own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
     found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
     if own != found:
