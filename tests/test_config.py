@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lrfr import config
 from lrfr.config import Study
 from lrfr.errors import UserError
+from lrfr.train.trainings import folds_of, seeds_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
@@ -96,12 +97,12 @@ def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, compo
     values["models"]["kd"]["recipe"] = {"margin": 0.05, "rotate": 12, "weight_decay": 0.3}
     write(tmp_path / "params.yaml", values, "run_seeds", ["kd-seed7", "kd-seed3"])
     study = config.load(tmp_path / "params.yaml")
-    assert study.seeds_of("kd") == (*study.train.seeds, 7, 3) and study.seeds_of("scratch") == study.train.seeds
+    assert seeds_of(study, "kd") == (*study.train.seeds, 7, 3) and seeds_of(study, "scratch") == study.train.seeds
     for name, seeds in (("kd", study.train.seeds), ("kd-seed7", (7,))):
         found = study.for_training(name)
         assert found.train.margin == 0.05 and found.train.rotate == 12 and found.train.weight_decay == 0.3
         assert found.train.seeds == seeds
-        assert found.models[name] == study.models["kd"] and found.folds_of(name) == study.folds_of("kd")
+        assert found.models[name] == study.models["kd"] and folds_of(found, name) == folds_of(study, "kd")
     assert study.for_training("scratch").train == study.train
 
 
@@ -122,7 +123,7 @@ def test_a_study_is_frozen(composed: Callable[[str], dict]):
 
 def test_a_model_of_the_first_fold_has_one_fold(composed: Callable[[str], dict]):
     study = Study(**composed("orl"))
-    assert study.folds_of("kd_tuned_teacher") == (0,) and study.folds_of("kd") == (0, 1, 2, 3)
+    assert folds_of(study, "kd_tuned_teacher") == (0,) and folds_of(study, "kd") == (0, 1, 2, 3)
 
 
 def write(path: Path, values: dict, key: str, value: object) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from lrfr.train.trainer import Trainer
 
 from lrfr.config import Study
 from lrfr.deploy import cost as benchmark
 from lrfr.deploy import measure
 from lrfr.train.fold import read_fold
-from lrfr.train.trainer import Trainer
 
 
 def write_log(study: Study, epochs: int) -> None:

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from lrfr.train.augment import move
+from torch import Tensor
 
 
 def views(count: int, side: int) -> Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lrfr.train.blocks import check_blocks
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.train.blocks import check_blocks
 
 STUDIES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "study").glob("*.yaml"))
 

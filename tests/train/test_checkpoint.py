@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lrfr.train.trainer import Trainer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,7 +18,6 @@ from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
 from lrfr.train import distill
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.trainer import Trainer
 
 
 def build(width: int = 33) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lrfr.train.trainer import Trainer
 from safetensors.torch import load_file
 
 from lrfr.config import Study
 from lrfr.models.student import build_student
 from lrfr.train import distill
 from lrfr.train.fold import read_fold
-from lrfr.train.trainer import Trainer
 
 
 def contents(folder: Path) -> dict[str, bytes]:

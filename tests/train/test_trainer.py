@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from lrfr.train.augment import move
+from lrfr.train.trainer import Trainer, gradient_ratios
 from torch import nn
 
 from lrfr.config import Study
@@ -15,10 +17,8 @@ from lrfr.data.draws import Draw, view_index
 from lrfr.errors import UserError
 from lrfr.models.student import normalise
 from lrfr.train import trainer as loop
-from lrfr.train.augment import move
 from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
-from lrfr.train.trainer import Trainer, gradient_ratios
 
 MOVED = np.float32([[0.5, -1, 1, -0.25], [-1, 0.5, -0.5, 1]])  # drawn moves of two rows
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
+from lrfr.train.trainer import Trainer
 
 from lrfr.config import Study
 from lrfr.train import tuning
 from lrfr.train.fold import read_fold
 from lrfr.train.ranking import COLUMNS
-from lrfr.train.trainer import Trainer
 
 
 def grid(option: str, *values: float) -> dict[str, object]:
