@@ -12,6 +12,7 @@ from lrfr.models.features import Shapes
 
 # What an option may be (`check_options`). The bounds are wide: they keep out what nobody can mean.
 Weight = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]  # of a term
+Factor = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]  # of a part of a term
 Temperature = Annotated[float, Field(ge=0.01, le=1000, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # of training
 Count = Annotated[int, Field(ge=1, le=100_000)]

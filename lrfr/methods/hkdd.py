@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.methods.baselines import cosine_distance, soft_targets
-from lrfr.methods.common import Fraction, Temperature, Weight, entries, no_logs, ramp
+from lrfr.methods.common import Factor, Fraction, Temperature, Weight, entries, no_logs, ramp
 from lrfr.models.features import Features, Shapes, Targets
 
 
@@ -114,8 +114,8 @@ class HKDD(nn.Module):
         hfd: Weight,
         dkd: Weight,
         temperature: Temperature,
-        alpha: Weight,
-        beta: Weight,
+        alpha: Factor,
+        beta: Factor,
         warmup: Fraction,
         logits: Literal["dkd", "kd"],
     ) -> None:
