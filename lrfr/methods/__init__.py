@@ -61,16 +61,12 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def in_words(schema: Mapping[str, Any]) -> str:
-    """The JSON schema of an option for people.
-
-    >>> in_words({"type": "integer", "minimum": 1, "maximum": 9})
-    'an integer from 1 to 9'
-    """
+def _in_words(schema: Mapping[str, Any]) -> str:
+    """The JSON schema of an option for people, like "an integer from 1 to 9"."""
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] == "array":
-        return f"a list of {schema.get('minItems', 0)} or more, each {in_words(schema['items'])}"
+        return f"a list of {schema.get('minItems', 0)} or more, each {_in_words(schema['items'])}"
     kind = {"number": "a number", "integer": "an integer", "boolean": "true or false"}[schema["type"]]
     return f"{kind} from {schema['minimum']:g} to {schema['maximum']:g}" if "minimum" in schema else kind
 
@@ -99,5 +95,5 @@ def check_options(method: str, options: Mapping[str, Any], where: str = "") -> N
         try:
             (adapter := TypeAdapter(kind)).validate_python(options[name], strict=True)
         except ValidationError:
-            shown, wanted = json.dumps(options[name], default=str), in_words(adapter.json_schema())
+            shown, wanted = json.dumps(options[name], default=str), _in_words(adapter.json_schema())
             raise UserError(f"{where}options.{name}: {shown} is not allowed; give {wanted}.") from None

@@ -1,8 +1,7 @@
 """Attention cosine similarity review (IET Computer Vision 2024).
 
 Idea. Transfer attention maps instead of features, compare them by cosine instead of L2, and let every stage be reviewed
-together with the deeper ones: attention maps of several stages are fused (AMFM) and compared at several pooled sizes
-(HCCSL).
+with the deeper ones: maps of several stages are fused (AMFM) and compared at several pooled sizes (HCCSL).
 
 Known from the abstract and its figure: attention maps, cosine loss, the fusion module AMFM, the spatial pyramid HCCSL,
 and that the teacher's shallow stages guide a deeper map of the student.
@@ -35,15 +34,10 @@ from lrfr.models.features import Features, Shapes, Targets
 FUSED_CHANNELS = 4  # our choice: the maps to be fused have one channel each, and 8 cost a third of an epoch
 
 
-def pyramid(
+def _pyramid(
     distance: Callable[[Tensor, Tensor], Tensor], student_map: Tensor, teacher_map: Tensor, levels: Sequence[int]
 ) -> Tensor:
-    """Weighted mean of a distance at full size (weight 1) and at those of `levels` below H (1/2, 1/4, ... as kept).
-
-    >>> rows = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).reshape(1, 1, 2, 2)
-    >>> pyramid(F.mse_loss, rows, 1 - rows, levels=[4, 1])  # (1 + 1/2 x 0) / (1 + 1/2): equal means, and 4 > H
-    tensor(0.6667)
-    """
+    """Weighted mean of a distance at full size (weight 1) and at those of `levels` below H (1/2, 1/4, ... as kept)."""
     if student_map.shape != teacher_map.shape:
         raise ValueError(f"maps differ in shape: {tuple(student_map.shape)} and {tuple(teacher_map.shape)}")
     teacher_map = teacher_map.detach()
@@ -63,19 +57,16 @@ def pyramid_cosine(student_map: Tensor, teacher_map: Tensor, levels: Sequence[in
     A pooled size of 1 says nothing about one-channel maps: the cosine of two numbers is their sign.
 
     >>> corner, beside = torch.eye(16).reshape(16, 1, 4, 4)[:2].split(1)
-    >>> pyramid_cosine(corner, beside, ()), pyramid_cosine(corner, beside, (2,))  # but in one quarter
+    >>> pyramid_cosine(corner, beside, ()), pyramid_cosine(corner, beside, (2,))  # one pixel apart, in one quarter
     (tensor(1.), tensor(0.6667))
     """
-    return pyramid(cosine_distance, student_map, teacher_map, levels)
+    return _pyramid(cosine_distance, student_map, teacher_map, levels)
 
 
-def pointwise(maps: Tensor, weight: Tensor) -> Tensor:
+def _pointwise(maps: Tensor, weight: Tensor) -> Tensor:
     """1x1 convolution without bias: maps (B, C, H, W), weight (D, C) -> (B, D, H, W).
 
     As a matrix product: for so few channels a convolution's set-up costs several times its arithmetic.
-
-    >>> pointwise(torch.ones(1, 2, 3, 3), torch.tensor([[1.0, 10.0]])).unique()
-    tensor([11.])
     """
     return F.linear(maps.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
 
@@ -92,7 +83,7 @@ def fuse(shallow: Tensor, deeper: Tensor, gate: Tensor) -> Tensor:
     u = deeper  # U = upsample(R^{l+1})
     if deeper.shape[2:] != shallow.shape[2:]:
         u = F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")
-    g = pointwise(torch.cat([shallow, u], 1), gate).sigmoid()  # G = sigmoid(W [phi_l(A^l); U]), (B, 2, H, W)
+    g = _pointwise(torch.cat([shallow, u], 1), gate).sigmoid()  # G = sigmoid(W [phi_l(A^l); U]), (B, 2, H, W)
     return shallow * g[:, :1] + u * g[:, 1:]  # R^l = phi_l(A^l) G_1 + U G_2
 
 
@@ -105,8 +96,8 @@ def scaled(maps: Tensor) -> Tensor:
     return maps * (maps.square().mean() + 1e-12).rsqrt()
 
 
-def pointwise_weights(outputs: int, inputs: int, count: int) -> nn.ParameterList:
-    """Weights (D, C) for `pointwise`, drawn as torch draws those of a convolution."""
+def _pointwise_weights(outputs: int, inputs: int, count: int) -> nn.ParameterList:
+    """Weights (D, C) for `_pointwise`, drawn as torch draws those of a convolution."""
     drawn = (nn.init.kaiming_uniform_(torch.empty(outputs, inputs), a=math.sqrt(5)) for _ in range(count))
     return nn.ParameterList(drawn)
 
@@ -116,15 +107,15 @@ class Fusion(nn.Module):
 
     def __init__(self, stages: int) -> None:
         super().__init__()
-        self.enter = pointwise_weights(FUSED_CHANNELS, 1, stages)
+        self.enter = _pointwise_weights(FUSED_CHANNELS, 1, stages)
         self.enter_norm = nn.ModuleList(nn.BatchNorm2d(FUSED_CHANNELS) for _ in range(stages))
         self.leave = nn.ModuleList(nn.Conv2d(FUSED_CHANNELS, 1, 3, padding=1, bias=False) for _ in range(stages))
         self.leave_norm = nn.ModuleList(nn.BatchNorm2d(1) for _ in range(stages))
-        self.gates = pointwise_weights(2, 2 * FUSED_CHANNELS, stages - 1)
+        self.gates = _pointwise_weights(2, 2 * FUSED_CHANNELS, stages - 1)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         enter = zip(maps, self.enter, self.enter_norm, strict=True)
-        entered = [norm(pointwise(a_l, weight)) for a_l, weight, norm in enter]  # phi_l(A^l), (B, 4, H_l, W_l)
+        entered = [norm(_pointwise(a_l, weight)) for a_l, weight, norm in enter]  # phi_l(A^l), (B, 4, H_l, W_l)
         fused = [entered[-1]]  # R^L = phi_L(A^L)
         for phi_l, gate in zip(entered[-2::-1], list(self.gates)[::-1], strict=True):
             fused.append(fuse(phi_l, fused[-1], gate))  # R^l from R^{l+1}
@@ -134,7 +125,8 @@ class Fusion(nn.Module):
 
 class ACSReview(nn.Module):
     """Options: `weight`; `warmup` = fraction of training over which it is ramped in; `levels` = pooled sizes of the
-    pyramid, empty for none; `review` = fuse the student's maps; `distance` = "cosine" or "l2"."""
+    pyramid, empty for none; `review` = fuse the student's maps; `distance` = "cosine" or "l2".
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
     matches_embeddings: ClassVar[bool] = False
@@ -158,7 +150,7 @@ class ACSReview(nn.Module):
         """HCCSL, or its L2 variant, of one stage; attention maps (B, 1, H, W)."""
         student_map, teacher_map = (each - each.mean((2, 3), keepdim=True) for each in (student_map, teacher_map))
         if self.distance == "l2":
-            return pyramid(F.mse_loss, scaled(student_map), scaled(teacher_map), self.levels)
+            return _pyramid(F.mse_loss, scaled(student_map), scaled(teacher_map), self.levels)
         return pyramid_cosine(student_map, teacher_map, self.levels)
 
     def forward(

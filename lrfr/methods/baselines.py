@@ -59,14 +59,11 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     return (q_s - q_t).square().mean()  # mean (q^s - q^t)^2
 
 
-def distances(embedding: Tensor) -> tuple[Tensor, Tensor]:
+def _distances(embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Inner products and Euclidean distances of all rows, float64 (B, B) both.
 
     In float64 |a|^2 + |b|^2 - 2ab loses nothing that float32 embeddings have, and no array B x B x D is formed. Rows
     that differ by less than a millionth of their length have no direction: distance 0, and no gradient.
-
-    >>> distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))[1].tolist()
-    [[0.0, 5.0], [5.0, 0.0]]
     """
     inner = embedding.double() @ embedding.double().T
     lengths = inner.diagonal()
@@ -84,7 +81,7 @@ def relative_distances(embedding: Tensor) -> Tensor:
             [0.5000, 0.0000, 1.0000],
             [1.5000, 1.0000, 0.0000]])
     """
-    _, d = distances(embedding)
+    _, d = _distances(embedding)
     mu = d.sum() / (d > 0).sum().clamp_min(1)
     return (d / torch.where(mu > 0, mu, 1.0)).to(embedding.dtype)  # psi_D = |e_i - e_j| / mu
 
@@ -95,7 +92,7 @@ def angle_cosines(embedding: Tensor) -> Tensor:
     >>> angle_cosines(torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))[0, 1, 2]  # 45 degrees at the first point
     tensor(0.7071)
     """
-    inner, d = distances(embedding)
+    inner, d = _distances(embedding)
     inner = inner.to(embedding.dtype)
     # (e_j - e_i) (e_k - e_i) = e_j e_k - e_i e_j - e_i e_k + e_i e_i
     product = inner[None] + (inner.diagonal()[:, None] - inner)[:, :, None] - inner[:, None, :]

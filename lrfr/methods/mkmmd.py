@@ -4,8 +4,7 @@ Idea. The usual scheme first fine-tunes the teacher on low-resolution faces. Her
 training set stay untouched and only the student is trained, on low-resolution views. Since the two now see different
 distributions, the distance between the distributions of their outputs is penalised.
 
-Known from the abstract: frozen teacher, low-resolution student, multi-kernel maximum mean discrepancy (MMD) between
-outputs.
+Known from the abstract: frozen teacher, low-resolution student, multi-kernel maximum mean discrepancy (MMD) of outputs.
 From a third party (a public re-implementation): three terms, hard labels, soft labels with both sides softened (T = 2),
 and a feature term at the last layer. The five bandwidths are those of the Transfer-Learning-Library.
 Not known, so our choice: embeddings as "outputs", L2-normalised; the factor T^2; the biased estimate as the loss
@@ -62,10 +61,8 @@ def mk_mmd(
         apart = ~torch.eye(2 * n, dtype=torch.bool, device=x.device)
         # sigma^2 = mean_{a != b} |a - b|^2; with a gradient through it, the network would learn to inflate distances
         sigma2 = squared.detach()[apart].mean().clamp_min(SMALLEST_VARIANCE)
-        kernels = [
-            torch.exp(-squared / (2 * 2.0**u * sigma2)) for u in log2_bandwidths
-        ]  # k_u = exp(-|a-b|^2 / 2 2^u sigma^2)
-        K = torch.stack(kernels).mean(0)  # K = (1/U) sum_u k_u, (2n, 2n)
+        k = [torch.exp(-squared / (2 * 2.0**u * sigma2)) for u in log2_bandwidths]  # exp(-|a - b|^2 / 2 2^u sigma^2)
+        K = torch.stack(k).mean(0)  # K = (1/U) sum_u k_u, (2n, 2n)
     h = K[:n, :n] + K[n:, n:] - K[:n, n:] - K[n:, :n]  # K(x_i, x_j) + K(y_i, y_j) - K(x_i, y_j) - K(y_i, x_j), (n, n)
     if estimator == "biased":
         return h.mean()  # MMD^2 = mean_ij K(x_i, x_j) + mean_ij K(y_i, y_j) - 2 mean_ij K(x_i, y_j)
