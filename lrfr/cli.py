@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"params.yaml: there is no {stage.item} '{arguments.item}' in this study; known are {names}."
             )
     given = [arguments.item] if stage.item else []
-    if arguments.stage in ("detect", "prepare"):  # they work on a source of photographs, whichever it is
+    if stage.source:
         from lrfr.sources import SOURCES
 
         given.append(SOURCES[study.faces.source])

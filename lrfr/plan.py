@@ -17,8 +17,8 @@ from pydantic_core import to_jsonable_python
 from lrfr.config import Block, Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
-from lrfr.fingerprint import Chosen, Code, code_of, entry, fingerprint, parameters_read
-from lrfr.stages import STAGES
+from lrfr.fingerprint import Chosen, Code, Name, code_of, entry, fingerprint, parameters_read
+from lrfr.stages import STAGES, Stage
 from lrfr.studies import check
 from lrfr.train.trainings import all_models, training, trials
 
@@ -35,14 +35,22 @@ def values(study: Study, paths: set[tuple[str, ...]]) -> dict[str, Any]:
     for path in sorted(paths):
         value, names = study, []
         for name in path:
-            if not isinstance(value, Block) or name == "model_copy":
-                break
+            if not isinstance(value, Block) or name == "model_copy" or (names and name == "model_dump"):
+                break  # a copy or a dump of a block reads all of it
             value, names = getattr(value, name), [*names, name]
         if callable(value):
             raise LookupError(f"study.{'.'.join(names)} is a function; move it to lrfr.train.trainings")
         if names and names[0] not in NO_RESULT:
             found[".".join(names)] = to_jsonable_python(value)
     return found
+
+
+def start_of(stage: Stage) -> Code:
+    """Where a stage starts: its function, and the source that it is given."""
+    start = entry(stage.module)
+    if stage.source:
+        start = Code(start.digest, [*start.names, Name("lrfr.sources", "SOURCES")], {("faces", "source")})
+    return start
 
 
 def notebook_code(path: Path) -> Code:
@@ -71,7 +79,7 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
         start = entry(STAGES[name].module)
         return {"parameters": to_jsonable_python(block), "code": fingerprint(start, {**chosen, "METHODS": {method}})}
 
-    files = {name: stage(entry(one.module)) for name, one in STAGES.items() if not one.item and name != "plan"}
+    files = {name: stage(start_of(one)) for name, one in STAGES.items() if not one.item and name != "plan"}
     if study.benchmark_sets:
         files["sets"] = stage(entry(STAGES["sets"].module))
     for name in study.notebooks:

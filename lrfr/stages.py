@@ -8,18 +8,22 @@ from typing import NamedTuple
 class Stage(NamedTuple):
     """module: its function `run(study)` is the stage, or `run(study, item)` if the stage is run for one `item` at a time.
 
-    item: option that names one, as in `--training kd`; empty if there is none.
+    item: option that names one, as in `--training kd`; empty if there is none. source: `run` is also given the study's source of
+    photographs, an entry of `lrfr.sources.SOURCES`.
     """
 
     module: str
     text: str
     item: str = ""
+    source: bool = False
 
 
 STAGES = {
     "plan": Stage("lrfr.plan", "write down what shapes each stage and each training: parameters and code"),
-    "detect": Stage("lrfr.data.detect", "find faces and landmarks"),
-    "prepare": Stage("lrfr.data.prepare", "check, align and divide the faces; make their low-resolution views"),
+    "detect": Stage("lrfr.data.detect", "find faces and landmarks", source=True),
+    "prepare": Stage(
+        "lrfr.data.prepare", "check, align and divide the faces; make their low-resolution views", source=True
+    ),
     "teacher": Stage("lrfr.train.teacher", "fine-tune the teacher on the HR training people of every fold"),
     "targets": Stage("lrfr.train.targets", "compute the teacher's outputs for the training faces, once"),
     "tune": Stage("lrfr.train.tuning", "try three values of one number of a model", "model"),

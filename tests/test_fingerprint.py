@@ -214,7 +214,7 @@ def test_only_the_chosen_method_is_followed():
 
 
 def test_what_is_ignored_is_pinned():
-    assert {"lrfr", "lrfr.config", "lrfr.parameters", "lrfr.errors", "lrfr.progress"} == fingerprint.IGNORED
+    assert {"lrfr", "lrfr.config", "lrfr.config", "lrfr.errors", "lrfr.progress"} == fingerprint.IGNORED
 
 
 LOADED = """

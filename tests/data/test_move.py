@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from lrfr.train.augment import move
 from torch import Tensor
+
+from lrfr.data.draws import move
 
 
 def views(count: int, side: int) -> Tensor:
