@@ -44,9 +44,8 @@ def log_histogram(similarities: Tensor, step: float, gamma: float) -> Tensor:
     """
     nodes = step * torch.arange(round(2 / step) + 1, device=similarities.device, dtype=similarities.dtype)
     t = nodes - 1  # t_r = -1 + r delta, (R,)
-    log_h = (-gamma * (similarities[:, None] - t).square()).logsumexp(
-        0
-    )  # h_r = sum_ik exp(-gamma (a_ik - t_r)^2), (R,)
+    squared = (similarities[:, None] - t).square()  # (a_ik - t_r)^2, (N, R)
+    log_h = (-gamma * squared).logsumexp(0)  # h_r = sum_ik exp(-gamma (a_ik - t_r)^2), (R,)
     return log_h.log_softmax(0)  # p_r = h_r / sum_r h_r
 
 

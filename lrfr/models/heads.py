@@ -43,14 +43,14 @@ class RowCosine(torch.autograd.Function):
     def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor, r: Tensor) -> Tensor:
         lengths = (torch.linalg.vector_norm(x, dim=1) for x in (a, r))
         own, other = (torch.where(length > SHORTEST, length.reciprocal(), 0.0) for length in lengths)
-        cosine = torch.linalg.vecdot(a, r) * own * other
+        cosine = torch.linalg.vecdot(a, r) * own * other  # cos = <a, r> / |a| |r|
         ctx.save_for_backward(a, r, cosine, own, other)
         return cosine
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         a, r, cosine, own, other = ctx.saved_tensors
-        towards = r * (gradient * own * other)[:, None]
+        towards = r * (gradient * own * other)[:, None]  # r / |a| |r| - cos a / |a|^2
         return towards.addcmul_(a, -(gradient * cosine * own.square())[:, None]), None
 
 
