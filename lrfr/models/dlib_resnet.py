@@ -78,13 +78,11 @@ class DlibResNet(nn.Module):
         for inputs, outputs, count in zip((CHANNELS[0], *CHANNELS), CHANNELS, BLOCKS, strict=False):
             widths = pairwise((inputs, *(outputs,) * count))
             first = 1 if outputs == CHANNELS[0] else 2
-            stages.append(
-                nn.Sequential(*(Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths)))
-            )
+            blocks = (Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths))
+            stages.append(nn.Sequential(*blocks))
         self.frozen_stages = nn.ModuleList(stages[:-1])
-        self.last_stage = nn.ModuleDict(
-            {"blocks": stages[-1], "top": Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)}
-        )
+        top = Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)
+        self.last_stage = nn.ModuleDict({"blocks": stages[-1], "top": top})
         self.fc = nn.Linear(CHANNELS[-1], EMBEDDING, bias=False)
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -22,9 +22,8 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant
     instead would hand it a gradient of the order of one over that constant.
 
-    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
+    >>> unit(torch.tensor([3.0, 4.0])), unit(torch.tensor([0.0, 0.0]))
+    (tensor([0.6000, 0.8000]), tensor([0., 0.]))
     """
     f = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
     squared = f.square().sum(dim, keepdim=True)  # |f|^2

@@ -87,9 +87,7 @@ def fetch(weights: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(RELEASE + name, str(path))
         except OSError as error:  # urllib's errors are OSErrors
-            raise UserError(
-                f"{name}: cannot be downloaded from {RELEASE} ({error}); give its path as weights."
-            ) from None
+            raise UserError(f"{RELEASE}{name}: cannot be downloaded ({error}); give its path as weights.") from None
         memory.unlink(missing_ok=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is None and not memory.exists():

@@ -56,9 +56,7 @@ def _build_dlib(weights: str, se_reduction: int | None) -> nn.Module:
 
 def _build_inception(weights: str, se_reduction: int | None) -> nn.Module:
     if se_reduction is not None:
-        raise UserError(
-            "inception_resnet_v1: has no squeeze-excitation variant; take the teacher dlib_resnet for se_dfd."
-        )
+        raise UserError("inception_resnet_v1: has no squeeze-excitation variant; take dlib_resnet for se_dfd.")
     teacher = inception.InceptionTeacher()
     if weights != "random":
         path = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
@@ -100,8 +98,7 @@ def build_teacher(name: str, weights: str, se_reduction: int | None = None) -> n
     ----------
     name : a key of `TEACHERS`.
     weights : one of the names in its spec, or a path.
-    se_reduction : add squeeze-excitation gates that start as the identity (`lrfr.models.se.IdentityGate`) with this
-    reduction.
+    se_reduction : of gates that start as the identity (`lrfr.models.se.IdentityGate`); None means no gates.
 
     Raises
     ------
