@@ -1,4 +1,4 @@
-"""Atomic writing: a file or folder appears complete, or not at all."""
+"""Files: written whole or not at all, and found in installed packages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -56,3 +57,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def package_data(package: str, inside: str) -> Path | None:
+    """A file or folder of an installed package, which is located and not imported; None if it is not there."""
+    spec = find_spec(package)
+    path = Path(spec.origin).parent / inside if spec and spec.origin else None
+    return path if path and path.exists() else None

@@ -88,9 +88,9 @@ def opened(path: Path, kind: str) -> Iterator[None]:
 def checked(path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], Description]) -> Iterator[Any]:
     """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
 
-    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may not
-    lead out of a folder or mean different files on different systems, and comes once, as file systems that ignore
-    case compare them; but a folder may come twice.
+    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may
+    not lead out of a folder or mean different files on different systems. It comes once, as file systems that ignore
+    case compare them; only a folder may come twice.
     """
     seen: dict[str, bool] = {}
     for count, member in enumerate(members, start=1):

@@ -75,7 +75,7 @@ class Symbolic(pickle.Unpickler):
 
 
 def check_claims(data: bytes) -> None:
-    """`Refused` for too many steps, or a memory numbered higher than there are steps; ValueError if the file ends early."""
+    """`Refused` for too many steps, or a memory numbered higher than there are steps; ValueError for an early end."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         if count > STEPS or (operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count):
             raise Refused("it claims more objects than a list of images has")

@@ -42,8 +42,7 @@ class Record(NamedTuple):
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
 
-    Raises UserError for a malformed line, a key or an offset that comes twice, and one outside of the records or between
-    words.
+    Raises UserError for a malformed line, a key or offset that comes twice, and an offset where no record can be.
     """
     data, reason = read_regular(path, INDEX_BYTES), None
     if not re.fullmatch(rb"(?:%b\r?\n)*+(?:%b)?+\s*" % (LINE, LINE), data) or not data.strip():
