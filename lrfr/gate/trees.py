@@ -207,7 +207,7 @@ def files_below(folder: Path) -> list[Path]:
     folders, files = entries(folder)
     for name in folders:
         if (folder / name).is_symlink():
-            raise UserError(f"{folder / name}: a link, which may lead anywhere; put the folder itself there.")
+            raise UserError(f"{folder / name}: a link to a folder, which may lead anywhere; put it there itself.")
     below = [path for name in folders for path in files_below(folder / name)]
     return sorted([*(folder / name for name in files), *below])
 
