@@ -38,8 +38,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new empty folder beside `path`; it replaces `path` on success and disappears on failure.
 
-    A folder cannot be renamed over another one that has contents: the old one steps aside first and returns if renaming
-    fails.
+    A folder cannot be renamed over one that has contents: the old one steps aside, and returns if renaming fails.
     """
     path = Path(path)
     temporary, old = _beside(path, "new"), _beside(path, "old")
