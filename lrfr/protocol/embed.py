@@ -1,16 +1,18 @@
 """Embed the held-out people of every fold with every model at every resolution: all that the evaluation reads.
 
 Students see exactly the kind of views that they were trained on, from the same file, with the float16 weights that are
-published. The teacher is fed with upsampled low-resolution faces, the hard direct-feed baseline. Two floors need no training: raw
-pixels, and a network of random weights.
+published. The teacher is fed with upsampled low-resolution faces, the hard direct-feed baseline. Two floors need no
+training: raw pixels, and a network of random weights.
 
-Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, the similarity
-transform that would then have aligned the face is estimated as ever, and the chip is warped by it. The photograph is not
-needed again, so this is what misplaced landmarks do up to the chip's border, beyond which its edge pixels are repeated.
+Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, the
+similarity transform that would then have aligned the face is estimated as ever, and the chip is warped by it. The
+photograph is not needed again, so this is what misplaced landmarks do up to the chip's border, beyond which its edge
+pixels are repeated.
 
-Arrays are float32 (rows, D), rows as in `lrfr.protocol.rows`. Keys are fold<k>/seed<s>/<resolution>, with `misaligned-` before
-the resolution for faces with moved landmarks; teacher.npz has fold<k>/seed<s>/standardised as well, and teacher_settings.npz
-fold<k>/<setting>/<resolution> and, where there are official pairs, `view2` with the rows' image numbers in `view2_images`.
+Arrays are float32 (rows, D), rows as in `lrfr.protocol.folds`. Keys are fold<k>/seed<s>/<resolution>, with `misaligned-`
+before the resolution for faces with moved landmarks; teacher.npz has fold<k>/seed<s>/standardised as well, and
+teacher_settings.npz fold<k>/<setting>/<resolution> and, where there are official pairs, `view2` with the rows' image
+numbers in `view2_images`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from lrfr.gate.state import insert_state, read_state
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.protocol.rows import MISALIGNED, VIEW2, read_official
+from lrfr.protocol.folds import MISALIGNED, VIEW2, read_official
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 
@@ -157,8 +159,9 @@ def settings_at(study: Study, name: str) -> tuple[str, ...]:
 def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tuple[int, str], np.ndarray]:
     """Raw embeddings (n, D) of a fold's held-out faces by fold and setting, at one resolution.
 
-    moved: chips with moved landmarks, a row for every held-out image of the run; None for the faces as they are. The frozen part
-    of the teacher is computed once for all settings and folds, a batch at a time: its maps of all faces would take gigabytes.
+    moved: chips with moved landmarks, a row for every held-out image of the run; None for the faces as they are. The
+    frozen part of the teacher is computed once for all settings and folds, a batch at a time: its maps of all faces
+    would take gigabytes.
     """
     images = held_out_images(study)
     folds = {number: read_fold(study, number) for number in study.faces.run_folds}

@@ -8,8 +8,8 @@ official    the source's own list, LFW's View 2 (see lrfr.protocol.official).
 misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
-Metrics are computed per fold and seed and averaged: scores of two trained networks are never pooled or thresholded against each
-other. People are drawn within folds, the same draws for every model.
+Metrics are computed per fold and seed and averaged: scores of two trained networks are never pooled or thresholded
+against each other. People are drawn within folds, the same draws for every model.
 
 Writes under runs/<study>/evaluation/:
 points.csv  kind, model, protocol, pairing, fold, seed, resolution, metric, value: every single measurement (but view2);
@@ -28,15 +28,13 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.evaluate.bootstrap import DensePairs
-from lrfr.evaluate.pair_list import SampledPairs
+from lrfr.evaluate.bootstrap import FIXED_RANKS, LINEARISED
 from lrfr.evaluate.statistics import dyadic_ends, percentile
 from lrfr.files import atomic_folder
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
-from lrfr.protocol.folds import build_fold, count, read_faces
+from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, build_fold, count, read_faces, read_official
 from lrfr.protocol.official import official_accuracy, official_pairs
-from lrfr.protocol.rows import DENSE, OFFICIAL, VIEW2, read_official
 
 DYADIC = "dyadic multiplier"
 
@@ -66,8 +64,9 @@ def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[flo
     protocol, _, _, metric = key
     if protocol in (OFFICIAL, VIEW2):
         return *dyadic_ends(float(values[0]), *np.split(values[1:], 2), study.evaluate.level), DYADIC
-    pairs = DensePairs if study.evaluate.impostors is None else SampledPairs
-    name = pairs.agreement_interval if metric == "agreement" else "identity bootstrap"
+    name = "identity bootstrap"
+    if metric == "agreement":
+        name = LINEARISED if study.evaluate.impostors is None else FIXED_RANKS
     if 2 * np.isfinite(values[1:]).sum() < len(values) - 1:  # too few people for an interval
         return np.nan, np.nan, name
     return *percentile(values[1:], study.evaluate.level, freedom), name

@@ -8,9 +8,9 @@ from lrfr.errors import UserError
 from lrfr.evaluate.statistics import dyadic_ends, dyadic_interval
 from lrfr.evaluate.verification import area_under_roc, balanced_threshold, equal_error_rate
 from lrfr.protocol import official
+from lrfr.protocol.folds import OFFICIAL_COLUMNS, read_official
 from lrfr.protocol.official import official_metrics, official_pairs
-from lrfr.protocol.rows import OFFICIAL_COLUMNS, read_official
-from tests.evaluate import faces
+from tests.protocol import faces
 
 DRAWS, SEED, KIND = 120, 3, 20
 

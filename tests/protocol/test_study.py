@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+from lrfr.evaluate.agreement import spearman
 
 from lrfr.errors import UserError
-from lrfr.evaluate.agreement import spearman
 from lrfr.evaluate.identification import rank_k
 from lrfr.evaluate.statistics import identity_bootstrap
 from lrfr.evaluate.verification import (
@@ -20,7 +20,7 @@ from lrfr.evaluate.verification import (
 )
 from lrfr.protocol import folds
 from lrfr.protocol import study as stage
-from tests.evaluate import faces
+from tests.protocol import faces
 
 
 @pytest.fixture(scope="module")
