@@ -75,15 +75,11 @@ def rank_k(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: Array
     return float(np.mean((mate_ranks(similarity, mates) <= k) & ~failed))
 
 
-def average_precision(similarity: NDArray, mates: NDArray, rule: str) -> float:
-    """Average precision of one probe (g,); equal similarities are ranked pessimistically, non-mates first.
-
-    >>> average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, False, True]), "standard")  # 1/1, 2/4
-    0.75
-    """
+def _average_precision(similarity: NDArray, mates: NDArray, rule: str) -> float:
+    """Average precision of one probe (g,); equal similarities are ranked pessimistically, non-mates first."""
     hits = np.flatnonzero(mates[np.lexsort((mates, -similarity))])  # 0-based positions
     found = np.arange(len(hits))
-    precision = (found + 1) / (hits + 1)
+    precision = (found + 1) / (hits + 1)  # of the ranks up to each hit, share that are hits
     if rule == "standard":
         return float(np.mean(precision))
     before = np.where(hits > 0, found / np.maximum(hits, 1), 1.0)  # precision one position earlier, 1 at the start
@@ -107,4 +103,4 @@ def mean_average_precision(
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     require_mates(mates)
     rows = zip(similarity, mates, failed, strict=True)
-    return float(np.mean([0.0 if lost else average_precision(row, mate, rule) for row, mate, lost in rows]))
+    return float(np.mean([0.0 if lost else _average_precision(row, mate, rule) for row, mate, lost in rows]))

@@ -9,22 +9,6 @@ from lrfr.evaluate.identification import checked_search, mate_ranks
 from lrfr.evaluate.verification import ROUNDING
 
 
-def checked_rates(fpir: float, rank: int, mated: NDArray[np.bool_]) -> None:
-    """Raise ValueError if fpir is not in (0, 1), rank < 1, or mated (probes,) does not have both kinds.
-
-    >>> checked_rates(0.1, 1, np.array([True, True]))
-    Traceback (most recent call last):
-    ValueError: there are no non-mated probes, so the open-set rates are not defined.
-    """
-    if not 0 < fpir < 1:
-        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, not {rank}.")
-    for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
-        if not chosen.any():
-            raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")
-
-
 def threshold_at_fpir(tops: NDArray, fpir: float, weights: NDArray | None = None) -> float:
     """The lowest threshold whose realised FPIR <= fpir, if scores above it are accepted.
 
@@ -36,17 +20,6 @@ def threshold_at_fpir(tops: NDArray, fpir: float, weights: NDArray | None = None
     total = np.arange(1, len(tops) + 1) if weights is None else np.cumsum(weights)
     allowed = fpir * total[-1] * (1 + ROUNDING)  # 0.29 * 100 is below 29
     return float(tops[np.searchsorted(total, allowed, side="right")])
-
-
-def tpir(own: NDArray, tops: NDArray, fpir: float) -> float:
-    """Share of mated probes above `threshold_at_fpir`.
-
-    own: (m,) their own mates' scores, -inf for those of too low a rank; tops: (n,) best scores of non-mated probes.
-
-    >>> tpir(np.array([0.8, 0.6, 0.4]), np.array([0.2, 0.9, 0.5, 0.6]), 0.25)  # only 0.8 lies above 0.6
-    0.3333333333333333
-    """
-    return float(np.mean(own > threshold_at_fpir(np.sort(tops)[::-1], fpir)))
 
 
 def tpir_at_fpir(
@@ -68,7 +41,14 @@ def tpir_at_fpir(
     """
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     mated = mates.any(axis=1)
-    checked_rates(fpir, rank, mated)
+    if not 0 < fpir < 1:
+        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, not {rank}.")
+    for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
+        if not chosen.any():
+            raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")
+    threshold = threshold_at_fpir(np.sort(similarity[~mated].max(axis=1))[::-1], fpir)
     own = np.where(mates, similarity, -np.inf).max(axis=1)
-    found = (mate_ranks(similarity, mates) <= rank) & ~failed
-    return tpir(np.where(found, own, -np.inf)[mated], similarity[~mated].max(axis=1), fpir)
+    found = (mate_ranks(similarity, mates) <= rank) & (own > threshold) & ~failed
+    return float(np.mean(found[mated]))

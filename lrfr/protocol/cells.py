@@ -16,9 +16,9 @@ from lrfr.protocol.official import official_metrics
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
-# Methods that pull each face's embedding towards the teacher's for the same face, so that teacher_lr means something. Attention,
-# maps, logits, relations (rkd) and whole clouds of embeddings (mkmmd is blind to who is who) leave the two spaces apart. se_dfd
-# matches the teacher with SE gates, whose embeddings are not those that stand in for the teacher here.
+# Methods that pull each face's embedding towards the teacher's for the same face, so that teacher_lr means something.
+# Attention, maps, logits, relations (rkd) and whole clouds of embeddings (mkmmd is blind to who is who) leave the two
+# spaces apart. se_dfd matches the teacher with SE gates, whose embeddings are not those that stand in for the teacher.
 MATCHES_EMBEDDINGS = ("feature", "icd_face")
 Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
 
@@ -39,7 +39,7 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: in
 
 
 def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-    """Metrics (1 + draws,) of one fold's test pairs, at the threshold of its validation pairs, and the test similarities.
+    """Metrics (1 + draws,) of a fold's test pairs, at the threshold of its validation pairs; and the test similarities.
 
     gallery, probes: (rows, d), first and second photographs. The threshold is part of the system under test: it stays
     in all draws.
@@ -52,9 +52,9 @@ def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> t
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric (1 + 2 draws in `official`).
+    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric.
 
-    The first value is that of the data themselves.
+    The first value is that of the data themselves. In protocol `official` there are 1 + 2 draws.
     """
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"

@@ -1,4 +1,4 @@
-"""What is scored in a fold: whose rows of the embedding files are whose, the pairs of every protocol, and how many there are.
+"""What is scored in a fold: whose rows of the embedding files are whose, the pairs of every protocol, their counts.
 
 Everything that reads or writes embedding files counts rows in this way: a row for every held-out photograph of the
 fold, in ascending order of the image numbers. That is also the way back from a pair to its two photographs:
@@ -94,7 +94,7 @@ def read_official(study: Study) -> pd.DataFrame:
 
 
 def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
-    """Rows and pairs of a fold. The draws of a fold depend on (seed, fold, number of people): not on which folds are run.
+    """Rows and pairs of a fold. Its draws depend on (seed, fold, number of people): not on which folds are run.
 
     draws: None for those of the study; with 0 only the data themselves are scored. Raises UserError if there are too
     few people.
@@ -110,7 +110,8 @@ def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
         people, labels = np.unique(rows.people[chosen], return_inverse=True)
         if len(people) < 2 or len(labels) == len(people):
             raise UserError(
-                f"folds.csv: fold {number} has too few {name} people or photographs to compare; change faces in params.yaml."
+                f"folds.csv: fold {number} has too few {name} people or photographs to compare; "
+                "change faces in params.yaml."
             )
         pairs.append(Pairs(labels, identity_counts(len(people), own, study.seed, number), sample, study.seed, number))
     official = None
@@ -122,7 +123,7 @@ def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
 
 
 def count(study: Study) -> pd.DataFrame:
-    """counts.csv: comparisons per protocol and fold. fta: photographs without a detected face (a fallback crop is used)."""
+    """counts.csv: comparisons per protocol and fold. fta: photographs without a detected face, a fallback crop."""
     fallback = read_faces(study)[0].set_index("image").fallback
     rows = []
     for number in sorted(study.faces.run_folds):
