@@ -16,7 +16,7 @@ import yaml
 from lrfr import cli, config
 from lrfr.errors import UserError
 from lrfr.sources import lfw
-from tests.data.small_lfw import SmallLfw, make_small_lfw
+from tests.sources.small_lfw import SmallLfw, make_small_lfw
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from lrfr import fingerprint
-from lrfr.config import Study
+from lrfr.config import Model, Study
 from lrfr.errors import UserError
-from lrfr.parameters import Model
+from lrfr.train.trainings import with_arms
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRIES = {*fingerprint.ENTRIES.values(), fingerprint.DISTILL, fingerprint.TUNE, fingerprint.NOTEBOOK}
@@ -69,7 +69,7 @@ def edited(study: Study, path: Path, old: str, new: str) -> set[str]:
 def armed(study: Study, *methods: str) -> dict[str, Model]:
     """Everything that is trained: models, arms, further seeds; only of some methods, if any are named."""
     further = {name: study.for_training(name).models[name] for name in study.run_seeds}
-    trained = study.with_arms().models | further
+    trained = with_arms(study).models | further
     return {name: model for name, model in trained.items() if not methods or model.method in methods}
 
 
@@ -214,7 +214,7 @@ def test_only_the_chosen_method_is_followed():
 
 
 def test_what_is_ignored_is_pinned():
-    assert {"lrfr", "lrfr.config", "lrfr.parameters", "lrfr.errors", "lrfr.progress"} == fingerprint.IGNORED
+    assert {"lrfr", "lrfr.config", "lrfr.config", "lrfr.errors", "lrfr.progress"} == fingerprint.IGNORED
 
 
 LOADED = """

@@ -20,9 +20,8 @@ from lrfr.benchmarks.outcome import Outcome
 from lrfr.benchmarks.paired import Draws, draw_pairs, draw_probes
 from lrfr.benchmarks.scface_files import DISTANCES, read_scface
 from lrfr.errors import UserError
-from lrfr.gate.folders import Folders
 from lrfr.gate.insightface_bin import ARCFACE, read_bin
-from lrfr.gate.trees import Count, Faces, check_name
+from lrfr.gate.trees import Count, Faces, Folders, check_name
 
 Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
 

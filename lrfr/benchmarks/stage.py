@@ -28,11 +28,12 @@ from lrfr.parallel import limit_threads
 from lrfr.protocol.embed import embed_views, load_student
 from lrfr.report.tables import families, write_table
 from lrfr.train.teacher import load_trained
+from lrfr.train.trainings import folds_of
 
 
 def student(study: Study, name: str) -> Tested:
     """A student of the study's first fold and seed, in the values of its float16 file."""
-    fold, seed = study.folds_of(name)[0], study.train.seeds[0]
+    fold, seed = folds_of(study, name)[0], study.train.seeds[0]
     net = load_student(study, name, fold, seed)
     file = study.reports / "students" / name / f"fold{fold}-seed{seed}.safetensors"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from lrfr.benchmarks.listed import person_numbers, read_role
 from lrfr.errors import UserError
-from lrfr.gate.folders import Folders, read_folders
 from lrfr.gate.matlab import read_names
-from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number
+from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders
 
 NAME = "QMUL-SurvFace"
 SEARCH, SEARCH_CODE, PAIRED = (

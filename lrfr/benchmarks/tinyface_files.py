@@ -17,8 +17,7 @@ import numpy as np
 
 from lrfr.benchmarks.listed import person_numbers, read_role
 from lrfr.errors import UserError
-from lrfr.gate.folders import Folders, read_folders
-from lrfr.gate.trees import Count, Faces, identical, images_in, locate
+from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, read_folders
 
 NAME, TEST, LISTS = "tinyface", "Testing_Set", ("Testing_Set", "Face_Identification_Evaluation")
 DISTRACTOR = -100  # the official code's identity of every distractor

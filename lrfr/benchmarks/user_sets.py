@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from lrfr.benchmarks.sets import Opened, open_set
+from lrfr.config import NAME
 from lrfr.errors import UserError
-from lrfr.gate.listing import check_listing, make_listing
-from lrfr.parameters import NAME
+from lrfr.gate.trees import check_listing, make_listing
 from lrfr.sources.places import Chosen, Place
 
 LISTINGS = Path("data/sets")  # <set>.csv, ignored by git: on these the stage `sets` depends

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lrfr.config import Student
 from lrfr.models.features import Features
 from lrfr.models.se import SEBlock
-from lrfr.parameters import Student
 
 STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32-pixel input
 

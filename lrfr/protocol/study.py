@@ -36,6 +36,7 @@ from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
 from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, build_fold, count, read_faces, read_official
 from lrfr.protocol.official import official_accuracy, official_pairs
+from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 CELL = ["protocol", "pairing", "resolution", "metric"]
 POINTS = ["kind", "model", "protocol", "pairing", "fold", "seed", "resolution", "metric", "value"]
@@ -44,8 +45,8 @@ DRAWS = ["kind", "model", "folds", *CELL, "value", "low", "high", "interval"]
 
 def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], dict[tuple[Key, int], NDArray]]:
     """Rows of points.csv, and per key and fold the mean over seeds in every draw."""
-    numbers = study.folds_of(model) if model in study.models else study.faces.run_folds
-    seeds = study.seeds_of(model) if model in study.models else study.train.seeds[:1]
+    numbers = folds_of(study, model) if model in study.models else study.faces.run_folds
+    seeds = seeds_of(study, model) if model in study.models else study.train.seeds[:1]
     points, draws = [], {}
     for number in sorted(numbers):
         fold = build_fold(study, number)
@@ -81,7 +82,8 @@ def fold_means(
 
     results: by kind and model, as of `evaluate_model`. people: test people of each fold.
     """
-    fold_sets = {tuple(sorted(folds)) for folds in (study.faces.run_folds, *map(study.folds_of, study.models))}
+    models = [folds_of(study, name) for name in study.models]
+    fold_sets = {tuple(sorted(folds)) for folds in (study.faces.run_folds, *models)}
     rows, arrays = [], []
     for (kind, model), draws in results.items():
         available = {number for _, number in draws}
@@ -118,7 +120,7 @@ def view2(study: Study) -> tuple:
 def run(study: Study) -> None:
     """The `evaluate` stage."""
     tasks = [(study, "model", name) for name in (*REFERENCES, *study.models)]
-    tasks += [(study.with_arms(), "arm", name) for name in study.run_arms]
+    tasks += [(with_arms(study), "arm", name) for name in study.run_arms]
     with np.load(study.runs / "embeddings" / f"{SETTINGS}.npz") as archive:
         settings = dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)
     tasks += [(study, "setting", name) for name in settings]

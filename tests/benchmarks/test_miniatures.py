@@ -11,7 +11,7 @@ from lrfr.benchmarks import survface_files as survface
 from lrfr.benchmarks import tinyface_files as tinyface
 from lrfr.gate import insightface_bin, recordio
 from lrfr.sources import orl
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 WRITERS = {
     "tinyface": miniatures.write_tinyface,

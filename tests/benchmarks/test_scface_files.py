@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lrfr.benchmarks import miniatures
 from lrfr.benchmarks.scface_files import read_landmarks, read_scface
 from lrfr.errors import UserError
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import scipy.io
 
 from lrfr.benchmarks import miniatures
 from lrfr.benchmarks.survface_files import STRANGER, read_search, read_training, read_verification
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture(scope="module")

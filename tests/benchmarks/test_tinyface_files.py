@@ -6,7 +6,7 @@ import scipy.io
 
 from lrfr.benchmarks import miniatures
 from lrfr.benchmarks.tinyface_files import DISTRACTOR, read_tinyface, read_training
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture(scope="module")

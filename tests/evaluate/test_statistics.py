@@ -59,10 +59,10 @@ def covered(statistic, value, lists, draws):
 
 @pytest.mark.parametrize(("people", "images", "folds"), [(30, 3, 1), (10, 4, 4)])
 def test_coverage_on_dense_lists(people, images, folds):
-    """By the fast path, which equals `identity_bootstrap` (test_bootstrap): one list, and the study's four folds of ten.
+    """By `bootstrap.Pairs`, which equals `identity_bootstrap`: one list, and the study's four folds of ten.
 
-    The EER of ten people is a little lower than that of all people (its threshold suits them): the truth of a study is the
-    mean EER of such folds.
+    The EER of ten people is a little lower than that of all people (its threshold suits them): the truth of a study is
+    the mean EER of such folds.
     """
     rng, labels = np.random.default_rng(12), np.repeat(np.arange(people), images)
     pairs = [Pairs(labels, identity_counts(people, 150, 0, k)) for k in range(folds)]

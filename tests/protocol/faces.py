@@ -13,6 +13,7 @@ from lrfr import config
 from lrfr.config import Study
 from lrfr.protocol import study as evaluation
 from lrfr.report import tables
+from lrfr.train.trainings import folds_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("scratch", "kd", "feature", "hkdd", "se_dfd", "kd_tuned_teacher")
@@ -27,7 +28,7 @@ LFW_IMAGES = np.array([1, 2, 3, 6, 1])[np.arange(LFW_PEOPLE) % 5]
 def tiny_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
     """The committed parameters, smaller."""
     values = config.load(ROOT / "params.yaml").model_dump()
-    values |= {"study": "tiny", "jobs": jobs, "arms": {}, "run_arms": (), "run_seeds": ()}
+    values |= {"study": "tiny", "jobs": jobs, "arms": {}, "variants": {}}
     values["faces"] |= {"people": PEOPLE, "folds": 2, "run_folds": run_folds, "validation_people": 3}
     values["train"] |= {"seeds": SEEDS}
     values["evaluate"] |= {"resolutions": (8, 16), "draws": 200}
@@ -49,7 +50,7 @@ def lfw_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
 
 
 def write_faces(study: Study) -> None:
-    """index.csv, folds.csv, embeddings/ and the students' gradients below the current folder; kd and hkdd are the same model."""
+    """index.csv, folds.csv, embeddings/ and gradients below the current folder; kd and hkdd are the same model."""
     person = np.repeat(np.arange(PEOPLE), IMAGES)
     roles = {0: ["test"] * 5 + ["validation"] * 3 + ["train"] * 4, 1: ["train"] * 4 + ["validation"] * 3 + ["test"] * 5}
     index = write_index(study, person, roles)
@@ -61,7 +62,7 @@ def write_faces(study: Study) -> None:
 
 
 def write_lfw(study: Study) -> None:
-    """The same for `lfw_study`, with official.csv. One photograph of a test and one of a validation person are removed ones."""
+    """The same for `lfw_study`, with official.csv. A photograph of a test and one of a validation person are removed."""
     rng = np.random.default_rng(1)
     person = np.repeat(np.arange(LFW_PEOPLE), LFW_IMAGES)
     first = np.concatenate([[0], np.cumsum(LFW_IMAGES)])
@@ -149,7 +150,7 @@ def write_embeddings(
         seeds = study.train.seeds if name in study.models else [first]
         quality = {"teacher": 0.7, "random_net": 4.0, "raw_pixels": 2.0, "scratch": 1.3}.get(name, 1.0)
         files[name] = {}
-        for fold in study.folds_of(name) if name in study.models else held_out:
+        for fold in folds_of(study, name) if name in study.models else held_out:
             people = person[held_out[fold]]
             for seed in seeds:
                 for resolution, noise in noises.items():
@@ -174,7 +175,7 @@ def write_embeddings(
 def write_gradients(study: Study) -> None:
     for name in study.models:  # scratch has no term beside the face loss
         keys = (
-            [(fold, seed) for fold in study.folds_of(name) for seed in study.train.seeds] if name != "scratch" else []
+            [(fold, seed) for fold in folds_of(study, name) for seed in study.train.seeds] if name != "scratch" else []
         )
         rows = [
             (*key, when, 0.1, name, 3, float(n)) for n, key in enumerate(keys) for when in ("start", "early", "end")
