@@ -53,11 +53,13 @@ def weighted_verification(
     orders = [np.flatnonzero(kind)[np.argsort(level[kind], kind="stable")] for kind in (same, ~same)]
     # how many pairs of either kind the t most similar levels hold, t = 0 ... levels
     held = [np.searchsorted(level[order], np.arange(len(levels) + 1)) for order in orders]
-    tables, parts = [np.zeros((CHUNK, len(order) + 1)) for order in orders], []
+    # whole numbers that hold the sum of two sums of weights
+    exact = np.promote_types(np.uint32, np.min_scalar_type(2 * weights.shape[1] * int(weights.max())))
+    tables, parts = [np.zeros((CHUNK, len(order) + 1), exact) for order in orders], []
     for start in range(0, len(weights), CHUNK):
         some = weights[start : start + CHUNK]
         for table, order in zip(tables, orders, strict=True):  # table[d, n]: the sum of the n first weights in draw d
-            np.cumsum(np.take(some, order, axis=1), axis=1, out=table[: len(some), 1:])
+            np.cumsum(np.take(some, order, axis=1), axis=1, dtype=exact, out=table[: len(some), 1:])
         own = some[:, orders[0]], level[orders[0]]
         with np.errstate(invalid="ignore", divide="ignore"):
             parts.append(_metrics(*own, [table[: len(some)] for table in tables], held, chosen, fars))
@@ -73,7 +75,7 @@ def _metrics(
     fars: Sequence[float],
 ) -> dict[str, NDArray[np.float64]]:
     """`weighted_verification` of a few draws; genuine, own: weights and levels of the genuine pairs."""
-    draws, total = np.arange(len(genuine)), [table[:, -1] for table in sums]
+    draws, total = np.arange(len(genuine)), [table[:, -1].astype(np.float64) for table in sums]
 
     def tar(index: NDArray[np.int64]) -> NDArray[np.float64]:
         # TAR(t) = sum_i w_i [s_i >= t] / sum_i w_i over genuine pairs i, in each draw; FMR over impostor pairs

@@ -62,7 +62,7 @@ def write_faces(study: Study) -> None:
 
 
 def write_lfw(study: Study) -> None:
-    """The same for `lfw_study`, with official.csv. A photograph of a test and one of a validation person are removed."""
+    """The same for `lfw_study`, with official.csv. A photograph of a test and of a validation person are removed."""
     rng = np.random.default_rng(1)
     person = np.repeat(np.arange(LFW_PEOPLE), LFW_IMAGES)
     first = np.concatenate([[0], np.cumsum(LFW_IMAGES)])
