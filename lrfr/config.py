@@ -183,8 +183,9 @@ class Variant(Block):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What is given of a model's block, as given."""
-        return self.model_dump(exclude={"like", "seed"}, exclude_unset=True)
+        """What is given of a model's block."""
+        given = self.model_dump(exclude={"like", "seed"}, exclude_none=True)
+        return {name: value for name, value in given.items() if value != {}}
 
 
 class Evaluate(Block):

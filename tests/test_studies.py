@@ -15,7 +15,7 @@ from lrfr import cli, config, studies
 from lrfr.benchmarks import miniatures, user_sets
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.gate import listing
+from lrfr.gate import trees
 from lrfr.models.teachers import build_teacher
 from lrfr.studies import check
 
@@ -163,7 +163,7 @@ def test_a_link_to_a_folder_is_no_part_of_a_set(tmp_path: Path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "loop").symlink_to(tmp_path)
     with pytest.raises(UserError, match="a link to a folder"):
-        listing.make_listing(tmp_path / "set")
+        trees.make_listing(tmp_path / "set")
 
 
 @pytest.mark.parametrize(
