@@ -169,23 +169,16 @@ class Model(Block):
 
 
 class Variant(Block):
-    """A model changed in something: an arm of the ablation, or one more seed."""
+    """A model changed in something (an arm of the ablation: any keys of its block), or one more seed of it."""
 
+    model_config = ConfigDict(frozen=True, extra="allow")
     like: str = Field(pattern=NAME)  # the model
     seed: int | None = Field(default=None, ge=0)  # a further seed, and no other change
-    student: Literal["plain", "se"] | None = None
-    views: Literal["lr", "hr"] | None = None
-    teacher: Literal["none", "plain", "se", "shuffled", "tuned"] | None = None
-    folds: Literal["all", "first"] | None = None
-    options: dict[str, Any] = {}  # merged with the model's; the rest replaces
-    tuned: Tuned | None = None
-    recipe: dict[Recipe, int | float] | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What is given of a model's block."""
-        given = self.model_dump(exclude={"like", "seed"}, exclude_none=True)
-        return {name: value for name, value in given.items() if value != {}}
+        """What is given of a model's block; `lrfr.train.trainings.arm` puts it together and checks it."""
+        return self.model_extra
 
 
 class Evaluate(Block):

@@ -59,7 +59,7 @@ def check(study: Study, file: str) -> None:
     UserError
         naming the key in `file`.
     """
-    from lrfr.methods import METHODS
+    from lrfr.methods import METHODS, check_options
     from lrfr.train.distill import VALIDATED
     from lrfr.train.trainings import all_models, arm, train_of
 
@@ -88,19 +88,7 @@ def check(study: Study, file: str) -> None:
                 f"{', '.join(sorted(recipe))}."
             )
     for key, model in blocks.items():
-        if model.method not in METHODS:
-            raise UserError(
-                f"{file}: {key}.method: there is no method '{model.method}'; known are {', '.join(METHODS)}."
-            )
-        import inspect
-
-        parameters = inspect.signature(METHODS[model.method].__init__).parameters
-        options = {name for name in parameters if name not in ("self", "shapes")}
-        for name in sorted(options ^ set(model.options)):
-            problem = "is unknown" if name in model.options else "is missing"
-            raise UserError(
-                f"{file}: {key}.options.{name} {problem}; '{model.method}' takes {', '.join(sorted(options)) or 'none'}."
-            )
+        check_options(model.method, model.options, f"{file}: {key}.")
         for need in sorted(METHODS[model.method].needs):
             stored = "embedding" if need == "logits" else need  # logits are computed from the embedding
             if stored not in study.targets.store:

@@ -203,7 +203,7 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("models.kd-seed2", {"like": "kd", "seed": 1}, "models.kd-seed2: a further seed is named like 'kd-seed1'"),
         ("models.kd-seed1", {"like": "kd", "seed": 1, "views": "hr"}, "models.kd-seed1: a further seed changes nothing"),
         ("models.kd-new", {"like": "kd", "seed": 1}, "models.kd-new: a further seed is named like 'kd-seed1'"),
-        ("models.hkdd-new", {"like": "hkdd", "studnet": "se"}, "unknown parameter 'variants.hkdd-new.studnet'"),
+        ("models.hkdd-new", {"like": "hkdd", "studnet": "se"}, "models.hkdd-new: unknown parameter 'studnet'"),
         ("arms.hkd-a", {"like": "hkd"}, "arms.hkd-a: there is no model 'hkd' in models"),
         ("tuning.epochs", 0, "tuning.epochs"),
         ("tuning.grid", {"kdd": GRID}, "tuning.grid.kdd belongs to no model; add a block models.kdd or remove it"),

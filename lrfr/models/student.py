@@ -1,9 +1,9 @@
 """The one small student that every method trains.
 
-A four-stage residual network for 32-pixel faces: a stem that halves the side, one basic block a stage (He et al., CVPR 2016), and
-a global depthwise convolution before the embedding, which weighs the places of a face differently where average pooling would
-blur them together (MobileFaceNets, Chen et al., CCBR 2018). Widths are a parameter of the study; block counts are our choice,
-made by images per second on one CPU core.
+A four-stage residual network for 32-pixel faces: a stem that halves the side, one basic block a stage (He et al., CVPR
+2016), and a global depthwise convolution before the embedding, which weighs the places of a face differently where
+average pooling would blur them together (MobileFaceNets, Chen et al., CCBR 2018). Widths are a parameter of the study;
+block counts are our choice, made by images per second on one CPU core.
 """
 
 from __future__ import annotations

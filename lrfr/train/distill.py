@@ -143,8 +143,8 @@ class Trainer:
             self.optimizer.step()
             for term, value in terms.items():
                 sums.setdefault(term, []).append(value.item())
-            if hasattr(self.method, "pairs"):  # of ICD-Face's banks: too few, and its histograms mean nothing
-                sums.setdefault("pairs", []).append(self.method.pairs)
+            for name, value in self.method.logs().items():
+                sums.setdefault(name, []).append(value)
         means = {term: float(np.mean(values)) for term, values in sums.items()}
         return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
 

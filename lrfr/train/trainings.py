@@ -47,7 +47,7 @@ def arm(study: Study, name: str) -> Model:
     """The block of an arm: its model's with the arm's changes (options are merged, the rest is replaced)."""
     variant = study.variants[name] if name in study.variants else study.arms[name]
     base, changes = study.models[variant.like].model_dump(), variant.changes
-    return Model(**{**base, **changes, "options": {**base["options"], **variant.options}})
+    return Model(**{**base, **changes, "options": {**base["options"], **changes.get("options", {})}})
 
 
 def all_models(study: Study) -> dict[str, Model]:
