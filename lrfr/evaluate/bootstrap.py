@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from lrfr.evaluate.identification import mate_ranks
 from lrfr.evaluate.statistics import drawn_people
 from lrfr.evaluate.verification import ROUNDING
+from lrfr.streams import philox
 
 CHUNK = 128  # draws at a time; no influence on the numbers
-STREAM = 5 << 32  # of the counter-based generator; every use of the seed has its own
 # intervals of `agreement`
 LINEARISED, FIXED_RANKS = "identity bootstrap, linearised", "identity bootstrap, fixed ranks"
 
@@ -140,7 +140,7 @@ class Pairs:
         first, second = np.triu_indices(len(labels), 1)
         different = np.flatnonzero(labels[first] != labels[second])
         # raw bits, because numpy promises their stability across releases
-        lot = np.random.Philox(key=[seed, STREAM + stratum]).random_raw(len(different))
+        lot = philox("impostors", seed, stratum).random_raw(len(different))
         sample = different[np.argsort(lot, kind="stable")[:impostors]]
         chosen = np.union1d(np.flatnonzero(labels[first] == labels[second]), sample)
         self.labels, self.first, self.second = labels, first[chosen], second[chosen]

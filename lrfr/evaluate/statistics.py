@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrfr.evaluate.verification import checked
+from lrfr.streams import stream
 
 SPARSE = 5.0  # mean pairs per identity; below it the product bootstrap inflates the variance
 SPREAD = 0.5  # of the weights 1 +- SPREAD in `dyadic_interval`; the largest for which a sum of two stays non-negative
-STREAM = 0x5B00757A  # of the counter-based generator; any constant will do that no other user of the seed has
 Statistic = Callable[[NDArray, NDArray, NDArray], float]
 
 
@@ -41,11 +41,6 @@ class Difference(NamedTuple):
     low: float
     high: float
     p: float
-
-
-def _generator(seed: int, stream: int) -> np.random.Generator:
-    """Counter-based random numbers that depend on (seed, stream) alone."""
-    return np.random.Generator(np.random.Philox(key=[seed, STREAM + stream]))
 
 
 def normal_quantile(level: float) -> float:
@@ -87,7 +82,7 @@ def identity_counts(identities: int, draws: int, seed: int, stratum: int = 0) ->
     >>> identity_counts(identities=10, draws=3, seed=0).sum(axis=1).tolist()
     [9, 9, 9]
     """
-    rng, size = _generator(seed, stratum), drawn_people(identities)
+    rng, size = stream("bootstrap", seed, stratum), drawn_people(identities)
     counts = rng.multinomial(size, np.full(identities, 1 / identities), size=draws)
     while identities > 1 and (alone := counts.max(axis=1) == size).any():
         counts[alone] = rng.multinomial(size, np.full(identities, 1 / identities), size=alone.sum())
@@ -134,7 +129,7 @@ def dyadic_signs(identities: int, pairs: int, draws: int, seed: int, stratum: in
     >>> [coins.shape for coins in dyadic_signs(identities=4, pairs=6, draws=100, seed=0)]
     [(100, 4), (100, 6)]
     """
-    rng = _generator(seed, stratum)
+    rng = stream("bootstrap", seed, stratum)
     coin = np.array([-1, 1], dtype=np.int8)
     return rng.choice(coin, (draws, identities)), rng.choice(coin, (draws, pairs))
 

@@ -35,6 +35,7 @@ from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.folds import MISALIGNED, VIEW2, read_official
+from lrfr.streams import stream
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
@@ -42,7 +43,6 @@ from lrfr.train.trainings import folds_of, seeds_of, with_arms
 BATCH = 50  # images a forward pass; no influence on the numbers beyond float sums
 CHUNK = 200  # faces a task that warps
 RANDOM_SEED = 10_000  # of the untrained network: no student is initialised with it
-STREAM = 6 << 32  # of the counter-based generator; every use of the seed has its own
 SETTINGS = ("pretrained", "head", "last_stage")
 COMPARED = ("hr", "16", "8")  # resolutions of tables/teacher.csv
 
@@ -57,7 +57,7 @@ def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarr
 
     spread: standard deviation in sides of the chip. The noise depends on (seed, image) alone.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, STREAM + image]))
+    rng = stream("misaligned", seed, image)
     points = align.TEMPLATE + rng.normal(0, spread * align.CHIP, align.TEMPLATE.shape)
     return align.warp(Image.fromarray(chip), align.inverse(align.similarity(points, align.TEMPLATE)), chip.shape[0])
 

@@ -19,7 +19,7 @@ from lrfr.evaluate.bootstrap import weighted_verification
 from lrfr.evaluate.statistics import SPREAD, dyadic_signs
 from lrfr.evaluate.verification import ten_fold_accuracy
 
-STREAM = 1 << 32  # of `statistics.STREAM`, plus the study fold: the coins are not those of the people of a dense list
+STREAM = 1 << 32  # plus the study fold: the coins are not those of the people of a dense list
 
 
 class OfficialPairs(NamedTuple):
