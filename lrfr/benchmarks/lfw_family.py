@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 
 from lrfr.benchmarks.outcome import Outcome, accuracy_of
 from lrfr.benchmarks.streaming import checked_embeddings
+from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fold_accuracy
-from lrfr.protocol.cells import unit
 
 FARTHEST = 4.0  # squared distance of opposite unit vectors
 

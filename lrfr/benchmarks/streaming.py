@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lrfr.evaluate.identification import require_mates
 from lrfr.evaluate.open_set import checked_rates, tpir
-from lrfr.protocol.cells import unit
+from lrfr.evaluate.scores import unit
 
 BLOCK = 4096  # rows of either side at a time, 130 MB of float64; no influence on the numbers
 # Cosines are rounded to multiples of 1 / STEPS, what float32 tells apart just above 1. The last bits of float64 sums depend on

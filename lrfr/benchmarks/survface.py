@@ -23,8 +23,8 @@ from lrfr.benchmarks.outcome import Outcome, Statistic, accuracy_of, mean_of
 from lrfr.benchmarks.streaming import BLOCK, best_mates, checked_embeddings, hits, search
 from lrfr.evaluate.identification import require_mates
 from lrfr.evaluate.open_set import threshold_at_fpir
+from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import FOLDS, FoldAccuracy, correct_at, tar_at_far
-from lrfr.protocol.cells import unit
 
 GRID = np.arange(200, 2001) / 1000  # distances of unit vectors; test_face_verification.m
 RATES = (0.3, 0.1, 0.01, 0.001)  # FAR of the paper's verification table
