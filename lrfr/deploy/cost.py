@@ -20,13 +20,12 @@ from lrfr.deploy.measure import environment, network_cost, round_off, seconds
 from lrfr.deploy.release import chosen
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.formats import markdown, read_table
+from lrfr.formats import markdown, read_table, write_table
 from lrfr.models.features import Features
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.report.tables import write_table
 from lrfr.train.fold import Fold, read_fold
 from lrfr.train.targets import allocate, fill
 from lrfr.train.teacher import load_trained

@@ -15,10 +15,8 @@ import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.formats import SIGNIFICANT, markdown, read_table
+from lrfr.formats import SIGNIFICANT, markdown, per_cent, read_table, write_table
 from lrfr.protocol.rows import DENSE, OFFICIAL
-from lrfr.report.table_pages import per_cent
-from lrfr.report.tables import write_table
 
 CONFIRMED, NOT_COMPARABLE = "not comparable here; mechanism confirmed", "not comparable here"
 TIE, BETTER, WORSE, NOT_TESTED = "tie", "better", "worse", "not tested"

@@ -15,13 +15,14 @@ import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from lrfr.formats import FIVE as FIVE  # notebooks take it from here
 from lrfr.formats import order, pixels
-from lrfr.report.table_pages import FIVE as FIVE
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
 BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = PALETTE
 PALE = "#B5B5B5"
-DPI_SCREEN = 90
+MARKERS = "osD^vP"  # of arms
+BESIDE = {"fontsize": 8, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend to the right of the axes
 BINS = 60  # of a histogram: our choice, several genuine pairs a bin even for the smallest study
 NOT_LOSSES = ("learning_rate", "validation_eer", "pairs")  # beginnings of names in a training's log
 
@@ -70,7 +71,7 @@ def use_style() -> None:
     matplotlib.rcParams.update(
         {
             "figure.constrained_layout.use": True,
-            "figure.dpi": DPI_SCREEN,
+            "figure.dpi": 90,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -103,16 +104,21 @@ def metric_label(metric: str) -> str:
     return METRICS.get(metric, metric)
 
 
+def _sizes(ax, names: list[str], xlabel: str) -> None:
+    """The resolutions `names`, one a step, as the horizontal axis."""
+    ax.set_xticks(range(len(names)), [name if name == "hr" else f"{name} px" for name in names])
+    ax.set_xlabel(xlabel)
+
+
 def looks(names: list[str]) -> dict[str, Look]:
     """One look a name: a model's own, or the next colour of the palette."""
     return {name: MODELS.get(name, Look(name, PALETTE[i % len(PALETTE)], "o", "-")) for i, name in enumerate(names)}
 
 
-def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models, chance: float | None = None) -> Figure:
+def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models) -> Figure:
     """A metric against resolution, one line a model, with the bands of its intervals.
 
-    results: rows of results.csv. metric, pairing: which of them. models: names, drawn in the house order (others are
-    left out). chance: a level to mark, in the metric's unit.
+    results: rows of results.csv. metric, pairing: which of them. models: names, drawn in the house order.
     """
     rows = results[(results.metric == metric) & (results.pairing == pairing) & results.model.isin(models)]
     names = sorted(rows.resolution.unique(), key=pixels)
@@ -122,12 +128,29 @@ def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models, c
         style, x = look(model), np.arange(len(names))
         ax.plot(x, 100 * line.value, color=style.colour, marker=style.marker, linestyle=style.line, label=style.label)
         ax.fill_between(x, 100 * line.low, 100 * line.high, color=style.colour, alpha=0.12, linewidth=0)
-    if chance is not None:
-        ax.axhline(100 * chance, color=PALE, linestyle=":", linewidth=1.2, zorder=0)
-        ax.annotate("chance", (0, 100 * chance), xytext=(2, 3), textcoords="offset points", color="#6B6B6B", fontsize=8)
-    ax.set_xticks(range(len(names)), [name if name == "hr" else f"{name} px" for name in names])
-    ax.set(xlabel="resolution of the face", ylabel=f"{metric_label(metric)} (%)", title=PAIRINGS.get(pairing, pairing))
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _sizes(ax, names, "resolution of the face")
+    ax.set(ylabel=f"{metric_label(metric)} (%)", title=PAIRINGS.get(pairing, pairing))
+    ax.legend(**BESIDE)
+    return fig
+
+
+def arms(rows: pd.DataFrame) -> Figure:
+    """Differences arm - method in points, with their intervals, against resolution: one colour and marker an arm.
+
+    rows: of ablation.csv, of one method, metric and pairing; fractions.
+    """
+    names, arms = sorted(rows.resolution.unique(), key=pixels), list(dict.fromkeys(rows.arm))
+    fig, ax = pyplot.subplots(figsize=(6.8, 3.2))
+    ax.axhline(0, color=GREY, linewidth=1)
+    for k, arm in enumerate(arms):
+        own = rows[rows.arm == arm]
+        x = np.array([names.index(name) for name in own.resolution]) + 0.14 * (k - (len(arms) - 1) / 2)
+        error = 100 * np.stack([own["diff"] - own.diff_low, own.diff_high - own["diff"]])
+        marker, shade = MARKERS[k % len(MARKERS)], PALETTE[k % len(PALETTE)]
+        ax.errorbar(x, 100 * own["diff"], error, color=shade, marker=marker, linestyle="", capsize=2, label=arm)
+    _sizes(ax, names, "resolution of both faces")
+    ax.set_ylabel("EER, arm minus method (points)")
+    ax.legend(**BESIDE)
     return fig
 
 
@@ -174,14 +197,12 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> 
     return fig
 
 
-def similarity_histograms(
-    panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score", bins: int = BINS
-) -> Figure:
+def similarity_histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score") -> Figure:
     """Densities of genuine and impostor scores, one panel a title, all on one axis of scores.
 
     panels: title -> (scores (n,), same (n,) bool).
     """
-    edges = np.histogram_bin_edges(np.concatenate([scores for scores, _ in panels.values()]), bins)
+    edges = np.histogram_bin_edges(np.concatenate([scores for scores, _ in panels.values()]), BINS)
     fig, axes = pyplot.subplots(len(panels), 1, figsize=(6.4, 0.7 + 1.35 * len(panels)), sharex=True, squeeze=False)
     for ax, (title, (scores, same)) in zip(axes[:, 0], panels.items(), strict=True):
         for name, chosen, shade in (("different people", ~same, ORANGE), ("same person", same, BLUE)):
@@ -221,27 +242,16 @@ def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = Non
     return fig
 
 
-def cost_scatter(
-    cost: pd.DataFrame, results: pd.DataFrame, metric: str, pairing: str, resolution: str, x: str = "latency_ms"
-) -> Figure:
-    """A metric at one resolution, with its interval, against a column of cost.csv (logarithmic): one point a model."""
+def cost_scatter(cost: pd.DataFrame, results: pd.DataFrame, metric: str, pairing: str, resolution: str) -> Figure:
+    """A metric at one resolution, with its interval, against the latency of cost.csv (logarithmic): one point a model."""
     chosen = (results.metric == metric) & (results.pairing == pairing) & (results.resolution == resolution)
     rows = results[chosen].merge(cost, on="model").set_index("model")
     fig, ax = pyplot.subplots(figsize=(7.2, 4.4))
     for model in order(rows.index):
-        row, style = rows.loc[model], look(model)
-        error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
-        ax.errorbar(
-            row[x],
-            100 * row.value,
-            error,
-            color=style.colour,
-            marker=style.marker,
-            linestyle="",
-            label=style.label,
-            capsize=2,
-        )
-    ax.set(xscale="log", xlabel=x.replace("_ms", " (ms)").replace("_", " "), ylabel=f"{metric_label(metric)} (%)")
+        row, (label, colour, marker, _) = rows.loc[model], look(model)
+        x, y, error = row.latency_ms, 100 * row.value, [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
+        ax.errorbar(x, y, error, color=colour, marker=marker, linestyle="", label=label, capsize=2)
+    ax.set(xscale="log", xlabel="latency (ms)", ylabel=f"{metric_label(metric)} (%)")
     ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {resolution if resolution == 'hr' else resolution + ' px'}")
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(**BESIDE)
     return fig
