@@ -2,8 +2,9 @@
 
 An arm is trained like its method, with what `arms` in params.yaml changes. Most leave a part out or replace it: the
 difference says what the part is worth. An arm whose recipe names its own `epochs` changes no part: it is its model with
-another schedule, and stands in schedule.csv. It is compared with the model as the study trains it, with the teacher, and
-with `scratch` under the same schedule: whatever helps a student without a teacher narrows what distillation is worth.
+another schedule, and stands in schedule.csv. It is compared with the model as the study trains it, with the teacher,
+and with `scratch` under the same schedule: whatever helps a student without a teacher narrows what distillation is
+worth.
 """
 
 from __future__ import annotations
@@ -100,6 +101,6 @@ def schedule_page(table: pd.DataFrame) -> str:
 
 
 def marked(rows: pd.DataFrame, low: str = "low", high: str = "high") -> list[str]:
-    """Differences in points, with * where p after Holm's correction is significant. low, high: columns of the interval."""
+    """Differences in points, * where p after Holm's correction is significant. low, high: columns of the interval."""
     numbers = zip(rows["diff"], rows[low], rows[high], rows.p_holm, strict=True)
     return [per_cent(*difference, "+") + "*" * bool(p < SIGNIFICANT) for *difference, p in numbers]

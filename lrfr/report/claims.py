@@ -1,8 +1,9 @@
 """The `claims` stage: what the five abstracts claim (claims.yaml), beside what this study measures.
 
-`measured` comes from the study's tables, in their units: fractions for rates and their differences, milliseconds, ratios.
-Sizes, seconds and accuracies of other networks on other photographs cannot be reproduced here; the most that a row may say
-of them is that the mechanism shows in ours as well. Since it reads what was measured in seconds, no table of results reads it.
+`measured` comes from the study's tables, in their units: fractions for rates and their differences, milliseconds,
+ratios. Sizes, seconds and accuracies of other networks on other photographs cannot be reproduced here; the most that a
+row may say of them is that the mechanism shows in ours as well. Since it reads what was measured in seconds, no table
+of results reads it.
 """
 
 from __future__ import annotations
@@ -142,20 +143,15 @@ def page(table: pd.DataFrame) -> str:
     """claims.csv for people."""
     shown = table.assign(measured=[figure(row) for row in table.itertuples()]).drop(columns=["low", "high", "unit"])
     text = (
-        f"Intervals in brackets. *Better* and *worse*: a difference of p < {formats.SIGNIFICANT} after Holm's correction, "
-        "with an interval without zero\n(a row about an arm is one question, so nothing is corrected there). *Tie*: no such "
-        "difference shown. No row is a\nreproduction: the papers' full texts, networks and photographs were not at hand."
+        f"Intervals in brackets. *Better* and *worse*: a difference of p < {formats.SIGNIFICANT} after Holm's "
+        "correction, with an interval without zero\n(a row about an arm is one question, so nothing is corrected "
+        "there). *Tie*: no such difference shown. No row is a\nreproduction: the papers' full texts, networks and "
+        "photographs were not at hand."
     )
     return formats.page("The five abstracts' claims, beside what this study measures", text, {"": shown})
 
 
 def run(study: Study) -> None:
-    """The `claims` stage: tables/claims.csv and claims.md.
-
-    Raises
-    ------
-    UserError
-        if a table that it reads has not been made.
-    """
+    """The `claims` stage: tables/claims.csv and claims.md. UserError if a table that it reads has not been made."""
     table = claims(study, Tables(study))
     formats.write_table(study.reports / "tables", "claims", table[COLUMNS], page(table))

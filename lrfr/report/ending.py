@@ -17,18 +17,18 @@ HOLD_TIMES = (
 )
 
 
-def git(*arguments: str) -> list[str]:
-    """Lines that a git command prints; OSError or CalledProcessError where there is no git, or no repository."""
+def listed(*arguments: str) -> list[str]:
+    """Files that a git command names; OSError or CalledProcessError where there is no git, or no repository."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     return done.stdout.split("\0")[:-1]
 
 
 def compared(study: Study) -> str:
-    """One sentence on the files below reports/<study> that git tracks, but for those that hold times, beside git's HEAD."""
+    """One sentence on the files below reports/<study>, beside those of git's HEAD, but for the ones that hold times."""
     folder = study.reports.as_posix()
     try:
-        tracked = git("ls-tree", "-rz", "--full-tree", "--name-only", "HEAD", "--", folder)
-        changed = git("diff", "-z", "--name-only", "HEAD", "--", folder)
+        tracked = listed("ls-tree", "-rz", "--full-tree", "--name-only", "HEAD", "--", folder)
+        changed = listed("diff", "-z", "--name-only", "HEAD", "--", folder)
     except (OSError, subprocess.CalledProcessError):
         return "Without git and a clone it cannot be compared with the published one."
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
@@ -26,17 +28,18 @@ def arranged(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return table.sort_values(by, key=key, kind="stable").reset_index(drop=True)
 
 
-class Evaluation:
+class Evaluation(NamedTuple):
     """Tables of the `evaluate` stage, see `lrfr.protocol.study`.
 
     draws: values with intervals; its first rows number those of `values`, float (rows, draws). points: every single
     measurement. counts: people and comparisons of each fold.
     """
 
-    def __init__(
-        self, level: float, draws: pd.DataFrame, values: np.ndarray, points: pd.DataFrame, counts: pd.DataFrame
-    ):
-        self.level, self.draws, self.values, self.points, self.counts = level, draws, values, points, counts
+    level: float
+    draws: pd.DataFrame
+    values: np.ndarray
+    points: pd.DataFrame
+    counts: pd.DataFrame
 
     @classmethod
     def read(cls, study: Study) -> Evaluation:
@@ -54,7 +57,7 @@ class Evaluation:
         return int((rows[rows.fold.isin([int(k) for k in folds.split()])].identities - 1).sum())
 
     def own(self, kind: str = "model") -> pd.DataFrame:
-        """Rows of draws.csv in which each model is averaged over all its folds, with their numbers as rows of draws.npy."""
+        """Rows of draws.csv in which each model is averaged over all its folds; their index is that of draws.npy."""
         rows = self.draws[self.draws.kind == kind].copy()
         rows["n_folds"] = rows.folds.str.split().str.len()
         return rows[rows.n_folds == rows.groupby(["protocol", "model"]).n_folds.transform("max")]

@@ -1,8 +1,8 @@
 """The `notebook` stage: run a notebook with the study's parameters and keep a page, its figures and its tables.
 
-papermill runs it and nbconvert draws it; this wrapper adds what a reproducible study needs: parameters that the notebook
-does not have are refused (papermill only warns), the page holds nothing that differs between two runs, and every figure
-has a name and a caption.
+papermill runs it and nbconvert draws it; this wrapper adds what a reproducible study needs: parameters that the
+notebook does not have are refused (papermill only warns), the page holds nothing that differs between two runs, and
+every figure has a name and a caption.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def check_parameters(notebook: NotebookNode, name: str, parameters: dict[str, ob
     """Refuse parameters that the cell tagged "parameters" does not assign."""
     tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     known = re.findall(r"^(\w+)\s*=", "\n".join(tagged), flags=re.MULTILINE)
-    for key in parameters:
-        if key not in known:
-            raise UserError(f"notebooks/{name}.ipynb: has no parameter '{key}'; it takes {', '.join(known) or 'none'}.")
+    if unknown := [key for key in parameters if key not in known]:
+        takes = ", ".join(known) or "none"
+        raise UserError(f"notebooks/{name}.ipynb: has no parameter '{unknown[0]}'; it takes {takes}.")
 
 
 @contextmanager
@@ -90,10 +90,7 @@ def environment(threads: int) -> Iterator[None]:
 def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookNode:
     """Run a notebook in the current folder and return it with its outputs.
 
-    Raises
-    ------
-    UserError
-        naming the notebook, the cell and the error; the whole traceback goes to notebooks/output/<name>/traceback.txt.
+    UserError names the notebook, the cell and the error; the traceback goes to notebooks/output/<name>/traceback.txt.
     """
     source = nbformat.read(source_path(name), as_version=4)
     check_parameters(source, name, parameters)
@@ -115,16 +112,14 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
 
 def check_outputs(cell: NotebookNode, where: str) -> None:
     """Refuse outputs that have no caption or differ between runs; `where` names the cell in messages."""
-    for output in cell.get("outputs", []):
-        data = output.get("data", {})
-        if any(kind.startswith("image/") for kind in data) and FIGURE not in data:
-            raise UserError(
-                f"{where}: shows a figure without a caption; end the cell with report.save(figure, name, caption)."
-            )
-        if ADDRESS.search(data.get("text/plain", "")) and not {FIGURE, "text/html"} & set(data):
-            raise UserError(
-                f"{where}: shows an object's address, which differs between runs; end its last line with a semicolon."
-            )
+    for data in (output.get("data", {}) for output in cell.get("outputs", []) if FIGURE not in output.get("data", {})):
+        if any(kind.startswith("image/") for kind in data):
+            what = "a figure without a caption; end the cell with report.save(figure, name, caption)"
+        elif ADDRESS.search(data.get("text/plain", "")) and "text/html" not in data:
+            what = "an object's address, which differs between runs; end its last line with a semicolon"
+        else:
+            continue
+        raise UserError(f"{where}: shows {what}.")
 
 
 def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
@@ -148,22 +143,16 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
         raise UserError(f"notebooks/{name}.ipynb: {error}") from None
     for private in (os.getcwd(), sys.prefix, str(Path.home())):
         if len(private) > 1 and re.search(re.escape(private) + r"(?![\w-])", html):
-            raise UserError(
-                f"notebooks/{name}.ipynb: its page would contain a path of this machine; do not print paths."
-            )
+            raise UserError(f"notebooks/{name}.ipynb: its page would contain a path of this machine; print no paths.")
     return html
 
 
 def run(study: Study, name: str, parameters: dict[str, object] | None = None) -> None:
     """Run notebooks/<name>.ipynb and write its page, figures, tables and captions.
 
-    Without `parameters`, this is the stage: the study's first fold and seed, and the folder reports/<study>/<name>/. With
-    them (fold, seed, ...), the result goes to notebooks/output/<name>/, since only the stage writes to reports/.
-
-    Raises
-    ------
-    UserError
-        if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
+    Without `parameters`, this is the stage: the study's first fold and seed, and the folder reports/<study>/<name>/.
+    With them (fold, seed, ...), the result goes to notebooks/output/<name>/, since only the stage writes to reports/.
+    UserError if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
     """
     values = {
         "study": study.study,
@@ -179,20 +168,13 @@ def run(study: Study, name: str, parameters: dict[str, object] | None = None) ->
         captions = folder / "figures.json"
         listed = json.loads(captions.read_text(encoding="utf-8")) if captions.exists() else {}
         if set(listed) != {path.stem for path in folder.glob("*.png")}:
-            raise UserError(
-                f"notebooks/{name}.ipynb: writes a figure of its own; use report.save(figure, name, caption)."
-            )
+            own = "writes a figure of its own; use report.save(figure, name, caption)"
+            raise UserError(f"notebooks/{name}.ipynb: {own}.")
     print(f"{name}: {time.perf_counter() - start:.0f} s")
 
 
 def by_hand(study: Study, name: str, pairs: list[str]) -> None:
-    """`run` with parameters as a person types them, NAME=VALUE each, for example ["fold=1"]; values are YAML.
-
-    Raises
-    ------
-    UserError
-        as `run`, and if a pair has no "=" or a value is no YAML.
-    """
+    """`run` with parameters as a person types them, NAME=VALUE each, for example ["fold=1"]; values are YAML."""
     for pair in pairs:
         if "=" not in pair:
             raise UserError(f"--parameter {pair}: write NAME=VALUE, for example fold=1.")

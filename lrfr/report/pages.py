@@ -1,7 +1,7 @@
 """What the HTML pages share: Markdown with formulas as MathML, and the templates in lrfr/report/templates.
 
-nbconvert draws the notebooks and jinja2 the index, in the same frame. No page asks another host for anything: browsers draw
-MathML themselves, and the style and the sorting of tables are a few lines inside each page.
+nbconvert draws the notebooks and jinja2 the index, in the same frame. No page asks another host for anything: browsers
+draw MathML themselves, and the style and the sorting of tables are a few lines inside each page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from html import escape
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -26,13 +25,7 @@ Link = Callable[[str], str | None]  # the target of a link -> another target, or
 
 
 def mathml(latex: str, display: str) -> str:
-    """LaTeX as MathML; display is "inline" or "block".
-
-    Raises
-    ------
-    UserError
-        for commands and environments that the converter does not know.
-    """
+    """LaTeX as MathML; display is "inline" or "block". UserError for commands that the converter does not know."""
     known = re.sub(r"(begin|end)\{aligned\}", r"\1{align*}", latex)  # MathJax, in JupyterLab, wants `aligned` in $$
     result = convert(known, display=display)
     if leftover := re.search(r"<mi>(\\\w+|&)</mi>", result):
@@ -80,19 +73,7 @@ def frame(html: str) -> str:
     return f'<div class="scroll">{re.sub(r" (border|style)=.[^>]*?.(?=[ >])", "", html)}</div>'
 
 
-def number(value: object) -> str:
-    """A cell of a table as it is, numbers with up to four significant digits."""
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.4g}"
-    return str(value)
-
-
-FILTERS = {
-    "inline": inline,
-    "frame": frame,
-    "number": number,
-    "unlinked": lambda text: markdown(text, lambda url: None),
-}
+FILTERS = {"inline": inline, "frame": frame, "unlinked": lambda text: markdown(text, lambda url: None)}
 
 
 def index_html(**values: object) -> str:

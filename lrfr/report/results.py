@@ -56,16 +56,6 @@ def first_of_each(rows: pd.DataFrame, most: int | None) -> pd.DataFrame:
     return (rows if most is None else rows.groupby("person").head(most)).reset_index(drop=True)
 
 
-class Shown:
-    """A figure or table as a notebook shows it: by name where a stage stores it, by content where a person looks."""
-
-    def __init__(self, bundle: dict[str, object]) -> None:
-        self.bundle = bundle
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, object]:
-        return self.bundle
-
-
 class Report:
     """The results of `study`, for the notebook `notebook`, whose figures and tables go to `out`."""
 
@@ -96,13 +86,7 @@ class Report:
 
     @cached_property
     def parameters(self) -> config.Study:
-        """The parameters of this study.
-
-        Raises
-        ------
-        UserError
-            if params.yaml holds another study.
-        """
+        """The parameters of this study; UserError if params.yaml holds another one."""
         parameters = config.load(self.root / "params.yaml")
         if parameters.study != self.study:
             raise UserError(f"params.yaml: describes study '{parameters.study}'; run `lrfr study {self.study}` first.")
@@ -121,7 +105,7 @@ class Report:
         return formats.headline(self.table("results", protocol), metric, pairing)
 
     def compared(self, model: str, references=("scratch", "kd", "teacher"), pairing: str = "lr_lr") -> pd.DataFrame:
-        """Differences of the equal error rate to each reference, in points with interval and verdict: a row a resolution."""
+        """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
         table = self.table("comparisons")
         table = table[(table.a == model) & (table.metric == "eer") & (table.pairing == pairing)]
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
@@ -132,8 +116,8 @@ class Report:
     def ablation(self, method: str) -> str:
         """Save figure and table `ablation` of a method's arms; what they say as Markdown, or what to do first.
 
-        Equal error rate of an arm minus that of its method, both faces at the resolution. The intervals decide: an arm is
-        worse or better where its interval leaves zero out, and a tie elsewhere.
+        Equal error rate of an arm minus that of its method, both faces at the resolution. The intervals decide: an arm
+        is worse or better where its interval leaves zero out, and a tie elsewhere.
         """
         rows, name = self.table("ablation"), figures.label(method)
         rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
@@ -146,10 +130,10 @@ class Report:
         found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
         rows, level = rows.assign(verdict=found), self.parameters.evaluate.level
         caption = (
-            f"Equal error rate of each arm minus that of {name}, in points, both photographs at the resolution: above zero, "
-            f"the arm is worse. {100 * level:g} % intervals, paired over the test people; they do not know that another seed "
-            "would train other networks. The stage `arm` trained the arms, the stage `summary` compared them "
-            "(tables/ablation.csv)."
+            f"Equal error rate of each arm minus that of {name}, in points, both photographs at the resolution: above "
+            f"zero, the arm is worse. {100 * level:g} % intervals, paired over the test people; they do not know that "
+            "another seed would train other networks. Each arm was trained like a model, the stage `summary` compared "
+            "them (tables/ablation.csv)."
         )
         self.save(figures.arms(rows), "ablation", caption)
         cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
@@ -160,10 +144,10 @@ class Report:
         for arm, own in rows.groupby("arm"):
             at = [f"{found} at {', '.join(group.resolution)}" for found, group in own.groupby("verdict", sort=False)]
             text += f"- `{arm}` against {name}: {'; '.join(at)}.\n"
+        decided, chance = (rows.verdict != "tie").sum(), (1 - level) * len(rows)
         return (
-            f"{text}\n{(rows.verdict != 'tie').sum()} of {len(rows)} intervals leave zero out; if no arm differed from {name}, "
-            f"about {(1 - level) * len(rows):.1f} would by chance, and several at a time, since all resolutions share their "
-            "people."
+            f"{text}\n{decided} of {len(rows)} intervals leave zero out; if no arm differed from {name}, about "
+            f"{chance:.1f} would by chance, and several at a time, since all resolutions share their people."
         )
 
     @cached_property
@@ -175,7 +159,7 @@ class Report:
         return pd.read_csv(self.run_file("folds.csv"))
 
     def index(self) -> pd.DataFrame:
-        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate, never trained on)."""
+        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on)."""
         return self._index.copy()
 
     def chips(self) -> np.ndarray:
@@ -206,7 +190,7 @@ class Report:
         return self.run_file(f"targets/fold{fold}/{variant}")
 
     def head_file(self, model: str, fold: int, seed: int) -> Path:
-        """What a student was trained with and does not keep: class directions `weight`, the method's state `method.*`."""
+        """What a student learned with and does not keep: class directions `weight`, the method's state `method.*`."""
         return self.run_file(f"heads/{model}/fold{fold}-seed{seed}.safetensors")
 
     def _held_out(self, fold: int):
@@ -215,8 +199,8 @@ class Report:
     def faces(self, fold: int, role: str = "test", most: int | None = None) -> pd.DataFrame:
         """Photographs of the people with this role (train, validation, test), in ascending image number.
 
-        As the stages use them: duplicates are only tested, and validation has a limited number of each person. most: only
-        the first so many of each person; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
+        As the stages use them: duplicates are only tested, and validation has a limited number of each person. most:
+        only the first so many of each; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
         """
         if role == "train":
             people = self._folds.person[(self._folds.fold == fold) & (self._folds.role == role)]
@@ -258,11 +242,6 @@ class Report:
             raise UserError(f"{file}: holds test and validation people of fold {fold} only.")
         return rows[np.searchsorted(held_out, images)]
 
-    @property
-    def withheld(self) -> bool:
-        """Whether figures with photographs stay out of a stage's pages: those are published, these faces may not be."""
-        return self.staged and self.parameters.faces.source not in SHOWN
-
     def _record(self, file: str, name: str, caption: str) -> Path:
         """Note the caption of a figure or table in `file`; returns the path for it, without extension."""
         if not NAME.fullmatch(name):
@@ -281,7 +260,7 @@ class Report:
         photographs: the figure shows faces; of sources that may not be passed on, it is drawn only where a person runs
         the notebook by hand.
         """
-        if photographs and self.withheld:
+        if photographs and self.staged and self.parameters.faces.source not in SHOWN:  # these pages are published
             shown = {"text/plain": f"[{name}: {caption} Not shown here: the photographs may not be passed on. "}
             shown["text/plain"] += "Run the notebook by hand to see it.]"
         else:
@@ -290,7 +269,7 @@ class Report:
             link = {FIGURE: {"name": name, "caption": caption}}
             shown = {**(link if self.staged else {"image/png": path.read_bytes()}), "text/plain": caption}
         pyplot.close(fig)
-        display(Shown(shown))
+        display(shown, raw=True)
 
     def save_table(self, table: pd.DataFrame, name: str, caption: str, digits: int = 3) -> None:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
@@ -301,19 +280,15 @@ class Report:
             rounded[column] = [("" if pd.isna(value) else f"{value:.{digits}f}") for value in rounded[column]]
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
-        display(Shown({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}))
+        display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)
 
 
 def open_study(study: str, notebook: str, out: str = "") -> Report:
     """The results of a study for a notebook.
 
-    study: a name as in reports/<study>. notebook: the notebook's file name without extension. out: "" by hand.
-    Works from the project's top folder and from any folder below.
-
-    Raises
-    ------
-    UserError
-        outside a clone, or if the study has not been run.
+    study: a name as in reports/<study>. notebook: the notebook's file name without extension. out: "" by hand. Works
+    from the project's top folder and from any folder below; UserError outside a clone, or if the study has not been
+    run.
     """
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)

@@ -1,7 +1,7 @@
 """The `site` stage: reports/<study>/index.html, which ties together notebooks, tables and figures.
 
-It enumerates what a study must have written, never what happens to lie in the folder: a missing piece stops it with the name
-of the stage to run.
+It enumerates what a study must have written, never what happens to lie in the folder: a missing piece stops it with the
+name of the stage to run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.formats import SIGNIFICANT, headline, order, read_table, wide
+from lrfr.formats import headline, order, read_table, wide
 from lrfr.protocol.rows import DENSE
 from lrfr.report import pages
 from lrfr.report.ablation import marked
@@ -22,33 +22,10 @@ from lrfr.report.notebooks import abstract
 
 PUBLISHED = ("orl", "lfw")  # studies whose reports are in git; an index links the other one
 LONGEST = 150  # rows of a table that the page shows in full; our choice
-TABLES = {  # name -> the stage that makes it, what it holds
-    "results": (
-        "summary",
-        "Every metric of every model at every resolution, with intervals from a bootstrap over people.",
-    ),
-    "comparisons": ("summary", "Paired differences between models, with p-values before and after Holm's correction."),
-    "teacher": (
-        "summary",
-        "The teacher as pretrained, with a fine-tuned head, and with head and last stage fine-tuned.",
-    ),
-    "gradients": (
-        "summary",
-        "How strongly each weighted term pulls, relative to the face loss: is one dead or too strong?",
-    ),
-    "runs": ("summary", "One row per model, fold, seed, resolution and metric: what the other tables average."),
-    "tuning": ("rank", "What the validation people chose: values of one number a model, and the order of the models."),
-    "cost": ("benchmark", "Size, arithmetic and measured time of every model. Times differ from machine to machine."),
-    "schemes": ("benchmark", "What whole training schemes cost."),
-    "latency": ("benchmark", "What an engineer would use instead: networks and runtimes side by side, as ratios."),
-    "ablation": ("summary", "Every trained arm against its method: what a part of the method is worth."),
-    "schedule": (
-        "summary",
-        "Models with another schedule against themselves, the teacher, and `scratch` with that one.",
-    ),
-    "mirror": ("mirror", "Every model with a face and its mirror image averaged, for twice the time."),
-    "throughput": ("benchmark", "Images a second in training: data path, forward and backward pass, whole loop."),
-    "claims": ("claims", "What the five abstracts claim, beside what this study measures."),
+TABLES = {  # table -> the stage that makes it; the template says what each holds, in the order of the page
+    **dict.fromkeys(("results", "comparisons", "teacher", "gradients", "runs", "ablation", "schedule"), "summary"),
+    **dict.fromkeys(("cost", "schemes", "latency", "throughput"), "benchmark"),
+    **{"tuning": "rank", "mirror": "mirror", "claims": "claims"},
 }
 
 
@@ -61,8 +38,8 @@ def required(path: Path, stage: str, command: str) -> Path:
 
 def read(study: Study, name: str) -> pd.DataFrame:
     """A table of the study."""
-    stage = TABLES[name][0]
-    return read_table(required(study.reports / "tables" / f"{name}.csv", stage, f"{stage}@{study.study}"))
+    path, stage = study.reports / "tables" / f"{name}.csv", TABLES[name]
+    return read_table(required(path, stage, f"{stage}@{study.study}"))
 
 
 def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -81,19 +58,10 @@ def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return shown
 
 
-NOTES = {
-    "results": "Values in per cent, with the interval in brackets.",
-    "comparisons": f"Differences model − scratch in per cent points; * marks p &lt; {SIGNIFICANT} after Holm. Other pairs are in "
-    "the file.",
-}
-
-
 def table_entry(study: Study, name: str) -> dict[str, object]:
-    """What the page says of a table."""
-    table, (stage, about) = read(study, name), TABLES[name]
-    page = (study.reports / "tables" / f"{name}.md").is_file()
-    said = {"name": name, "stage": stage, "about": about, "rows": len(table), "page": page}
-    return said | {"note": NOTES.get(name, ""), "parts": parts(name, table)}
+    """What the page needs of a table."""
+    table, page = read(study, name), study.reports / "tables" / f"{name}.md"
+    return {"stage": TABLES[name], "rows": len(table), "page": page.is_file(), "parts": parts(name, table)}
 
 
 def captions(folder: Path, file: str) -> dict[str, str]:
@@ -124,7 +92,7 @@ def index_html(study: Study) -> str:
         others=[name for name, folder in folders.items() if (folder / "index.html").is_file()],
         headline=headline(results[results.protocol == DENSE], "eer", "hr_lr"),
         notebooks=[notebook_entry(study, name) for name in study.notebooks],
-        tables=[table_entry(study, name) for name in TABLES],
+        tables={name: table_entry(study, name) for name in TABLES},
         made={f"{name}/{table}.csv": words for name, found in made.items() for table, words in found.items()},
     )
 
@@ -132,10 +100,7 @@ def index_html(study: Study) -> str:
 def run(study: Study) -> None:
     """Write reports/<study>/index.html from the study's tables, notebooks and figures.
 
-    Raises
-    ------
-    UserError
-        naming the missing file and the stage that makes it.
+    UserError names a missing file and the stage that makes it.
     """
     html = index_html(study)
     with atomic_file(study.reports / "index.html") as temporary:

@@ -124,7 +124,7 @@ def runs_page(runs: pd.DataFrame) -> str:
 
 
 def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
-    """teacher.csv: the teacher's settings on held-out people; diff is the paired one to `pretrained`, in `dense` only."""
+    """teacher.csv: the teacher's settings on held-out people; diff is to `pretrained`, paired, in `dense` only."""
     rows = evaluation.own("setting")
     dense = rows[rows.protocol == DENSE]
     known = by_cell(dense)

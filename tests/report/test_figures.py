@@ -50,15 +50,6 @@ def test_resolution_curve_draws_values_and_bands():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "16 px", "hr"] and len(ax.collections) == 2
 
 
-def test_error_rates_match_a_slow_count():
-    score, same = np.round(scores(1.0)[0], 1), scores(1.0)[1]  # rounding makes ties
-    far, tar = figures.error_rates(score, same)
-    slow = [(0.0, 0.0)] + [
-        (float((score[~same] >= t).mean()), float((score[same] >= t).mean())) for t in sorted(set(score), reverse=True)
-    ]
-    assert np.allclose(np.transpose([far, tar]), slow)
-
-
 @pytest.mark.parametrize("det", [False, True])
 def test_roc_has_a_line_a_curve(det):
     fig = figures.roc({"teacher": scores(2), "mine": scores(1)}, det)

@@ -50,7 +50,7 @@ def test_embeddings_align_with_faces(project):
 
 
 def few_photographs(report: results.Report) -> None:
-    """Leave person p of the invented study min(p, 10) photographs or so, and mark one of somebody who trains as a duplicate."""
+    """Leave person p of the invented study min(p, 10) photographs or so, and mark one to train on as a duplicate."""
     index = report.index()
     place = index.groupby("person").cumcount()
     index = index[place < np.maximum(index.person, 1)]

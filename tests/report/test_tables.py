@@ -14,8 +14,8 @@ from lrfr.report import tables
 from tests.evaluate import faces
 
 COLUMNS = {  # other programs read these
-    "results": "study protocol model pairing resolution metric value low high interval seeds sd_seed n_genuine n_impostor "
-    "identities fta folds",
+    "results": "study protocol model pairing resolution metric value low high interval seeds sd_seed n_genuine "
+    "n_impostor identities fta folds",
     "comparisons": "study protocol a b pairing resolution metric diff low high p p_holm",
     "runs": "study protocol model pairing fold seed resolution metric value",
     "gradients": "study model term when progress stage mean min max",
