@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from fnmatch import fnmatch
 
 from lrfr.config import Study
 from lrfr.report.notebooks import TIMED, TIMES
@@ -26,25 +25,20 @@ def listed(*arguments: str) -> list[str]:
 def compared(study: Study) -> str:
     """One sentence on the files below reports/<study>, beside those of git's HEAD, but for the ones that hold times."""
     folder = study.reports.as_posix()
+    paths = ["--", folder, *(f":(exclude){folder}/{pattern}" for pattern in HOLD_TIMES)]
     try:
-        tracked = listed("ls-tree", "-rz", "--full-tree", "--name-only", "HEAD", "--", folder)
-        changed = listed("diff", "-z", "--name-only", "HEAD", "--", folder)
+        files = listed("ls-files", "-z", *paths)
+        other = listed("diff", "-z", "--relative", "--name-only", "HEAD", *paths)
     except (OSError, subprocess.CalledProcessError):
         return "Without git and a clone it cannot be compared with the published one."
-
-    def kept(files: list[str]) -> list[str]:
-        names = [file.split(f"{folder}/", 1)[-1] for file in files]
-        return [name for name in names if not any(fnmatch(name, pattern) for pattern in HOLD_TIMES)]
-
-    files, other = kept(tracked), kept(changed)
     if not files:
         return "Nothing of this study is published, so there is nothing to compare it with."
     if not other:
         return f"Its {len(files)} files are the same bytes as published (those that hold times are not counted)."
-    tables = sorted(other, key=lambda name: (not name.startswith("tables/"), not name.endswith(".csv")))
-    first = ", ".join(tables[:3]) + (", ..." if len(tables) > 3 else "")
-    reason = "because another processor rounds differently; see docs/known-issues.md"
-    return f"{len(other)} of {len(files)} files differ from those published ({first}), {reason}."
+    names = sorted((name.removeprefix(f"{folder}/") for name in other), key=lambda name: not name.startswith("tables/"))
+    first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    reason = "If you changed nothing, that is because another processor rounds differently; see docs/known-issues.md."
+    return f"{len(other)} of {len(files)} files differ from those published ({first}). {reason}"
 
 
 def ending(study: Study) -> str:

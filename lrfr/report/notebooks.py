@@ -92,10 +92,10 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
 
     UserError names the notebook, the cell and the error; the traceback goes to notebooks/output/<name>/traceback.txt.
     """
-    source = nbformat.read(source_path(name), as_version=4)
+    path = str(source_path(name))
+    source = nbformat.read(path, as_version=4)
     check_parameters(source, name, parameters)
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    path = str(source_path(name))
     with environment(threads), tempfile.TemporaryDirectory() as folder:
         how = {"kernel_name": KERNEL, "language": "python", "progress_bar": False, "cwd": os.getcwd()}
         try:

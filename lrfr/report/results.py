@@ -24,6 +24,7 @@ from lrfr.errors import UserError
 from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
 from lrfr.protocol.rows import DENSE, held_out_rows
 from lrfr.report import figures
+from lrfr.report.evaluation import arranged
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
@@ -111,7 +112,7 @@ class Report:
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
         table = wide(table.assign(against="against " + table.b), cells, "resolution", "against")
-        return table.sort_values("resolution", key=lambda sizes: sizes.map(pixels), ignore_index=True)
+        return arranged(table, ["resolution"])
 
     def ablation(self, method: str) -> str:
         """Save figure and table `ablation` of a method's arms; what they say as Markdown, or what to do first.
@@ -121,7 +122,7 @@ class Report:
         """
         rows, name = self.table("ablation"), figures.label(method)
         rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
-        rows = rows.sort_values("resolution", key=lambda sizes: sizes.map(pixels), kind="stable")
+        rows = arranged(rows, ["resolution"])
         if rows.empty:
             return (
                 f"The study `{self.study}` has trained no arm of {name}, so there is nothing to compare here: "

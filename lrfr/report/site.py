@@ -14,10 +14,11 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.formats import headline, order, read_table, wide
+from lrfr.formats import headline, per_cent, read_table, wide
 from lrfr.protocol.rows import DENSE
 from lrfr.report import pages
 from lrfr.report.ablation import marked
+from lrfr.report.evaluation import arranged
 from lrfr.report.notebooks import abstract
 
 PUBLISHED = ("orl", "lfw")  # studies whose reports are in git; an index links the other one
@@ -46,15 +47,11 @@ def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """What the page shows of a table, under titles: the long ones by protocol, pairing and metric, or not at all."""
     if name not in ("results", "comparisons"):
         return [(name, table)] if len(table) <= LONGEST else []
-    shown = []
-    table = table if name == "results" else table[table.b == "scratch"].rename(columns={"a": "model"})
-    for key, rows in table.groupby(["protocol", "pairing", "metric"], sort=False, dropna=False):
-        if name == "results":
-            part = headline(rows.fillna({"pairing": ""}), key[2], "" if pd.isna(key[1]) else key[1])
-        else:
-            rows = rows.assign(rank=rows.model.map(order(rows.model).index)).sort_values("rank", kind="stable")
-            part = wide(rows, marked(rows))
-        shown.append((" · ".join(str(word) for word in key if not pd.isna(word)), part))
+    table, shown = table if name == "results" else table[table.b == "scratch"].rename(columns={"a": "model"}), []
+    for key, rows in table.groupby(["protocol", "pairing", "metric"], sort=False):
+        rows = arranged(rows, ["model"])
+        values = [per_cent(row.value, row.low, row.high) for row in rows.itertuples()] if name == "results" else None
+        shown.append((" · ".join(key), wide(rows, values or marked(rows))))
     return shown
 
 
