@@ -5,7 +5,7 @@ them: a student that does not beat it has learned nothing about small faces. All
 and nothing is chosen by any number here: the models are ranked before, by the validation people (`lrfr.train.ranking`).
 
 The code is that of the verb `benchmark-set`. Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and
-metric, and tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.report.tables.families`).
+metric, and tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.formats.families`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from lrfr.benchmarks.verb import Report, Ways, assess, cell
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
 from lrfr.evaluate.statistics import holm
-from lrfr.formats import markdown, order, per_cent, unit
+from lrfr.formats import families, markdown, order, per_cent, write_table
 from lrfr.parallel import limit_threads
+from lrfr.protocol.cells import unit
 from lrfr.protocol.embed import embed_views, load_student
-from lrfr.report.tables import families, write_table
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of
 

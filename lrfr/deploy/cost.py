@@ -20,7 +20,7 @@ from lrfr.deploy.measure import environment, network_cost, round_off, seconds
 from lrfr.deploy.release import chosen
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.formats import markdown, read_table
+from lrfr.formats import markdown, read_table, write_table
 from lrfr.models.features import Features
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS

@@ -27,13 +27,12 @@ from lrfr.deploy.release import card, chosen, confirmed_lock, sha256, weights_of
 from lrfr.errors import UserError
 from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import equal_error_rate
-from lrfr.formats import markdown, read_table
+from lrfr.formats import markdown, read_table, write_table
 from lrfr.models.student import StudentNet
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
 from lrfr.protocol.embed import embed_views, load_student
 from lrfr.protocol.folds import build_fold
-from lrfr.report.tables import write_table
 from lrfr.train.fold import Fold, read_fold
 
 CALIBRATION = 300  # faces: our choice; onnxruntime's documentation advises a few hundred

@@ -20,7 +20,7 @@ from lrfr.config import Study
 from lrfr.data.degrade import degrade, mirror
 from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
-from lrfr.formats import markdown, order, per_cent, pixels
+from lrfr.formats import markdown, order, per_cent, pixels, write_table
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER

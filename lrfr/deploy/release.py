@@ -20,7 +20,7 @@ from lrfr.config import Study
 from lrfr.deploy.thresholds import validation_thresholds
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.formats import pixels, read_table
+from lrfr.formats import HEADLINE, pixels, read_table
 from lrfr.gate.state import read_state
 from lrfr.protocol.folds import DENSE, OFFICIAL
 from lrfr.report.tables import HEADLINE
