@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lrfr import __version__, studies
 from lrfr.benchmarks import verb as benchmark_verb
-from lrfr.deploy import verbs
+from lrfr.deploy import embed, export_student, identify, verify
 from lrfr.errors import UserError
 
 STAGES = {  # stage -> (module, what it does); modules are imported only when their stage runs
@@ -37,6 +37,7 @@ STAGES = {  # stage -> (module, what it does); modules are imported only when th
     "notebook": ("lrfr.report.notebooks", "execute one notebook into the report (--notebook)"),
     "site": ("lrfr.report.site", "tie the report together in index.html"),
 }
+VERBS = {"verify": verify, "identify": identify, "embed": embed, "export": export_student}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,16 +57,16 @@ def parser() -> argparse.ArgumentParser:
             text = "another value for a parameter of the notebook; the page then goes to notebooks/output/, not to the report"
             command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=text)
         if stage == "embed":
-            verbs.add_embed(command)
+            command.description = "Without a folder: the study's stage. With one: embed the faces of its photographs."
+            embed.add(command)
         if stage == "export":
-            text = "a key of `models`, or the .safetensors file of a released student (default: the model that was ranked first)"
-            command.add_argument("--model", metavar="NAME", help=text)
-            command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: where the stage writes)")
+            export_student.add(command)
     studies.add_options(commands.add_parser("study", help="make params.yaml the parameters of another study"))
     commands.add_parser("repro", help="run what has changed, like `dvc repro`, with trainings side by side")
     release = commands.add_parser("release", help="copy a study's chosen students, with cards, to lrfr/weights")
     release.add_argument("name", help="the study in params.yaml")
-    verbs.add_verbs(commands)
+    verify.add(commands.add_parser("verify", help="photographs: do two of them show one person?"))
+    identify.add(commands.add_parser("identify", help="photographs: who of a gallery is it?"))
     benchmark_verb.add_verb(commands)
     unpack = commands.add_parser("unpack", help="unpack a zip archive that nobody has checked, as benchmark sets come")
     unpack.add_argument(
@@ -94,7 +95,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "doctor":
         from lrfr import doctor
 
-        return doctor.run()
+        return doctor.run(arguments)
     if arguments.command == "unpack":
         from lrfr.gate.zips import unpack
 
@@ -105,8 +106,13 @@ def dispatch(arguments: argparse.Namespace) -> int:
         return studies.run(arguments)
     if arguments.command == benchmark_verb.VERB:
         return benchmark_verb.run(arguments)
-    if verbs.is_verb(arguments):
-        return verbs.run(arguments)
+    given = [value for option, value in vars(arguments).items() if option != "command"]
+    if arguments.command in VERBS and (any(given) or arguments.command not in STAGES):  # embed, export: verb or stage
+        return VERBS[arguments.command].run(arguments)
+    if arguments.command == "release":
+        from lrfr.deploy import release
+
+        return release.run(arguments)
     from lrfr import config  # here, because the verbs for photographs answer sooner without it
 
     study = config.load()
@@ -114,11 +120,6 @@ def dispatch(arguments: argparse.Namespace) -> int:
         from lrfr import repro
 
         repro.run(study)
-        return 0
-    if arguments.command == "release":
-        from lrfr.deploy import release
-
-        release.run(study, arguments.name)
         return 0
     stage = arguments.command
     extra: list[object] = []
@@ -143,8 +144,6 @@ def dispatch(arguments: argparse.Namespace) -> int:
             names = ", ".join(study.benchmark_sets) or "none"
             raise UserError(f"params.yaml: there is no set '{arguments.set}' in benchmark_sets; known are {names}.")
         extra = [arguments.set]
-    if stage == "export":
-        extra = [arguments.model, arguments.out]
     import_module(STAGES[stage][0]).run(study, *extra)
     return 0
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrfr.files import atomic_file
+
 CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
+HEADLINE = ("8", "16", "32", "hr")  # resolutions of short tables
+DIGITS = "%.6g"  # of numbers in CSV files
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
 # the house order of models, in tables and in figures
 # fmt: off
@@ -84,3 +88,11 @@ def markdown(table: pd.DataFrame) -> str:
     """A pipe table of strings."""
     rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame, page: str) -> None:
+    """One table as CSV and as Markdown, each replaced in one step."""
+    with atomic_file(folder / f"{name}.csv") as file:
+        table.to_csv(file, index=False, float_format=DIGITS, lineterminator="\n")
+    with atomic_file(folder / f"{name}.md") as file:
+        file.write_text(page, encoding="utf-8")

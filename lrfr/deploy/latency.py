@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
 from lrfr.data.degrade import hr_view
 from lrfr.deploy import mobilefacenet, onnx_graph
-from lrfr.deploy.measure import counts, seconds
 from lrfr.formats import markdown
 from lrfr.gate.dlib_weights import embedded_path
 from lrfr.models.heads import unit
@@ -41,7 +42,6 @@ BATCHES = (1, 64)  # a single face, and many
 EMBEDDING = 512  # of the MobileFaceNet: 1.2 M parameters
 MEASURED = ("16", "hr")  # resolutions whose equal error rate stands beside the times
 STUDENT, DLIB = "student", "dlib_resnet"
-ONNX, INT8 = "onnx", "onnx int8"
 ORDER = ["network", "runtime", "threads", "batch", "median_ms", "low_ms", "high_ms", "faces_per_second", "ratio"]
 
 
@@ -61,6 +61,27 @@ class Runner(NamedTuple):
     prepare: Callable[[int], Callable[[], object]]
 
 
+def seconds(function: Callable[..., object], *arguments: object) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def counts(net: nn.Module, inputs: Tensor) -> dict[str, int]:
+    """Parameters, multiply-accumulates (torch's own counter: convolutions, matrix products) and bytes, buffers included.
+
+    inputs : one image, float (1, 3, S, S).
+    """
+    net.eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net(inputs)
+    return {
+        "params": sum(p.numel() for p in net.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "bytes": sum(t.numel() * t.element_size() for t in net.state_dict().values()),
+    }
+
+
 def noise(batch: int, side: int) -> np.ndarray:
     """uint8 (batch, side, side, 3), the same every time: faces without a meaning take as long as faces."""
     return np.random.Generator(np.random.Philox(key=side)).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
@@ -74,22 +95,18 @@ def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
         inputs = torch.from_numpy(noise(batch, side)).permute(0, 3, 1, 2).to(torch.float32)
         return lambda: net(inputs)
 
-    return Runner(
-        network, "torch", f"float {side} x {side}", counted["bytes"] / 1e6, counted["params"], counted["macs"], prepare
-    )
+    megabytes = counted["bytes"] / 1e6
+    return Runner(network, "torch", f"float {side} x {side}", megabytes, counted["params"], counted["macs"], prepare)
 
 
 def student_runner(net: StudentNet, size: int) -> Runner:
     """The student in eager torch, from small uint8 faces; its operations are those of the network alone."""
-    counted = counts(net, torch.zeros(1, 3, size, size))
 
     def prepare(batch: int) -> Callable[[], object]:
         faces = torch.from_numpy(noise(batch, FACE))
         return lambda: unit(net(normalise(hr_view(faces, size))).embedding)
 
-    return Runner(
-        STUDENT, "torch", f"uint8 {FACE} x {FACE}", counted["bytes"] / 1e6, counted["params"], counted["macs"], prepare
-    )
+    return torch_runner(STUDENT, net, size)._replace(input=f"uint8 {FACE} x {FACE}", prepare=prepare)
 
 
 def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:
@@ -108,13 +125,12 @@ def dlib_runner(ported: Runner) -> Runner:
     import dlib
 
     net = dlib.face_recognition_model_v1(str(embedded_path()))
-    side = TEACHERS[DLIB].chip
+    side, megabytes = TEACHERS[DLIB].chip, embedded_path().stat().st_size / 1e6
 
     def prepare(batch: int) -> Callable[[], object]:
         chips = list(noise(batch, side))
         return lambda: net.compute_face_descriptor(chips)
 
-    megabytes = embedded_path().stat().st_size / 1e6
     return ported._replace(runtime="dlib", input=f"uint8 {side} x {side}", megabytes=megabytes, prepare=prepare)
 
 
@@ -122,13 +138,10 @@ def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> li
     """Everything that is compared; the reference comes first. kind: of the student; files: runtime -> its exported file."""
     eager = student_runner(build_student(study.student, kind, study.views.size, study.seed), study.views.size)
     found = [*(onnx_runner(eager, runtime, path, threads) for runtime, path in files.items()), eager]
-    teachers = [
-        torch_runner(name, build_teacher(name, weights), TEACHERS[name].chip)
-        for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random"))
-    ]
-    found += teachers
+    for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
+        found.append(torch_runner(name, build_teacher(name, weights), TEACHERS[name].chip))
     if importlib.util.find_spec("dlib"):
-        found.append(dlib_runner(teachers[0]))
+        found.append(dlib_runner(found[-2]))
     phone = mobilefacenet.build_mobilefacenet(EMBEDDING)
     return [*found, torch_runner("mobilefacenet", phone, mobilefacenet.INPUT)]
 
@@ -174,8 +187,8 @@ def exported(study: Study, model: str) -> dict[str, Path]:
     """runtime -> the file that the stage `export` wrote of a model's student, the reference first; none without onnxruntime."""
     if importlib.util.find_spec("onnxruntime") is None:
         return {}
-    names = {ONNX: f"{study.study}-{model}.onnx", INT8: f"{study.study}-{model}-int8.onnx"}
-    files = {runtime: study.runs / "export" / name for runtime, name in names.items()}
+    folder, name = study.runs / "export", f"{study.study}-{model}"
+    files = {"onnx": folder / f"{name}.onnx", "onnx int8": folder / f"{name}-int8.onnx"}
     return {runtime: path for runtime, path in files.items() if path.is_file()}
 
 
@@ -186,7 +199,7 @@ def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: st
     dlib's network is timed with its published weights, which are evaluated where they are the study's teacher. An 8-bit student's
     errors are not in runs.csv.
     """
-    owner = {(STUDENT, "torch"): model, (STUDENT, ONNX): model}
+    owner = {(STUDENT, "torch"): model, (STUDENT, "onnx"): model}
     if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):
         owner |= {(DLIB, "torch"): "teacher", (DLIB, "dlib"): "teacher"}
     first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])

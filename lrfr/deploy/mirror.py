@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, mirror
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
-from lrfr.formats import markdown, order, per_cent, pixels
+from lrfr.formats import markdown, order, per_cent, pixels, write_table
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
@@ -27,7 +27,6 @@ from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
 from lrfr.protocol.folds import TestFold, build_fold
 from lrfr.protocol.official import official_metrics
 from lrfr.protocol.rows import DENSE, MISALIGNED, OFFICIAL
-from lrfr.report.tables import write_table
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 
@@ -75,9 +74,7 @@ def both(study: Study, model: str) -> tuple[dict[Cell, NDArray], dict[Cell, NDAr
     teacher = model == TEACHER
     numbers = study.faces.run_folds if teacher else study.folds_of(model)
     seeds = study.train.seeds[:1] if teacher else study.seeds_of(model)
-    once: dict[Cell, NDArray] = {}
-    twice: dict[Cell, NDArray] = {}
-    freedom = 0
+    once, twice, freedom = {}, {}, 0
     for number in numbers:
         fold, faces = build_fold(study, number), read_fold(study, number)
         freedom += fold.test_pairs.counts.shape[1] - 1

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +26,7 @@ from lrfr.files import atomic_file
 from lrfr.models.student import StudentNet, normalise
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import ModelProto
     from onnxruntime import InferenceSession
 
 FACES, EMBEDDINGS = "faces", "embeddings"  # names of the input and the output
@@ -38,20 +37,18 @@ BATCH = 50  # faces at once in calibration; no influence on the numbers
 
 
 def extra(module: str) -> ModuleType:
-    """A module of the optional extra `export`.
-
-    Raises
-    ------
-    UserError
-        if its package is not installed.
-    """
+    """A module of the optional extra `export`. Raises UserError if its package is not installed."""
     try:
         return import_module(module)
     except ImportError:
-        package = module.split(".")[0]
-        raise UserError(
-            f"{package}: not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
-        ) from None
+        why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
+        raise UserError(f"{module.split('.')[0]}: {why}") from None
+
+
+def check_packages() -> None:
+    """UserError if a package of the extra is not installed: better before the work than after it."""
+    for package in PACKAGES:
+        extra(package)
 
 
 class Embedder(nn.Module):
@@ -71,75 +68,49 @@ class Embedder(nn.Module):
         return F.normalize(self.student(normalise(views)).embedding)
 
 
-def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and the branches inside."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from subgraphs(attribute.g)
-
-
-def scrub(graph: GraphProto) -> None:
-    """Remove what the exporter leaves behind: paths and memory addresses of this machine, and constants that nothing uses."""
-    parts = list(subgraphs(graph))
-    used = {name for part in parts for node in part.node for name in node.input} | {
-        o.name for part in parts for o in part.output
-    }
+def finish(model: ModelProto, path: Path) -> None:
+    """Check a graph and write it without what exporters leave behind: paths of this machine, constants that nothing uses."""
+    parts = [model.graph]
+    for part in parts:  # the list grows by the branches inside
+        parts += [a.g for node in part.node for a in node.attribute if a.HasField("g")]
+    used = {name for part in parts for node in part.node for name in node.input}
+    used |= {output.name for part in parts for output in part.output}
     for part in parts:
         kept = [tensor for tensor in part.initializer if tensor.name in used]
-        del part.initializer[:]
+        del part.initializer[:], part.value_info[:]  # the second: shapes that can be inferred again
         part.initializer.extend(kept)
-        for item in (part, *part.node, *part.initializer, *part.input, *part.output, *part.value_info):
+        for item in (part, *part.node, *part.initializer, *part.input, *part.output):
             item.ClearField("doc_string")
             item.ClearField("metadata_props")
-    (faces,), (embeddings,) = graph.input, graph.output
+    (faces,), (embeddings,) = model.graph.input, model.graph.output
     for axis, name in enumerate(AXES):
         faces.type.tensor_type.shape.dim[axis].dim_param = name
     embeddings.type.tensor_type.shape.dim[0].dim_param = AXES[0]
-    for part in parts:
-        del part.value_info[:]  # shapes that can be inferred again
+    model.ClearField("metadata_props")
+    extra("onnx").checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def export_onnx(student: StudentNet, size: int, path: Path) -> None:
     """Write a student in float32, batch norm folded, with free batch, height and width: the same bytes for the same student.
 
-    size: side of the student's input in pixels.
-
-    Raises
-    ------
-    UserError
-        if the extra `export` is not installed.
+    size: side of the student's input in pixels. Raises UserError if the extra `export` is not installed.
     """
-    onnx = [extra(name) for name in PACKAGES][0]
+    check_packages()
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
     axes = {axis: torch.export.Dim.DYNAMIC for axis in range(len(AXES))}
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # that cached functions are traced without their caches, and what torch deprecates
+        )  # of functions that are traced without their caches, and of what torch deprecates
         # strict: Python's own `max` and `min` of two sides become part of the graph instead of a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
         )
-    model = exported.model_proto
-    scrub(model.graph)
-    model.ClearField("metadata_props")
-    model.ClearField("producer_version")  # names the build of torch
-    onnx.checker.check_model(model, full_check=True)
+    exported.model_proto.ClearField("producer_version")  # names the build of torch
     with atomic_file(path) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-
-
-class Reader:
-    """Faces uint8 (n, S, S, 3) as onnxruntime's calibration asks for them: a batch a call, then None."""
-
-    def __init__(self, faces: np.ndarray) -> None:
-        self.batches = iter([{FACES: faces[start : start + BATCH]} for start in range(0, len(faces), BATCH)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.batches, None)
+        finish(exported.model_proto, temporary)
 
 
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
@@ -155,24 +126,21 @@ def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -
     nodes = onnx.load(float_path).graph.node
     first = next(place for place, node in enumerate(nodes) if node.op_type == "Conv")
     last = max(place for place, node in enumerate(nodes) if node.op_type == "Gemm")
+    batches = iter([{FACES: calibration_faces[i : i + BATCH]} for i in range(0, len(calibration_faces), BATCH)])
     with tempfile.TemporaryDirectory() as folder, atomic_file(int8_path) as temporary:
         inferred = Path(folder) / "inferred.onnx"
         shapes.quant_pre_process(str(float_path), str(inferred), skip_optimization=True, skip_symbolic_shape=True)
         quantization.quantize_static(
             str(inferred),
             str(temporary),
-            Reader(calibration_faces),
+            SimpleNamespace(get_next=lambda: next(batches, None)),  # a calibration reader: a batch a call, then None
             per_channel=True,
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[node.name for node in [*nodes[: first + 1], *nodes[last + 1 :]]],
         )
-        model = onnx.load(temporary)
-        scrub(model.graph)
-        model.ClearField("metadata_props")
-        onnx.checker.check_model(model, full_check=True)
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        finish(onnx.load(temporary), temporary)
 
 
 def session(path: Path, threads: int) -> InferenceSession:

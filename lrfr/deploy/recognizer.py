@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
 
 from lrfr.deploy import onnx_graph
 from lrfr.deploy.cards import FAR, Model, find_model, operating_point
@@ -23,63 +22,6 @@ from lrfr.parameters import Student
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
 
 Forward = Callable[[np.ndarray], np.ndarray]  # views uint8 (B, S, S, 3) -> embeddings float32 (B, D)
-
-
-def released_student(model: Model) -> StudentNet:
-    """The network of a released student: float32 with the published float16 values, as in the study's evaluation.
-
-    Raises
-    ------
-    UserError
-        if the file is damaged, or card and weights do not belong together.
-    """
-    try:
-        state = load(model.data)
-    except SafetensorError as error:
-        raise UserError(f"{model.path}: not a safetensors file, or damaged ({error}); fetch it again.") from None
-    network = dict(model.card["network"])
-    kind = network.pop("kind")
-    try:
-        spec = Student(**network)
-    except ValueError:
-        raise UserError(
-            f"{model.path}: its card describes no network of this version; fetch model and card again."
-        ) from None
-    net = build_student(spec, kind, model.card["input"]["size"], 0)
-    insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
-    return net.eval()
-
-
-def torch_forward(model: Model) -> Forward:
-    """Of a released student."""
-    net = released_student(model)
-
-    def forward(views: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            embedding: Tensor = net(normalise(torch.from_numpy(views))).embedding
-        return embedding.numpy()
-
-    return forward
-
-
-def onnx_forward(model: Model) -> Forward:
-    """Of an exported student, which holds its normalisation. UserError if the extra `export` is not installed."""
-    runtime = onnx_graph.extra("onnxruntime")
-    try:
-        session = runtime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has its own exceptions for every kind of damage
-        raise UserError(f"{model.path}: onnxruntime cannot run it ({type(error).__name__}); export it again.") from None
-
-    def forward(views: np.ndarray) -> np.ndarray:
-        try:
-            found = onnx_graph.embed(session, views)
-        except Exception as error:
-            raise UserError(f"{model.path}: no student's graph ({type(error).__name__}); export it again.") from None
-        if found.shape != (len(views), model.card["network"]["embedding"]):
-            raise UserError(f"{model.path}: gives other embeddings than its card says; export it again.")
-        return found
-
-    return forward
 
 
 class Recognizer:
@@ -97,10 +39,7 @@ class Recognizer:
     def load(cls, path: str | Path | None = None) -> Recognizer:
         """A `.safetensors` or `.onnx` student with its card beside it; without a path the released one that ranked first.
 
-        Raises
-        ------
-        UserError
-            if there is none, or model or card is damaged, or they do not belong together.
+        Raises UserError if there is none, or model or card is damaged, or they do not belong together.
         """
         return cls(find_model(path))
 
@@ -144,3 +83,54 @@ class Recognizer:
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of unit vectors (N, D) and (M, D): float64 (N, M) in -1 ... 1."""
     return np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1, 1)
+
+
+def torch_forward(model: Model) -> Forward:
+    """Of a released student."""
+    net = released_student(model)
+
+    @torch.inference_mode()
+    def forward(views: np.ndarray) -> np.ndarray:
+        return net(normalise(torch.from_numpy(views))).embedding.numpy()
+
+    return forward
+
+
+def released_student(model: Model) -> StudentNet:
+    """The network of a released student: float32 with the published float16 values, as in the study's evaluation.
+
+    Raises UserError if the file is damaged, or card and weights do not belong together.
+    """
+    try:
+        state = load(model.data)
+    except SafetensorError as error:
+        raise UserError(f"{model.path}: not a safetensors file, or damaged ({error}); fetch it again.") from None
+    network = dict(model.card["network"])
+    kind = network.pop("kind")
+    try:
+        spec = Student(**network)
+    except ValueError:
+        raise UserError(f"{model.path}: its card describes no network of this version; fetch both again.") from None
+    net = build_student(spec, kind, model.card["input"]["size"], 0)
+    insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
+    return net.eval()
+
+
+def onnx_forward(model: Model) -> Forward:
+    """Of an exported student, which holds its normalisation. UserError if the extra `export` is not installed."""
+    runtime = onnx_graph.extra("onnxruntime")
+    try:
+        session = runtime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has its own exceptions for every kind of damage
+        raise UserError(f"{model.path}: onnxruntime cannot run it ({type(error).__name__}); export it again.") from None
+
+    def forward(views: np.ndarray) -> np.ndarray:
+        try:
+            found = onnx_graph.embed(session, views)
+        except Exception as error:
+            raise UserError(f"{model.path}: no student's graph ({type(error).__name__}); export it again.") from None
+        if found.shape != (len(views), model.card["network"]["embedding"]):
+            raise UserError(f"{model.path}: gives other embeddings than its card says; export it again.")
+        return found
+
+    return forward

@@ -21,7 +21,6 @@ from lrfr.protocol.rows import held_out_rows
 # Impostor errors that a rate must allow, or no threshold is given for it: our choice. Ten independent errors fix a rate to about
 # a factor of two (95 % interval of a Poisson count of ten: 4.8 to 18.4); pairs that share people fix it less well.
 LEAST = 10
-SCORE = "cosine of unit vectors, accepted from the threshold on"
 
 
 def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tuple[float, float]:
@@ -43,17 +42,13 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     people's TAR there, and the numbers of genuine and impostor pairs (a FAR that allows fewer than LEAST errors has no rows); and
     `thresholds_from`, a sentence about their origin.
 
-    Raises
-    ------
-    UserError
-        if the embeddings are missing or are not those of the study's held-out faces.
+    Raises UserError if the embeddings are missing or are not those of the study's held-out faces.
     """
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
     people = rows.people[rows.validation]
     first, second = np.triu_indices(len(people), 1)
     same = people[first] == people[second]
-    genuine, impostor = int(same.sum()), int((~same).sum())
-    fars = [far for far in study.evaluate.far if far * impostor * (1 + ROUNDING) >= LEAST]
+    pairs = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     file, found = study.runs / "embeddings" / f"{model}.npz", []
     if not file.is_file():
         raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
@@ -61,16 +56,15 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
         for resolution in study.resolutions:
             x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
             x = unit(x)[rows.validation]
-            scores = np.einsum("id,jd->ij", x, x, optimize=False)[
-                first, second
-            ]  # no BLAS, whose sums depend on its threads
-            for far in fars:
-                similarity, tar = threshold_at_far(scores, same, far)
+            scores = np.einsum("id,jd->ij", x, x, optimize=False)  # no BLAS, whose sums depend on its threads
+            for far in study.evaluate.far:
+                if far * pairs["impostor"] * (1 + ROUNDING) < LEAST:
+                    continue
+                similarity, tar = threshold_at_far(scores[first, second], same, far)
                 if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
-                    row = {"resolution": resolution, "far": far, "similarity": similarity, "tar": tar}
-                    found.append(row | {"genuine": genuine, "impostor": impostor})
+                    found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
     origin = (
         f"{len(np.unique(people))} validation people of fold {number} of {study.study} ({len(people)} photographs), neither "
-        f"trained on nor tested; both faces at one resolution; {SCORE}"
+        "trained on nor tested; both faces at one resolution; cosine of unit vectors, accepted from the threshold on"
     )
     return {"thresholds": found, "thresholds_from": origin}

@@ -4,87 +4,86 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrfr.deploy.cards import find_model
-from lrfr.deploy.find_faces import Found, find_all
-from lrfr.deploy.recognizer import Recognizer
-from lrfr.deploy.verbs import cores
+from lrfr.deploy.verify import add_common
 from lrfr.errors import UserError
-from lrfr.files import atomic_file
-from lrfr.gate.photographs import list_photographs
-from lrfr.parallel import limit_threads
 
-BOX = ("left", "top", "right", "bottom")
-Table = dict[str, list]  # columns of one length; missing values are None
+if TYPE_CHECKING:
+    from lrfr.deploy.find_faces import Found
+
+KINDS = {"name": str, "face": int, **dict.fromkeys(("left", "top", "right", "bottom"), float)}  # columns of the table
+KINDS |= {"pixels": int, "probability": float, "problem": str}
+EMPTY = {str: "", int: 0, float: np.nan}  # of .npz, which has no missing values
+
+Columns = dict[str, list]  # of one length; missing values are None
 
 
-def table(found: list[Found], folder: Path, all_faces: bool) -> tuple[Table, list[np.ndarray]]:
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a folder with photographs")
+    parser.add_argument("--out", type=Path, help="the table to be written: .parquet, .csv or .npz")
+    text = "every face of a photograph, not the largest only"
+    parser.add_argument("--all-faces", action="store_true", help=text)
+    add_common(parser)
+
+
+def table(found: list[Found], folder: Path, all_faces: bool) -> tuple[Columns, list[np.ndarray]]:
     """A row per face, and one for every photograph without any, with the reason; and the faces in the order of their rows.
 
     Columns: name (below the folder, with slashes), face (1, 2, ... by size; 0 = none), left, top, right, bottom (pixels of the
     photograph), pixels (side of the aligned face), probability (of the detection), problem (None, or a sentence).
     """
-    columns: Table = {name: [] for name in ("name", "face", *BOX, "pixels", "probability", "problem")}
-    images = []
+    rows, images = [], []
     for one in found:
-        faces = one.faces if all_faces else one.faces[:1]
-        name = one.path.relative_to(folder).as_posix()
-        rows = [
-            (name, k, *(face.box or [None] * 4), face.pixels, face.probability, None) for k, face in enumerate(faces, 1)
-        ]
-        for row in rows or [(name, 0, *[None] * 6, one.problem)]:
-            for values, value in zip(columns.values(), row, strict=True):
-                values.append(value)
+        name, faces = one.path.relative_to(folder).as_posix(), one.faces if all_faces else one.faces[:1]
+        for k, face in enumerate(faces, 1):
+            rows.append((name, k, *(face.box or [None] * 4), face.pixels, face.probability, None))
+        if not faces:
+            rows.append((name, 0, *[None] * 6, one.problem))
         images += [face.image for face in faces]
-    return columns, images
+    return {name: [row[place] for row in rows] for place, name in enumerate(KINDS)}, images
 
 
-def write_csv(path: Path, columns: Table, embedding: np.ndarray) -> None:
-    """Embeddings as columns e0, e1, ...; missing values are empty fields."""
+def write_csv(path: Path, columns: Columns, embedding: np.ndarray) -> None:
+    """Embeddings as columns e0, e1, ... with 9 digits, which keep a float32; missing values are empty fields."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *(f"e{k}" for k in range(embedding.shape[1]))])
         for row, vector in zip(zip(*columns.values(), strict=True), embedding, strict=True):
-            writer.writerow(
-                [*row, *("" if np.isnan(value) else f"{value:.9g}" for value in vector)]
-            )  # 9 digits keep a float32
+            writer.writerow([*row, *("" if np.isnan(value) else f"{value:.9g}" for value in vector)])
 
 
-def write_npz(path: Path, columns: Table, embedding: np.ndarray) -> None:
+def write_npz(path: Path, columns: Columns, embedding: np.ndarray) -> None:
     """One array per column and `embedding` (rows, D); missing numbers are NaN (pixels: 0), missing sentences empty. No pickle."""
-    kinds = {"name": str, "face": np.int64, "pixels": np.int64, "problem": str}
-    empty = {str: "", np.int64: 0, np.float64: np.nan}
-    arrays = {}
-    for name, values in columns.items():
-        kind = kinds.get(name, np.float64)
-        arrays[name] = np.array([empty[kind] if value is None else value for value in values], dtype=kind)
+    arrays = {
+        name: np.array([EMPTY[KINDS[name]] if value is None else value for value in values], dtype=KINDS[name])
+        for name, values in columns.items()
+    }
     with path.open("wb") as file:
         np.savez(file, **arrays, embedding=embedding)
 
 
-def write_parquet(path: Path, columns: Table, embedding: np.ndarray) -> None:
+def write_parquet(path: Path, columns: Columns, embedding: np.ndarray) -> None:
     """Embeddings as one column of lists of float32; missing values are nulls."""
     import pyarrow
     from pyarrow import parquet
 
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+    arrays = {name: pyarrow.array(values, kinds[KINDS[name]]) for name, values in columns.items()}
     vectors = [None if np.isnan(vector).any() else vector for vector in embedding]
     lists = pyarrow.array(vectors, pyarrow.list_(pyarrow.float32(), embedding.shape[1]))
-    kinds = {"name": pyarrow.string(), "face": pyarrow.int64(), "pixels": pyarrow.int64(), "problem": pyarrow.string()}
-    arrays = {name: pyarrow.array(values, kinds.get(name, pyarrow.float64())) for name, values in columns.items()}
     parquet.write_table(pyarrow.table({**arrays, "embedding": lists}), path)
 
 
-WRITERS: dict[str, Callable[[Path, Table, np.ndarray], None]] = {
-    ".parquet": write_parquet,
-    ".csv": write_csv,
-    ".npz": write_npz,
-}
+WRITERS: dict[str, Callable[[Path, Columns, np.ndarray], None]] = {
+    ".parquet": write_parquet, ".csv": write_csv, ".npz": write_npz,
+}  # fmt: skip
 
 
 def check_out(path: Path | None) -> Path:
@@ -101,14 +100,20 @@ def check_out(path: Path | None) -> Path:
         try:
             import pyarrow  # noqa: F401
         except ModuleNotFoundError:
-            raise UserError(
-                f"--out {path}: needs the package pyarrow; install the extra `export`, or write .csv."
-            ) from None
+            missing = "needs the package pyarrow; install the extra `export`, or write .csv."
+            raise UserError(f"--out {path}: {missing}") from None
     return path
 
 
-def embed(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Write the table; returns its summary for programs and for people."""
+def run(arguments: argparse.Namespace) -> int:
+    """Write the table and print its summary; UserError for what cannot be read or written."""
+    from lrfr.deploy.cards import find_model
+    from lrfr.deploy.find_faces import find_all
+    from lrfr.deploy.recognizer import Recognizer
+    from lrfr.files import atomic_file
+    from lrfr.gate.photographs import list_photographs
+    from lrfr.parallel import cores, limit_threads
+
     out = check_out(arguments.out)
     if arguments.folder is None:
         raise UserError("embed --out: give the folder with the photographs too, `lrfr embed DIR --out FILE`.")
@@ -127,12 +132,7 @@ def embed(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}).") from None
     problems = [one.problem for one in found if one.problem]
-    answer = {
-        "out": str(out),
-        "photographs": len(found),
-        "faces": len(images),
-        "problems": problems,
-        "model": model.card["name"],
-    }
+    answer = {"out": str(out), "photographs": len(found), "faces": len(images), "problems": problems}
     lines = [f"{out}: {len(images)} faces of {len(found)} photographs; {len(problems)} without one.", *problems]
-    return answer, "\n".join(lines)
+    print(json.dumps({**answer, "model": model.card["name"]}) if arguments.json else "\n".join(lines))
+    return 0
