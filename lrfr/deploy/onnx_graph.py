@@ -108,9 +108,10 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
         )
-    exported.model_proto.ClearField("producer_version")  # names the build of torch
+    model = exported.model_proto  # a new one for every call
+    model.ClearField("producer_version")  # names the build of torch
     with atomic_file(path) as temporary:
-        finish(exported.model_proto, temporary)
+        finish(model, temporary)
 
 
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
