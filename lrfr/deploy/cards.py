@@ -83,8 +83,8 @@ def default_card(folder: Path = WEIGHTS) -> Path:
 def find_model(path: str | Path | None = None) -> Model:
     """A model with its card: a `.safetensors` or `.onnx` file (or its card), the default student if no path is given.
 
-    A released student has a card of its own, with its sha256. An exported one's card lists its `files`, and `a-int8.onnx`
-    may share that of `a.onnx`.
+    A released student has a card of its own, with its sha256. An exported one's card lists its `files`, and
+    `a-int8.onnx` may share that of `a.onnx`.
 
     Raises
     ------
@@ -117,9 +117,9 @@ def find_model(path: str | Path | None = None) -> Model:
 def resolution_for(pixels: int, listed: Iterable[str], size: int) -> str:
     """The resolution whose threshold holds for two faces of which the smaller has `pixels` a side.
 
-    The largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the input's `size` on: the study's
-    `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40 pixels, brought to
-    32, is no sharper than the view at 32.
+    The largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the input's `size` on:
+    the study's `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40
+    pixels, brought to 32, is no sharper than the view at 32.
     """
     listed = set(listed)
     numbers = sorted(int(resolution) for resolution in listed - {"hr"})

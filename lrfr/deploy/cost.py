@@ -1,4 +1,4 @@
-"""The `benchmark` stage: everything that is measured in seconds, in one run on one machine, so that ratios mean something.
+"""The `benchmark` stage: what is measured in seconds, in one run on one machine, so that ratios mean something.
 
 No other result of the study reads what this stage writes; times differ from run to run, numbers elsewhere do not.
 """
@@ -46,7 +46,7 @@ TITLES = {
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
 OPTIONAL = ("onnxruntime", "dlib", "dlib-bin")  # dlib's wheels have a name of their own
 CPUINFO = Path("/proc/cpuinfo")
-# Instructions that decide what 8-bit arithmetic is worth, and the vectors of float arithmetic; names as in /proc/cpuinfo.
+# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; names as in /proc/cpuinfo.
 X86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 ARM = ("asimd", "asimddp", "i8mm", "sve")
 
@@ -76,7 +76,7 @@ def round_off(value: object) -> object:
 
 
 def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
-    """`counts`, the median latency of one image and the throughput in batches. inputs: one image, float (1, 3, S, S)."""
+    """`counts`, median latency of one image and throughput in batches. inputs: one image, float (1, 3, S, S)."""
     counted = counts(net, inputs)
     batch = inputs.expand(THROUGHPUT_BATCH, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -101,10 +101,10 @@ def network_costs(study: Study) -> pd.DataFrame:
 
 
 def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Seconds of an epoch of every model, interleaved, with cached and with on-line targets; and of the conventional scheme.
+    """Seconds of an epoch of every model, interleaved, with cached and on-line targets; and of the conventional scheme.
 
-    Timed are the first `benchmark.batches` batches of a late epoch, when every term is switched on, and scaled to the whole of
-    it. Ratios are medians over rounds of ratios within a round.
+    Timed are the first `benchmark.batches` batches of a late epoch, when every term is switched on; scaled to the
+    whole. Ratios are medians over rounds of ratios within a round.
     """
     fold = read_fold(study, study.faces.run_folds[0])
     seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
@@ -135,7 +135,7 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
 
 
 def throughput(study: Study) -> pd.DataFrame:
-    """Images a second of the data path alone, of the student's forward and backward pass alone (the limit), and of the loop.
+    """Images a second of the data path, of the student's forward and backward pass (the limit), and of the whole loop.
 
     All of `scratch`, on the same batches, interleaved; medians over rounds. `share` is of the limit.
     """
@@ -178,7 +178,7 @@ def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.Dat
 
 
 def teacher_seconds(study: Study, tuned: str, fold: Fold) -> tuple[int, float]:
-    """Epochs of the scheme that fine-tunes its teacher, as many as early stopping took in this study's own run; their seconds."""
+    """Epochs that early stopping of the fine-tuned teacher took in this study's own run, and their seconds."""
     log = pd.read_csv(study.reports / "students" / tuned / "log.csv")
     epochs = int(log[log.term == "teacher_face"].epoch.max())
     spec, most = study.models[tuned].tuned, study.benchmark.batches

@@ -1,8 +1,8 @@
-"""The `export` stage: the student that validation people ranked first as ONNX, in float32 and with 8-bit weights, and its card.
+"""The `export` stage: the student that was ranked first as ONNX, in float32 and with 8-bit weights, and its card.
 
-The files go to runs/<study>/export; tables/export.csv compares equal error rates. Compared are faces of the first fold's test
-people in protocol `dense`, both at the same resolution. The graphs get them as an application would, r x r pixels large and never
-enlarged outside of the graph; torch gets the study's views. (The verb `export` is `lrfr.deploy.export_student`.)
+The files go to runs/<study>/export; tables/export.csv compares equal error rates: of faces of the first fold's test
+people in protocol `dense`, both at the same resolution. The graphs get them as an application would, r x r pixels and
+never enlarged outside of the graph; torch gets the study's views. (The verb `export` is `lrfr.deploy.export_student`.)
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
 from lrfr.data.degrade import area, hr_view
 from lrfr.deploy import onnx_graph
+from lrfr.deploy.cards import Model
+from lrfr.deploy.recognizer import released_student
 from lrfr.deploy.release import card, chosen, confirmed_lock, sha256, write_card
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.formats import markdown, write_table
@@ -35,16 +37,12 @@ BATCH = 50  # faces at once in the comparison; no influence on the numbers beyon
 RUNTIMES = ("torch", "float", "int8")
 RESIZE = "inside: bicubic enlargement where a side is below `size`, else area averaging; rounded to whole grey levels"
 GEOMETRY = (
-    "a chip as of lrfr.data.align: a similarity transform takes the five points (eye centres, nose tip, mouth corners; MTCNN's) "
-    "to `template`, in pixels of a chip of `chip` pixels; other sides in proportion"
+    "a chip as of lrfr.data.align: a similarity transform takes the five points (eye centres, nose tip, mouth corners; "
+    "MTCNN's) to `template`, in pixels of a chip of `chip` pixels; other sides in proportion"
 )
 
 
 def run(study: Study) -> None:
-    """Export the student that was ranked first, and compare it with torch.
-
-    Raises UserError if the extra `export` is not installed, or like `export`.
-    """
     model, table = export(study, None, study.runs / "export")
     write_table(study.reports / "tables", "export", table, page(model, table))
 
@@ -52,12 +50,8 @@ def run(study: Study) -> None:
 def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataFrame]:
     """Write one trained model's two graphs and, last, their card; returns the model's name and the comparison.
 
-    model: a key of `models`, or None for the one that was ranked first.
-
-    Raises
-    ------
-    UserError
-        if a package is not installed, the model or its results are not there, or are not those that dvc.lock knows.
+    model: a key of `models`, or None for the one that was ranked first. Raises UserError if the extra `export` is not
+    installed, or the model or its results are not there, or are not those that dvc.lock knows.
     """
     onnx_graph.check_packages()
     limit_threads(study.threads)
@@ -75,8 +69,18 @@ def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataF
     return model, table
 
 
+def write_released(model: Model, folder: Path) -> None:
+    """Write a released student's float32 graph and its card: 8-bit weights need training faces."""
+    onnx_graph.check_packages()
+    file = folder / f"{model.path.stem}.onnx"
+    onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
+    write_card(file.with_suffix(".json"), describe(model.card, [file]))
+    print(f"Exported: {file.as_posix()}.")
+
+
 def calibration_faces(study: Study, fold: Fold) -> np.ndarray:
-    """Views uint8 (n, S, S, 3) of photographs of training people, at resolutions drawn evenly from all that there are."""
+    """Views uint8 (n, S, S, 3) of training people's photographs, at resolutions drawn evenly from all that there
+    are."""
     rng = np.random.Generator(np.random.Philox(key=[study.seed, STREAM + fold.number]))
     images = np.sort(rng.permutation(fold.images)[:CALIBRATION])
     return fold.views[images, rng.integers(0, fold.views.shape[1], len(images))]
@@ -85,8 +89,8 @@ def calibration_faces(study: Study, fold: Fold) -> np.ndarray:
 def parity(study: Study, student: StudentNet, number: int, files: list[Path]) -> pd.DataFrame:
     """tables/export.csv: a row per resolution.
 
-    distance: the largest 1 - cosine between torch's and another's embedding of a face. shift: the largest change of a test pair's
-    cosine, which is what a threshold meets.
+    distance: the largest 1 - cosine between torch's and another's embedding of a face. shift: the largest change of a
+    test pair's cosine, which is what a threshold meets.
     """
     fold = build_fold(study, number, draws=0)
     chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
@@ -130,16 +134,18 @@ def page(name: str, table: pd.DataFrame) -> str:
     shown[per_cent] = table[per_cent].map(lambda value: f"{round(100 * value, 2) + 0.0:.2f}")  # never "-0.00"
     large, small = (int(table[f"bytes_{runtime}"].iloc[0]) for runtime in RUNTIMES[1:])
     return (
-        f"# The exported student `{name}`\n\nEqual error rates in per cent of the first fold's test people, protocol `dense`, "
-        "both faces at the same resolution: in torch, as ONNX in float32, as ONNX with 8-bit weights; differences are to torch. "
-        "`distance` is the largest 1 - cosine between torch's embedding of a face and the exported student's, `shift` the largest "
-        "change of a pair's cosine: a pair nearer than that to a threshold may be decided otherwise.\n\n"
-        f"{markdown(shown)}\nFiles: {large} bytes in float32, {small} with 8-bit weights ({100 * small / large:.1f} %).\n"
+        f"# The exported student `{name}`\n\nEqual error rates in per cent of the first fold's test people, protocol "
+        "`dense`, both faces at the same resolution: in torch, as ONNX in float32, as ONNX with 8-bit weights; "
+        "differences are to torch. `distance` is the largest 1 - cosine between torch's embedding of a face and the "
+        "exported student's, `shift` the largest change of a pair's cosine: a pair nearer than that to a threshold may "
+        f"be decided otherwise.\n\n{markdown(shown)}\n"
+        f"Files: {large} bytes in float32, {small} with 8-bit weights ({100 * small / large:.1f} %).\n"
     )
 
 
 def describe(released: dict[str, Any], files: list[Path]) -> dict[str, Any]:
-    """The card of a release, with what is particular to exported files: float32, and 8-bit weights if there is a second."""
+    """The card of a release, with what is particular to exported files: float32, then 8-bit weights if there are
+    any."""
     shape = ["batch", released["network"]["embedding"]]
     face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     geometry = {"alignment": GEOMETRY, "chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}

@@ -1,9 +1,10 @@
-"""The faces of a photograph, as a student wants to see them: MTCNN's landmarks, dlib's chip, the study's low-resolution views.
+"""The faces of a photograph, as a student wants to see them: MTCNN's landmarks, dlib's chip, the study's views.
 
-The file goes the way of a photograph: `find_all`, decoded (`lrfr.gate`), `look` for landmarks, `align` (`lrfr.data.align`), `view`
-(`lrfr.data.degrade`). Two things are not as in the study. A photograph is looked at once as it is, and once more, enlarged, only if
-nothing was found: MTCNN knows no face below 20 pixels. And a face with fewer pixels than the student's input is not blown up to
-the 150-pixel chip: it is aligned at its own size and then enlarged, as the low-resolution views of training were.
+The file goes the way of a photograph: it is decoded (`lrfr.gate`), looked at for landmarks (`look`), aligned (`align`,
+with `lrfr.data.align`) and brought to the student's input (`view`, with `lrfr.data.degrade`). Two things are not as in
+the study. A photograph is looked at once more, enlarged, if nothing was found: MTCNN knows no face below 20 pixels. And
+a face with fewer pixels than the student's input is not blown up to the 150-pixel chip: it is aligned at its own size
+and then enlarged, as the low-resolution views of training were.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ CHUNK = 10  # photographs per task: the bar moves, and the weights are loaded ra
 
 
 class Face(NamedTuple):
-    """One face. image: uint8 (S, S, 3), the student's view. pixels: the side of the aligned face in the photograph, rounded.
+    """One face. image: uint8 (S, S, 3), the student's view. pixels: side of the aligned face in the photograph,
+    rounded.
 
     box: left, top, right, bottom in pixels of the photograph, and probability: MTCNN's; None of an aligned face.
     """
@@ -103,7 +105,8 @@ def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
 def without_compiler() -> Iterator[None]:
     """Keep torchvision from importing torch's compiler, half of the start-up time of a program that compiles nothing.
 
-    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question when it is imported; here the answer is no.
+    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question when it is imported; here the answer is
+    no.
     """
     name = "torch._dynamo.utils"
     if name in sys.modules:
@@ -125,7 +128,7 @@ def detector() -> MTCNN:
 
 
 def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    """What `detect` finds in an RGB photograph at the first look, or else at the second; empty if neither finds a face."""
+    """What `detect` finds in an RGB photograph at the first look, or else at the second; empty if neither finds any."""
     for scale, border in looks(*image.size):
         if found := detect(mtcnn, image, scale, border):
             return found
@@ -135,8 +138,8 @@ def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.n
 def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]]:
     """(scale, border in pixels) of the first look at a photograph, and of the second one if the first finds no face.
 
-    First: as it is, reduced to 1280 px; a photograph with a side below 200 px gets a border and is enlarged to 400 px. Second:
-    with a border, enlarged up to six times, to 2560 px at most.
+    First: as it is, reduced to 1280 px; a photograph with a side below 200 px gets a border and is enlarged to 400 px.
+    Second: with a border, enlarged up to six times, to 2560 px at most.
     """
     shorter, longer = sorted((width, height))
     border = min(shorter // 2, LARGEST_BORDER)
@@ -148,7 +151,7 @@ def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]
 
 
 def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    """(box (4,), probability, points (5, 2)) of every certain face, in pixels of the photograph, centres at integers."""
+    """(box (4,), probability, points (5, 2)) of every certain face; pixels of the photograph, centres at integers."""
     if border:
         image = Image.fromarray(np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge"))
     sides = [max(1, round(side * scale)) for side in image.size]
@@ -170,8 +173,8 @@ def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[
 def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     """The student's view uint8 (size, size, 3) of the face with these points (5, 2), and its own side in pixels.
 
-    A face of at least `size` pixels becomes the 150-pixel chip, which is reduced by area, as the study's `hr` views. A smaller
-    one is warped to a chip of its own side, which is enlarged bicubically, as the study's low-resolution views.
+    A face of at least `size` pixels becomes the 150-pixel chip, which is reduced by area, as the study's `hr` views. A
+    smaller one is warped to a chip of its own side, which is enlarged bicubically, as the study's low-resolution views.
     """
     matrix = inverse(similarity(points, TEMPLATE))  # from the 150-pixel chip to the photograph
     shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # pixels of the photograph per pixel of that chip
@@ -190,7 +193,8 @@ def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray
 
 
 def view(face: np.ndarray, size: int) -> np.ndarray:
-    """An aligned face uint8 (H, W, 3) as the student sees it: area down to uint8 (size, size, 3), bicubic up if it is smaller.
+    """An aligned face uint8 (H, W, 3) as the student sees it: area down to uint8 (size, size, 3), bicubic up if
+    smaller.
 
     Raises UserError if it is of another kind, or has a side of more than 4096 pixels: it is computed in float64.
     """

@@ -1,4 +1,4 @@
-"""`lrfr identify PROBE --gallery DIR`: who of a gallery is it? The most similar people, each by their most similar photograph."""
+"""`lrfr identify PROBE --gallery DIR`: who is it? The most similar people, each by their most similar photograph."""
 
 from __future__ import annotations
 
@@ -23,14 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
 
 
-def person_of(path: Path, gallery: Path) -> str:
-    """The first folder below the gallery, or the file's name without its ending."""
-    parts = path.relative_to(gallery).parts
-    return parts[0] if len(parts) > 1 else path.stem
-
-
 def run(arguments: argparse.Namespace) -> int:
-    """Print the candidates; 0 for any answer. UserError if the probe has no face, or no photograph of the gallery has one."""
+    """Print the candidates; 0 for any answer. UserError if the probe has no face, or nobody of the gallery has one."""
     from lrfr.deploy.find_faces import find_all
     from lrfr.deploy.recognizer import cosines
     from lrfr.gate.photographs import list_photographs
@@ -48,7 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not known:
         reason = f"no photograph of the gallery has a face; the first reason: {found[0].problem}"
         raise UserError(f"{arguments.gallery}: {reason}")
-    people = [person_of(one.path, arguments.gallery) for one in known]
+    inside = [one.path.relative_to(arguments.gallery) for one in known]
+    people = [
+        path.parts[0] if len(path.parts) > 1 else path.stem for path in inside
+    ]  # the folder's name, or the file's
     gallery = recognizer.embed([one.faces[0].image for one in known])
     faces = probe.faces if arguments.all_faces else probe.faces[:1]
     results, lines = [], []

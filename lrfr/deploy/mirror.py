@@ -1,8 +1,9 @@
 """The `mirror` stage: what averaging a face with its mirror image buys, for twice the time.
 
-Face toolkits often embed a face and its mirror image and compare the normalised sum (InsightFace's LFW protocol does). Every
-other table of a study embeds a face once, as the exported student does; this one says what an engineer with time to spare gains.
-A student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of both, at its own length.
+Face toolkits often embed a face and its mirror image and compare the normalised sum (InsightFace's LFW protocol does).
+Every other table of a study embeds a face once, as the exported student does; this one says what an engineer with time
+to spare gains. A student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of
+both, at its own length.
 
 Nothing is trained or chosen here. Low against low resolution, the pairs, draws and intervals of the stage `evaluate`.
 """
@@ -70,7 +71,7 @@ def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[
 
 
 def both(study: Study, model: str) -> tuple[dict[Cell, NDArray], dict[Cell, NDArray], int]:
-    """Values in every draw, means over folds and seeds: faces embedded once; with their mirror images; and people minus folds."""
+    """Values in every draw, means over folds and seeds: of faces once, with their mirror images; people minus folds."""
     teacher = model == TEACHER
     numbers = study.faces.run_folds if teacher else study.folds_of(model)
     seeds = study.train.seeds[:1] if teacher else study.seeds_of(model)
@@ -110,8 +111,10 @@ def compare(study: Study, model: str) -> list[tuple]:
 
 def page(table: pd.DataFrame) -> str:
     """mirror.csv for people: with the mirror image, and the difference to without."""
-    text = "# A face and its mirror image\n\nThe sum of both embeddings instead of one, for twice the time; "
-    text += "both photographs at the resolution, per cent with intervals, then the difference to one embedding in brackets.\n"
+    text = "# A face and its mirror image\n\nThe sum of both embeddings instead of one, for twice the time; both "
+    text += (
+        "photographs at the resolution, per cent with intervals, then the difference to one embedding in brackets.\n"
+    )
     for protocol, metric in SHOWN:
         rows = table[(table.protocol == protocol) & (table.metric == metric)]
         if rows.empty:

@@ -1,9 +1,10 @@
 """MobileFaceNet (Chen et al., CCBR 2018, arXiv 1804.07573, Table 1): what one would use on a phone, of random weights.
 
-For the benchmark of speed alone. 112-pixel faces; convolution, batch norm and PReLU throughout, "linear" layers without PReLU;
-inverted residual blocks as in MobileNetV2; a global depthwise convolution (GDConv) over the last 7 x 7 map. With the paper's 128
-dimensions the network has 1.00 M parameters and 221 M multiply-accumulates, as published; with the 512 of most released weights
-it has 1.20 M and 221 M. The 228 M often given for these count batch norm too, with two operations an element.
+For the benchmark of speed alone. 112-pixel faces; convolution, batch norm and PReLU throughout, "linear" layers without
+PReLU; inverted residual blocks as in MobileNetV2; a global depthwise convolution (GDConv) over the last 7 x 7 map. With
+the paper's 128 dimensions the network has 1.00 M parameters and 221 M multiply-accumulates, as published; with the 512
+of most released weights it has 1.20 M and 221 M. The 228 M often given for these count batch norm too, with two
+operations an element.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
-The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to the bit.
-Both of its kernels are formulas of the two sides. They are computed in the graph, in a branch each, of which only one runs.
+The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
+the bit. Both of its kernels are formulas of the two sides. They are computed in the graph, in a branch each, of which
+only one runs.
 
 onnx, onnxscript and onnxruntime are the optional extra `export`; nothing here imports them before it needs them.
 """
@@ -54,8 +55,9 @@ def check_packages() -> None:
 class Embedder(nn.Module):
     """Aligned faces uint8 (N, H, W, 3), RGB, of any side -> unit-length float32 (N, D).
 
-    What is smaller than the student's input is enlarged bicubically, what is larger is reduced by area averaging, both rounded to
-    uint8: `lrfr.data.degrade.hr_view`. So a face of r pixels becomes the study's view of r pixels, a chip its `hr` view.
+    What is smaller than the student's input is enlarged bicubically, what is larger is reduced by area averaging, both
+    rounded to uint8: `lrfr.data.degrade.hr_view`. So a face of r pixels becomes the study's view of r pixels, a chip
+    its `hr` view.
     """
 
     def __init__(self, student: StudentNet, size: int) -> None:
@@ -69,7 +71,7 @@ class Embedder(nn.Module):
 
 
 def finish(model: ModelProto, path: Path) -> None:
-    """Check a graph and write it without what exporters leave behind: paths of this machine, constants that nothing uses."""
+    """Check a graph and write it without what exporters leave behind: paths of this machine, unused constants."""
     parts = [model.graph]
     for part in parts:  # the list grows by the branches inside
         parts += [a.g for node in part.node for a in node.attribute if a.HasField("g")]
@@ -92,7 +94,7 @@ def finish(model: ModelProto, path: Path) -> None:
 
 
 def export_onnx(student: StudentNet, size: int, path: Path) -> None:
-    """Write a student in float32, batch norm folded, with free batch, height and width: the same bytes for the same student.
+    """Write a student in float32, batch norm folded, with free batch, height and width; always the same bytes.
 
     size: side of the student's input in pixels. Raises UserError if the extra `export` is not installed.
     """
@@ -100,10 +102,8 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
     axes = {axis: torch.export.Dim.DYNAMIC for axis in range(len(AXES))}
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of functions that are traced without their caches, and of what torch deprecates
-        # strict: Python's own `max` and `min` of two sides become part of the graph instead of a decision about the example
+        warnings.simplefilter("ignore")  # functions traced without their caches, and what torch deprecates
+        # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
@@ -115,12 +115,13 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
 
 
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
-    """Write the same graph with 8-bit weights and activations (QDQ), calibrated on faces uint8 (n, S, S, 3) of training people.
+    """Write the same graph with 8-bit weights and activations (QDQ), calibrated on training faces uint8 (n, S, S, 3).
 
-    Weights per output channel, ranges of activations from the smallest and largest values met. Two choices of ours keep the error
-    rates: the resize, the first convolution and the normalisation of the embedding stay as they are, and weights use 7 of the 8
-    bits, since processors without VNNI add pairs of products in 16 bits, which 8 would overflow (onnxruntime's documentation,
-    "Quantize ONNX models"). So an embedding does not depend on the processor beyond rounding.
+    Weights per output channel, ranges of activations from the smallest and largest values met. Two choices of ours keep
+    the error rates: the resize, the first convolution and the normalisation of the embedding stay as they are, and
+    weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits, which 8 would overflow
+    (onnxruntime's documentation, "Quantize ONNX models"). So an embedding does not depend on the processor beyond
+    rounding.
     """
     onnx = extra("onnx")
     quantization, shapes = (extra(f"onnxruntime.quantization{part}") for part in ("", ".shape_inference"))

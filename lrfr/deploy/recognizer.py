@@ -25,7 +25,8 @@ Forward = Callable[[np.ndarray], np.ndarray]  # views uint8 (B, S, S, 3) -> embe
 
 
 class Recognizer:
-    """Compares aligned faces. A face is uint8 (H, W, 3), RGB, of any size; what it shows is a chip of `lrfr.data.align`.
+    """Compares aligned faces. A face is uint8 (H, W, 3), RGB, of any size; what it shows is a chip of
+    `lrfr.data.align`.
 
     card: the model's card. size: side of its input in pixels.
     """
@@ -37,14 +38,15 @@ class Recognizer:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Recognizer:
-        """A `.safetensors` or `.onnx` student with its card beside it; without a path the released one that ranked first.
+        """A `.safetensors` or `.onnx` student, its card beside it; without a path the released one that ranked first.
 
         Raises UserError if there is none, or model or card is damaged, or they do not belong together.
         """
         return cls(find_model(path))
 
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors float32 (N, D) of N aligned faces, each brought to the student's input as the study's views were.
+        """Unit vectors float32 (N, D) of N aligned faces, each brought to the student's input as the study's views
+        were.
 
         Raises UserError if an image is not uint8 (H, W, 3), or an embedding is zero or not finite.
         """
@@ -66,13 +68,14 @@ class Recognizer:
     def threshold(self, far: float, pixels_a: int, pixels_b: int) -> float:
         """The cosine from which on two faces count as one person's, at a false accept rate.
 
-        pixels_a, pixels_b: sides of the aligned faces in their photographs; the smaller face decides (`cards.resolution_for`).
-        Raises UserError if the card has no threshold for this FAR.
+        pixels_a, pixels_b: sides of the aligned faces in their photographs; the smaller face decides
+        (`cards.resolution_for`). Raises UserError if the card has no threshold for this FAR.
         """
         return float(operating_point(self.card, far, min(pixels_a, pixels_b))["similarity"])
 
     def same_person(self, a: np.ndarray, b: np.ndarray, far: float = FAR) -> bool:
-        """Are two aligned faces, uint8 (H, W, 3), of one person? Of `far` of all pairs of two people this says so wrongly.
+        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of the pairs of two
+        people.
 
         The rate is that of the card's validation people. Raises UserError if the card has no threshold for this FAR.
         """

@@ -1,7 +1,7 @@
-"""Release the students of a study: weights and a card each, in lrfr/weights, only if they are those that dvc.lock knows.
+"""Release a study's students: weights and a card each, in lrfr/weights, only if they are those that dvc.lock knows.
 
-Two students are released, so that the repository stays small: the model that the validation people ranked first, and `scratch`,
-which learned without a teacher; of each the first fold and seed that were run. The choice was made before any test face was read.
+Two students are released, so that the repository stays small: the model that the validation people ranked first, and
+`scratch`, which learned without a teacher; of each the first fold and seed. No test face was read before the choice.
 """
 
 from __future__ import annotations
@@ -13,29 +13,35 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
 
 from lrfr import config
 from lrfr.config import Study
 from lrfr.deploy.cards import find_model
-from lrfr.deploy.thresholds import validation_thresholds
 from lrfr.errors import UserError
+from lrfr.evaluate.verification import ROUNDING, operating_points
 from lrfr.files import atomic_file
 from lrfr.formats import HEADLINE, pixels, read_table
 from lrfr.gate.state import read_state
-from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.protocol.cells import read_embedding, unit
+from lrfr.protocol.folds import read_faces
+from lrfr.protocol.rows import DENSE, OFFICIAL, held_out_rows
 
 WEIGHTS = Path("lrfr") / "weights"
 LOCK = Path("dvc.lock")
 REFERENCE = "scratch"
 MEASURED = ((DENSE, "eer"), (OFFICIAL, "accuracy"))  # both faces at the same resolution
 FACES = {  # of faces that are not named here no student is released
-    "lfw": "Labeled Faces in the Wild, deep-funneled: photographs of public figures collected from the web; for research only.",
+    "lfw": "Labeled Faces in the Wild, deep-funneled: photographs of public figures collected from the web; "
+    "for research only.",
     "orl": "AT&T/ORL: free to use with credit to AT&T Laboratories Cambridge.",
 }
 TEACHERS = {  # of a teacher that is not named here no student is released
-    "dlib_resnet": "dlib's face ResNet, public domain (CC0) by its author's word; its training photographs come from the web."
+    "dlib_resnet": "dlib's face ResNet, public domain (CC0) by its author's word; its training photographs come from "
+    "the web."
 }
 BROUGHT = "A training set that the user brought: the terms, and whether it was withdrawn, are for the user to know."
 USE = "Reading the five methods, teaching distillation, and testing code and evaluation protocols."
@@ -46,6 +52,10 @@ BUFFERS = (
     "num_batches_tracked",
 )  # of batch norm: stored with the weights, no parameters
 NORMALISATION = "RGB, (value - 127.5) / 127.5; the aligned face is reduced by area averaging, then enlarged bicubically"
+
+# Impostor errors that a rate must allow, or no threshold is given for it: our choice. Ten independent errors fix a rate
+# to about a factor of two (95 % interval of a Poisson count of ten: 4.8 to 18.4); pairs that share people do less well.
+LEAST = 10
 
 Lock = dict[str, tuple[str, dict[str, Any]]]  # path of an output -> its hash, the parameters with which its stage ran
 
@@ -64,12 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
 def release(study: Study, name: str) -> list[Path]:
     """Copy the chosen students of the study `name`, and write their cards. Returns the weights' paths.
 
-    Everything is checked before anything is written; earlier releases of the same study are replaced.
-
-    Raises
-    ------
-    UserError
-        if params.yaml holds another study, its teacher's terms forbid it, results are missing, or dvc.lock knows other ones.
+    Everything is checked before anything is written; earlier releases of the same study are replaced. Raises UserError
+    if params.yaml holds another study, its terms forbid a release, results are missing, or dvc.lock knows other ones.
     """
     if study.study != name:
         raise UserError(f"params.yaml: holds the study '{study.study}'; run `lrfr study {name}` first.")
@@ -115,7 +121,7 @@ def dvc_md5(path: Path) -> str:
 
 
 def confirmed(path: Path, lock: Lock) -> tuple[str, dict[str, Any]]:
-    """What dvc.lock says of an output; UserError if it is missing, dvc.lock does not know it, or it has changed since."""
+    """What dvc.lock says of an output; UserError if it is missing, unknown to dvc.lock, or has changed since."""
     name = path.as_posix()
     if not path.exists():
         raise UserError(f"{name}: not there; run `dvc repro` first.")
@@ -161,7 +167,7 @@ def weights_of(study: Study, name: str) -> Path:
 
 
 def card(study: Study, name: str, lock: Lock) -> dict[str, Any]:
-    """Everything that a reader of the weights must know. UserError if they or their results are not there, or are others."""
+    """What a reader of the weights must know. UserError if they or their results are missing, or are others."""
     weights = weights_of(study, name)
     model, folder = study.models[name], weights.parent
     number, seed = study.folds_of(name)[0], study.train.seeds[0]
@@ -209,6 +215,57 @@ def measured(study: Study, name: str) -> list[dict[str, Any]]:
     return table.astype({"seeds": int}).astype(object).where(table.notna(), None).to_dict("records")
 
 
+def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tuple[float, float]:
+    """The smallest threshold whose empirical FAR <= far, and the TAR there: the operating point of `tar_at_far`.
+
+    scores: float (n,); same: bool (n,). The threshold is a score of the list, or infinite if even the highest is an
+    error too many. Raises ValueError like `operating_points`.
+    """
+    points = operating_points(scores, same)
+    last = np.flatnonzero(points.false_match <= far * (1 + ROUNDING))[-1]
+    return float(points.threshold[last]), float(1 - points.false_non_match[last])
+
+
+def validation_thresholds(study: Study, model: str, number: int, seed: int) -> dict[str, Any]:
+    """At which similarity two faces should pass for one person, for every resolution (of both) and FAR of the study.
+
+    The study decides by the L2 distance d of unit vectors; here the same order is told as their cosine, 1 - d^2 / 2.
+    Test people have no say: their error rates, in tables/results.csv, are what a threshold can be held against.
+
+    number, seed: of the training. Read from the embeddings that the `embed` stage wrote. Returns two entries of a card:
+    `thresholds`, a row for each pair of resolution and FAR with the similarity from which two faces are accepted, the
+    validation people's TAR there, and the numbers of genuine and impostor pairs (a FAR that allows fewer than LEAST
+    errors has no rows); and `thresholds_from`, a sentence about their origin.
+
+    Raises UserError if the embeddings are missing or are not those of the study's held-out faces.
+    """
+    rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
+    people = rows.people[rows.validation]
+    first, second = np.triu_indices(len(people), 1)
+    same = people[first] == people[second]
+    pairs = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
+    file, found = study.runs / "embeddings" / f"{model}.npz", []
+    if not file.is_file():
+        raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
+    with np.load(file) as archive:
+        for resolution in study.resolutions:
+            x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
+            x = unit(x)[rows.validation]
+            scores = np.einsum("id,jd->ij", x, x, optimize=False)  # no BLAS, whose sums depend on its threads
+            for far in study.evaluate.far:
+                if far * pairs["impostor"] * (1 + ROUNDING) < LEAST:
+                    continue
+                similarity, tar = threshold_at_far(scores[first, second], same, far)
+                if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
+                    found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
+    origin = (
+        f"{len(np.unique(people))} validation people of fold {number} of {study.study} ({len(people)} photographs), "
+        "neither trained on nor tested; both faces at one resolution; cosine of unit vectors, accepted from the "
+        "threshold on"
+    )
+    return {"thresholds": found, "thresholds_from": origin}
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -227,12 +284,8 @@ def write_card(path: Path, content: dict[str, Any]) -> None:
 def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
     """Recompute the hashes of released weights and return their card.
 
-    path: the weights or the card. root: a clone; what its dvc.lock and reports say is compared too, as far as they are there.
-
-    Raises
-    ------
-    UserError
-        if weights or card are missing or damaged, or belong to another training than the card, dvc.lock or the study says.
+    path: the weights or the card. root: a clone; its dvc.lock and reports are compared too, as far as they are there.
+    Raises UserError if weights or card are missing or damaged, or belong to another training.
     """
     weights, root = Path(path).with_suffix(".safetensors"), Path(root)
     found = find_model(weights).card

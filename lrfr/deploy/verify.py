@@ -1,6 +1,6 @@
-"""`lrfr verify A B`: do two photographs show one person? Here stands too what the verb shares with `identify` and `embed`.
+"""`lrfr verify A B`: do two photographs show one person? And what this verb shares with `identify` and `embed`.
 
-The verbs work in any folder. What is heavy is imported when one runs: the command line imports them to know their options.
+The verbs work in any folder. What is heavy is imported when one runs: the command line asks all for their options.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ SIZE = 32
 
 @pytest.fixture(scope="session")
 def chips() -> np.ndarray:
-    """uint8 (24, 150, 150, 3): three photographs of each of eight people of ORL, cropped as `prepare` does without landmarks."""
+    """uint8 (24, 150, 150, 3): three photographs of each of eight people of ORL, cropped as `prepare` does without
+    landmarks."""
     return students.orl_chips(range(1, 9), 3)
 
 
@@ -41,7 +42,8 @@ class Exported(NamedTuple):
 
 
 def exported(kind: str, folder: Path, chips: np.ndarray, spec: Student) -> Exported:
-    """Graphs of a student whose batch norms have statistics of real faces, and weights that folding them could get wrong."""
+    """Graphs of a student whose batch norms have statistics of real faces, and weights that folding them could get
+    wrong."""
     for package in onnx_graph.PACKAGES:
         pytest.importorskip(package)
     student, generator = build_student(spec, kind, SIZE, 0), torch.Generator().manual_seed(1)
@@ -83,7 +85,8 @@ def write_lock(study: Study, models: tuple[str, ...] = ("kd", "scratch")) -> Non
 
 @pytest.fixture
 def study(tiny: Study, changed: Callable[..., Study]) -> Study:
-    """The tiny study with two people in each role: untrained students, their embeddings, what a card reads, and a dvc.lock."""
+    """The tiny study with two people in each role: untrained students, their embeddings, what a card reads, and a
+    dvc.lock."""
     study = changed(tiny, {"faces.folds": 3, "evaluate.far": (0.5, 0.01)})  # of 36 impostor pairs 0.01 allows none
     identity_folds(study.faces.people, 3, 2, study.seed).to_csv(study.runs / "folds.csv", index=False)
     tables, embeddings = study.reports / "tables", study.runs / "embeddings"

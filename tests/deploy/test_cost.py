@@ -32,7 +32,8 @@ def write_log(study: Study, epochs: int) -> None:
 def test_whole_schemes_add_up(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, batches: int, tuning: int
 ):
-    """With a clock that gives one second to everything, the arithmetic shows: an epoch of the teacher has two batches."""
+    """With a clock that gives one second to everything, the arithmetic shows: an epoch of the teacher has two
+    batches."""
     monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     write_log(tiny, 3)
     cost = pd.DataFrame({"model": ["kd"], "epoch_seconds": [0.5]})
@@ -47,7 +48,8 @@ def test_whole_schemes_add_up(
 def test_a_teachers_epoch_counts_its_own_batches(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ):
-    """Of people with very many photographs an epoch holds a part, so that it has fewer batches than there are photographs."""
+    """Of people with very many photographs an epoch holds a part, so that it has fewer batches than there are
+    photographs."""
     monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     monkeypatch.setattr(benchmark, "epoch_batches", lambda *arguments: [None] * 7)
     write_log(tiny, 1)
@@ -203,7 +205,8 @@ def test_the_environment_holds_versions_and_nothing_private(tiny: Study):
     assert found["threads"] == tiny.threads and "/" not in "".join(found["packages"].values())
 
 
-X86 = "processor\t: 0\nmodel name\t: Fast: 3 GHz\nflags\t\t: fpu avx2 avx512_vnni avx512_vnni_x\n\nprocessor\t: 1\nflags\t: fpu\n"
+X86 = "processor\t: 0\nmodel name\t: Fast: 3 GHz\nflags\t\t: fpu avx2 avx512_vnni avx512_vnni_x\n\n"
+X86 += "processor\t: 1\nflags\t: fpu\n"
 ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd asimddp\n"
 
 

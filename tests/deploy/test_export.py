@@ -1,4 +1,5 @@
-"""`lrfr export`: two files, a card that knows them, and a comparison that can be checked against the study's own numbers."""
+"""`lrfr export`: two files, a card that knows them, and a comparison that can be checked against the study's own
+numbers."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def test_the_stage_writes_files_a_card_and_a_table(study: Study):
     table = pd.read_csv(study.reports / "tables" / "export.csv", dtype={"resolution": str})
     assert table.resolution.tolist() == list(study.resolutions)
     assert (table.distance_float <= 1e-4).all() and (table.diff_float.abs() <= 0.005).all()
-    # the bound of a rotation on both sides: two unit vectors that turn by acos(1 - d) change their cosine by 2 sqrt(2 d) at most
+    # two unit vectors that turn by acos(1 - d) each change their cosine by 2 sqrt(2 d) at most
     assert (table.shift_int8 <= 2 * np.sqrt(2 * table.distance_int8) * 1.05 + 1e-6).all() and (
         table.shift_int8 > 0
     ).any()

@@ -1,4 +1,5 @@
-"""Who is compared with what: turns and ratios by an invented clock, and that a row's network is really the one it names."""
+"""Who is compared with what: turns and ratios by an invented clock, and that a row's network is really the one it
+names."""
 
 from __future__ import annotations
 

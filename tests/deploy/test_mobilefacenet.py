@@ -1,4 +1,5 @@
-"""MobileFaceNet has the published shape: its costs agree with the published ones, and with a count by hand of Table 1."""
+"""MobileFaceNet has the published shape: its costs agree with the published ones, and with a count by hand of Table
+1."""
 
 from __future__ import annotations
 
