@@ -117,8 +117,13 @@ def write_npz(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
 
 def write_parquet(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
     """Embeddings as one column of lists of float32; missing values are nulls."""
+    import pyarrow
+    from pyarrow import parquet
+
     vectors = [None if np.isnan(vector).any() else vector for vector in embedding]
-    frame.assign(embedding=vectors).to_parquet(path, index=False)
+    lists = pyarrow.array(vectors, pyarrow.list_(pyarrow.float32(), embedding.shape[1]))
+    whole = pyarrow.Table.from_pandas(frame, preserve_index=False).append_column("embedding", lists)
+    parquet.write_table(whole, path)
 
 
 WRITERS = {".parquet": write_parquet, ".csv": write_csv, ".npz": write_npz}
