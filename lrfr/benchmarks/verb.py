@@ -142,8 +142,7 @@ def benchmark(arguments: argparse.Namespace) -> Report:
     """Read the set, embed it with every model, score it."""
     from lrfr.benchmarks import acquisition
     from lrfr.benchmarks.sets import open_set
-    from lrfr.deploy.verbs import cores
-    from lrfr.parallel import limit_threads
+    from lrfr.parallel import cores, limit_threads
 
     limit_threads(cores())
     models = acquisition.load_models(arguments.model)

@@ -15,7 +15,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.evaluate.statistics import holm
 from lrfr.formats import CELL, SIGNIFICANT, page, per_cent, wide
-from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.protocol.folds import DENSE, OFFICIAL
 from lrfr.report.evaluation import NOT_COMPARED, Evaluation, arranged, by_cell, cell_of
 from lrfr.train.trainings import arm
 

@@ -18,7 +18,7 @@ import yaml
 from lrfr import formats
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.protocol.folds import DENSE, OFFICIAL
 
 CONFIRMED, NOT_COMPARABLE = "not comparable here; mechanism confirmed", "not comparable here"
 TIE, BETTER, WORSE, NOT_TESTED = "tie", "better", "worse", "not tested"

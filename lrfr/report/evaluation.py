@@ -11,7 +11,7 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.evaluate.statistics import paired_difference
 from lrfr.formats import CELL, order, pixels
-from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
+from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
 NOT_COMPARED = ("agreement",)  # describes a student, is no merit

@@ -22,7 +22,7 @@ from lrfr.errors import UserError
 
 # notebooks import all of these from here
 from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
-from lrfr.protocol.rows import DENSE, held_out_rows
+from lrfr.protocol.folds import DENSE, held_out_rows
 from lrfr.report import figures
 from lrfr.report.evaluation import arranged
 

@@ -15,7 +15,7 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import headline, per_cent, read_table, wide
-from lrfr.protocol.rows import DENSE
+from lrfr.protocol.folds import DENSE
 from lrfr.report import pages
 from lrfr.report.ablation import marked
 from lrfr.report.evaluation import arranged

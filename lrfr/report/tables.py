@@ -11,7 +11,7 @@ from lrfr.config import Study
 from lrfr.evaluate.statistics import holm
 from lrfr.files import atomic_file
 from lrfr.formats import CELL, families, headline, order, page, per_cent, pixels, sections, wide, write_table
-from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
+from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.report.ablation import ablation_page, ablation_table, marked, schedule_page, schedule_table
 from lrfr.report.evaluation import Evaluation, arranged, by_cell
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lrfr import cli, config
+from lrfr import cli, config, parallel
 from lrfr.benchmarks import acquisition, lfw_family, miniatures
 from lrfr.benchmarks import scface as scface_protocol
 from lrfr.benchmarks import scface_files as scface
@@ -27,7 +27,6 @@ from lrfr.benchmarks import verb as benchmark_verb
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
 from lrfr.deploy import find_faces as faces
-from lrfr.deploy import verbs
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
 from lrfr.gate import insightface_bin
@@ -60,7 +59,7 @@ def ask(made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
     monkeypatch.setattr(benchmark_verb, "DRAWS", 20)
-    monkeypatch.setattr(verbs, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
+    monkeypatch.setattr(parallel, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = cli.main(["benchmark-set", *map(str, arguments)])

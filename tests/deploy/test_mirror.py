@@ -1,4 +1,5 @@
-"""tables/mirror.csv: a face and its mirror image, averaged as it says, on the pairs and draws of the stage `evaluate`."""
+"""tables/mirror.csv: a face and its mirror image, averaged as it says, on the pairs and draws of the stage
+`evaluate`."""
 
 from __future__ import annotations
 

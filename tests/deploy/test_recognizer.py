@@ -17,7 +17,7 @@ from lrfr.data.draws import view_index
 from lrfr.deploy import cards
 from lrfr.deploy import find_faces as faces
 from lrfr.deploy.recognizer import Recognizer, cosines
-from lrfr.deploy.thresholds import threshold_at_far
+from lrfr.deploy.release import threshold_at_far
 from lrfr.errors import UserError
 from lrfr.evaluate.bootstrap import Pairs
 from lrfr.protocol import cells
