@@ -66,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     release = commands.add_parser("release", help="copy a study's chosen students, with cards, to lrfr/weights")
     release.add_argument("name", help="the study in params.yaml")
     verbs.add_verbs(commands)
-    benchmark_verb.add_verb(commands)
+    text = "the official protocol of a benchmark set that you bring, for any students"
+    benchmark_verb.add(commands.add_parser("benchmark-set", help=text))
     unpack = commands.add_parser("unpack", help="unpack a zip archive that nobody has checked, as benchmark sets come")
     unpack.add_argument(
         "archive", type=Path, help="a .zip file; what leads out of the folder, links, bombs are refused"
@@ -103,7 +104,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "study":
         return studies.run(arguments)
-    if arguments.command == benchmark_verb.VERB:
+    if arguments.command == "benchmark-set":
         return benchmark_verb.run(arguments)
     if verbs.is_verb(arguments):
         return verbs.run(arguments)

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrfr.files import atomic_file
+
+DIGITS = "%.6g"  # of the numbers in tables
 CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
 # the house order of models, in tables and in figures
@@ -18,6 +21,8 @@ ORDER = (
     "random_net", "raw_pixels", "shuffled",
 )
 # fmt: on
+FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
+REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these
 
 
 def order(models) -> list[str]:
@@ -84,3 +89,18 @@ def markdown(table: pd.DataFrame) -> str:
     """A pipe table of strings."""
     rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def families(models: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Pairs (a, b) by the question that they answer: everything against each reference, and the five among each other."""
+    five = [m for m in FIVE if m in models]
+    asked = {r: [(m, r) for m in models if m != r] for r in REFERENCES if r in models}
+    return {**asked, "five": [(a, b) for k, a in enumerate(five) for b in five[k + 1 :]]}
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame, page: str) -> None:
+    """One table as CSV and as Markdown, each replaced in one step."""
+    with atomic_file(folder / f"{name}.csv") as file:
+        table.to_csv(file, index=False, float_format=DIGITS, lineterminator="\n")
+    with atomic_file(folder / f"{name}.md") as file:
+        file.write_text(page, encoding="utf-8")

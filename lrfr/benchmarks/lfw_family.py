@@ -11,12 +11,18 @@ the grid calls it the same: an error if it is genuine, counted either way. The t
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrfr.benchmarks.outcome import Outcome, accuracy_of
-from lrfr.benchmarks.streaming import checked_embeddings
+from lrfr.benchmarks.outcomes import Outcome, accuracy_of, draw_pairs
+from lrfr.benchmarks.roles import Images, Opened, Protocol
+from lrfr.benchmarks.search import checked_embeddings
 from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fold_accuracy
+from lrfr.gate.insightface_bin import ARCFACE, read_bin
+from lrfr.gate.trees import check_name
 from lrfr.protocol.cells import unit
 
 FARTHEST = 4.0  # squared distance of opposite unit vectors
@@ -31,15 +37,15 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     Raises
     ------
     ValueError
-        if there are not two rows per pair, or like `streaming.checked_embeddings` and `verification.ten_fold_accuracy`.
+        if there are not two rows per pair, or like `search.checked_embeddings` and `verification.ten_fold_accuracy`.
     """
     embeddings, failed = checked_embeddings(embeddings, "images")
     same = np.asarray(same)
     if same.ndim != 1 or len(embeddings) != 2 * len(same):
         raise ValueError(f"{len(embeddings)} images need half as many pairs, not labels of shape {same.shape}.")
-    x = unit(embeddings)
+    x, lost = unit(embeddings), failed[::2] | failed[1::2]
     distances = np.sum((x[::2] - x[1::2]) ** 2, axis=1)
-    distances[failed[::2] | failed[1::2]] = FARTHEST
+    distances[lost] = FARTHEST
     result, exact = (ten_fold_accuracy(distances, same, rule) for rule in ("insightface", "exact"))
     same = same.astype(bool)
     folds = np.array_split(np.arange(len(same)), len(result.thresholds))
@@ -47,10 +53,20 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     metrics = {"accuracy": result.mean, "accuracy_std": result.std, "accuracy_exact": exact.mean}
     metrics |= {"auc": area_under_roc(-distances, same), "eer": equal_error_rate(-distances, same)}
     counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
-    counts |= {"fta_images": int(failed.sum()), "fta_pairs": int((failed[::2] | failed[1::2]).sum())}
+    counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(lost.sum())}
     statistics = {
         "accuracy": accuracy_of(right, same),
         "auc": lambda w: area_under_roc(-distances, same, w),
         "eer": lambda w: equal_error_rate(-distances, same, w),
     }
     return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+
+
+def open_bin(path: Path) -> Opened:
+    """Any `.bin` file; the results have its name. Its faces are aligned, so their landmarks are known to be InsightFace's."""
+    check_name(path.name, path)
+    data = read_bin(path)
+    images = Images(len(data.images), lambda i: f"{path}, image {i} (of pair {i // 2})", data.read, lambda i: ARCFACE)
+    protocol = Protocol(lambda x: evaluate(x["images"], data.same), partial(draw_pairs, same=data.same))
+    policies = ("whole", "landmarks", "detect")
+    return Opened(path.stem, {"images": images}, data.counts, {"verification": protocol}, policies)

@@ -1,4 +1,12 @@
-"""QMUL-SurvFace (Cheng, Zhu and Gong, arXiv 1804.09691): verification, and open-set identification with templates.
+"""QMUL-SurvFace: faces from surveillance cameras (about 24 x 20 pixels), verification and open-set search, brought by the user.
+
+Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018. Research use; a part of the videos from
+which it was cut was withdrawn by their owners later. The files:
+
+    QMUL-SurvFace/training_set/<person>/<person>_cam<c>_<n>.jpg
+    QMUL-SurvFace/Face_Identification_Test_Set/{gallery,mated_probe,unmated_probe}/*.jpg
+    QMUL-SurvFace/Face_Identification_Test_Set/{gallery,mated_probe}_img_ID_pairs.mat   or in Face_Identification_Evaluation
+    QMUL-SurvFace/Face_Verification_Test_Set/{verification_images/*.jpg,positive_pairs_names.mat,negative_pairs_names.mat}
 
 Verification follows the set's own MATLAB code (test_face_verification.m): a pair is accepted if the Euclidean distance of its
 unit vectors is < t, t = 0.200, 0.201 ... 2.000; TAR is interpolated linearly between the points of that ROC, the area under it
@@ -16,15 +24,32 @@ is left out of its template, and a person without any other has a template that 
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcome import Outcome, Statistic, accuracy_of, mean_of
-from lrfr.benchmarks.streaming import BLOCK, best_mates, checked_embeddings, hits, search
-from lrfr.evaluate.identification import require_mates
+from lrfr.benchmarks.outcomes import Outcome, Statistic, accuracy_of, draw_pairs, draw_probes, mean_of
+from lrfr.benchmarks.roles import Opened, Protocol, images_of, person_numbers, read_role, training_counts
+from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
+from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
 from lrfr.evaluate.verification import FOLDS, FoldAccuracy, correct_at, tar_at_far
+from lrfr.gate.folders import Folders, read_folders
+from lrfr.gate.matlab import read_names
+from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number
 from lrfr.protocol.cells import unit
+
+NAME, TRAINING = "QMUL-SurvFace", "training_set"
+SEARCH, SEARCH_CODE = "Face_Identification_Test_Set", "Face_Identification_Evaluation"
+PAIRED = "Face_Verification_Test_Set"
+STRANGER = -1  # an unmated probe whose file has no person's number: distractors_<n>.jpg
+# Published by the set's page: the training images, and 3,000 people enrolled. The rest is what one audit of the archive found;
+# it also found 220,888 training images and 2,965 people enrolled.
+GALLERY, MATED, UNMATED, ENROLLED, PAIRS, PAIRED_IMAGES = 60_294, 60_423, 121_736, 3_000, 5_320, 10_051
+TRAINING_IMAGES, TRAINING_PEOPLE = 220_890, 5_319
 
 GRID = np.arange(200, 2001) / 1000  # distances of unit vectors; test_face_verification.m
 RATES = (0.3, 0.1, 0.01, 0.001)  # FAR of the paper's verification table
@@ -32,19 +57,142 @@ FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
 RANK = 20  # TPIR20
 
 
-def accepted_share(distances: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighted share of distances (n,) below each threshold of the grid."""
-    order = np.argsort(distances)
-    total = np.append(0.0, np.cumsum(weights[order]))
-    return total[np.searchsorted(distances[order], GRID)] / total[-1]
+class OpenSet(NamedTuple):
+    """Open-set identification. A template is made of all gallery images of one id; unmated probes never enter the gallery.
+
+    gallery, mated: ids are the lists' identities. unmated: ids are the numbers in the file names, -1 where there is none; they
+    count persons differently from the lists and say only who is the same among them.
+    """
+
+    gallery: Faces
+    mated: Faces
+    unmated: Faces
+    counts: tuple[Count, ...]
 
 
-def grid_roc(
-    distances: NDArray, same: NDArray[np.bool_], weights: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+class Verification(NamedTuple):
+    """Pairs to be verified: first the positive ones, then as many negative ones, both in the order of their lists.
+
+    faces: ids are the numbers in the file names. pairs: int64 (P, 2), rows of `faces`. same: bool (P,).
+    """
+
+    faces: Faces
+    pairs: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    counts: tuple[Count, ...]
+
+
+def number_of(name: str, folder: Path) -> int:
+    """The person's number in the name of an unmated probe, or STRANGER."""
+    return STRANGER if name.startswith("distractors_") else prefix_number(name, folder)
+
+
+def read_search(root: Path) -> OpenSet:
+    """Read the identification part at a root, the folder QMUL-SurvFace or the one that holds it. All bytes are read once.
+
+    Raises
+    ------
+    UserError
+        naming the file and entry that is wrong: folders and lists that differ, a person with two identities, different people in
+        gallery and mated probes, an unmated probe of an enrolled person, or one file in the gallery and among the probes.
+    """
+    root = locate(root, NAME, SEARCH)
+    places = (root / SEARCH, root / SEARCH_CODE)
+    roles = [
+        read_role(root / SEARCH / role, places, f"{role}_img_ID_pairs.mat", role) for role in ("gallery", "mated_probe")
+    ]
+    enrolled = person_numbers(roles)
+    for (one, source), (other, missing) in (roles, roles[::-1]):
+        alone = np.flatnonzero(~np.isin(one.ids, other.ids))
+        if len(alone):
+            raise UserError(
+                f"{source}, entry {alone[0] + 1}: identity {one.ids[alone[0]]} is not in {missing}; fetch them again."
+            )
+    (gallery, _), (mated, _) = roles
+    folder = root / SEARCH / "unmated_probe"
+    names = images_in(folder)
+    unmated = Faces(folder, tuple(names), np.array([number_of(name, folder) for name in names], np.int64))
+    for name, number in zip(names, unmated.ids.tolist(), strict=True):
+        if number in enrolled:
+            raise UserError(
+                f"{folder / name}: person {number} is in the gallery, so the probe is mated; unpack the set again."
+            )
+    same_mated = identical(gallery, mated, "gallery against mated")
+    same_unmated = identical(gallery, unmated, "gallery against unmated")
+    counts = (
+        Count("gallery images", len(gallery), GALLERY),
+        Count("mated probes", len(mated), MATED),
+        Count("unmated probes", len(unmated), UNMATED),
+        Count("unmated probes without a person's number", int(np.sum(unmated.ids == STRANGER)), None),
+        Count("people in the gallery", len(np.unique(gallery.ids)), ENROLLED),
+        Count("gallery images identical to a mated probe", same_mated, None),
+        Count("gallery images identical to an unmated probe", same_unmated, None),
+    )
+    return OpenSet(gallery, mated, unmated, counts)
+
+
+def read_verification(root: Path) -> Verification:
+    """Read the verification part at a root.
+
+    Raises
+    ------
+    UserError
+        naming the list and entry that is wrong: a name that is not there, a positive pair of two people or a negative pair of
+        one, or lists of different length.
+    """
+    root = locate(root, NAME, PAIRED)
+    folder = root / PAIRED / "verification_images"
+    names = images_in(folder)
+    numbers = np.array([prefix_number(name, folder) for name in names], np.int64)
+    place = {name: i for i, name in enumerate(names)}
+    rows: list[tuple[int, int]] = []
+    lengths = []
+    for kind, people in (("positive", "two people"), ("negative", "one person")):
+        source = root / PAIRED / f"{kind}_pairs_names.mat"
+        pairs = read_names(source, f"{kind}_pairs_names", columns=2)
+        for row, pair in enumerate(pairs, start=1):
+            unknown = [name for name in pair if name not in place]
+            if unknown:
+                raise UserError(f"{source}, entry {row}: {unknown[0]!r} is not in {folder}; unpack the set again.")
+            a, b = (place[name] for name in pair)
+            if (numbers[a] == numbers[b]) != (kind == "positive"):
+                raise UserError(f"{source}, entry {row}: a {kind} pair of {people}; fetch the list again.")
+            rows.append((a, b))
+        lengths.append(len(pairs))
+    if lengths[0] != lengths[1]:
+        raise UserError(
+            f"{root / PAIRED}: {lengths[0]} positive and {lengths[1]} negative pairs; fetch the lists again."
+        )
+    counts = (
+        Count("positive pairs", lengths[0], PAIRS),
+        Count("negative pairs", lengths[1], PAIRS),
+        Count("images to be verified", len(names), PAIRED_IMAGES),
+    )
+    same = np.arange(len(rows)) < lengths[0]
+    return Verification(Faces(folder, tuple(names), numbers), np.array(rows, np.int64), same, counts)
+
+
+def read_training(root: Path) -> Folders:
+    """The training part at the same root; UserError like `read_folders`, or if a test person's number is among its folders."""
+    root = locate(root, NAME, TRAINING)
+    training = read_folders(root / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
+    people = {int(person) for person in training.people}
+    for role in ("gallery", "mated_probe", "unmated_probe"):
+        folder = root / SEARCH / role
+        for name in images_in(folder) if folder.is_dir() else ():
+            if number_of(name, folder) in people:
+                raise UserError(f"{folder / name}: its person is in {root / TRAINING} too; unpack the set again.")
+    return training
+
+
+def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> list[NDArray[np.float64]]:
     """FAR and TAR, ascending, at the thresholds of the grid; the ends (0, 0) and (1, 1) are ours, for lists with failed pairs."""
-    far, tar = (np.r_[0.0, accepted_share(distances[kind], weights[kind]), 1.0] for kind in (~same, same))
-    return far, tar
+    rates = []
+    for kind in (~same, same):
+        order = np.argsort(distances[kind])
+        total = np.append(0.0, np.cumsum(weights[kind][order]))
+        rates.append(np.r_[0.0, total[np.searchsorted(distances[kind][order], GRID)] / total[-1], 1.0])
+    return rates
 
 
 def grid_area(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> float:
@@ -74,10 +222,8 @@ def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tu
         right[fold] = (distances[fold] < threshold) == same[fold]
         accuracies.append(np.mean(right[fold]))
         thresholds.append(threshold)
-    result = FoldAccuracy(
-        float(np.mean(accuracies)), float(np.std(accuracies)), np.array(accuracies), np.array(thresholds)
-    )
-    return result, right
+    mean, std = float(np.mean(accuracies)), float(np.std(accuracies))
+    return FoldAccuracy(mean, std, np.array(accuracies), np.array(thresholds)), right
 
 
 def verification_of_distances(distances: ArrayLike, same: ArrayLike, fta_images: int = 0) -> Outcome:
@@ -95,10 +241,9 @@ def verification_of_distances(distances: ArrayLike, same: ArrayLike, fta_images:
         raise ValueError(
             "distances and same must be vectors of one length, and a failed pair has the distance inf, not NaN."
         )
-    if min(same.sum(), (~same).sum()) < FOLDS:
-        raise ValueError(
-            f"{FOLDS} folds need at least {FOLDS} pairs of each kind, not {same.sum()} and {(~same).sum()}."
-        )
+    genuine, impostor = int(same.sum()), int((~same).sum())
+    if min(genuine, impostor) < FOLDS:
+        raise ValueError(f"{FOLDS} folds need at least {FOLDS} pairs of each kind, not {genuine} and {impostor}.")
     accuracy, right = fold_accuracy(distances, same)
     statistics: dict[str, Statistic] = {}
     for rate in RATES:
@@ -108,7 +253,7 @@ def verification_of_distances(distances: ArrayLike, same: ArrayLike, fta_images:
     metrics = {metric: statistic(np.ones(len(same))) for metric, statistic in statistics.items()}
     metrics |= {"accuracy": accuracy.mean, "accuracy_std": accuracy.std}
     statistics["accuracy"] = accuracy_of(right, same)
-    counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
+    counts = {"genuine": genuine, "impostor": impostor}
     counts |= {"fta_images": fta_images, "fta_pairs": int(np.isinf(distances).sum())}
     return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
@@ -116,7 +261,7 @@ def verification_of_distances(distances: ArrayLike, same: ArrayLike, fta_images:
 def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
     """The same from embeddings, float (images, D), and the rows of the genuine and the impostor pairs, int (n, 2) each.
 
-    Pairs are numbered with all genuine ones first. Raises ValueError also like `streaming.checked_embeddings`.
+    Pairs are numbered with all genuine ones first. Raises ValueError also like `search.checked_embeddings`.
     """
     embeddings, failed = checked_embeddings(embeddings, "verification images")
     pairs = np.concatenate([np.asarray(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (positive, negative)])
@@ -142,12 +287,7 @@ def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64
 
 
 def identification(
-    gallery: ArrayLike,
-    gallery_labels: ArrayLike,
-    mated: ArrayLike,
-    mated_labels: ArrayLike,
-    unmated: ArrayLike,
-    block: int = BLOCK,
+    gallery: ArrayLike, gallery_labels: ArrayLike, mated: ArrayLike, mated_labels: ArrayLike, unmated: ArrayLike
 ) -> Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
@@ -158,24 +298,20 @@ def identification(
     Raises
     ------
     ValueError
-        if a mated probe's person has no gallery image, or like `streaming.search`.
+        if a mated probe's person has no gallery image, or like `search.search`.
     """
     means, people = templates(gallery, gallery_labels)
-    gallery, gallery_failed = checked_embeddings(gallery, "gallery")
-    mated, _ = checked_embeddings(mated, "mated probes")
-    unmated, _ = checked_embeddings(unmated, "unmated probes")
-    known = search(mated, means, mated_labels, people, block)
-    strangers = search(unmated, means, np.full(len(unmated), len(people)), np.arange(len(people)), block)
-    own, _, has_mate = best_mates(known)
-    require_mates(has_mate[:, None])
-    known = known._replace(failed=np.isneginf(own))
+    _, gallery_failed = checked_embeddings(gallery, "gallery")
+    mated, mated_failed = checked_embeddings(mated, "mated probes")
+    unmated, unmated_failed = checked_embeddings(unmated, "unmated probes")
+    known = search(mated, means, mated_labels, people)
+    require_mates(known)
+    strangers = search(unmated, means, np.full(len(unmated), len(people)), np.arange(len(people)))
     decisions = {f"rank{k}": hits(known, k) for k in (1, RANK)}
-    scores = np.where(decisions[f"rank{RANK}"], own, -np.inf)
+    scores = np.where(decisions[f"rank{RANK}"], best_mates(known)[0], -np.inf)
     order = np.argsort(-strangers.top, kind="stable")
     tops = strangers.top[order]
-    beaten = [
-        np.searchsorted(-tops, -scores, side) for side in ("right", "left")
-    ]  # the strangers at or above each score
+    beaten = [np.searchsorted(-tops, -scores, side) for side in ("right", "left")]  # strangers at or above each score
 
     def rate(weights: NDArray, fpir: float) -> float:
         of_mated, of_unmated = weights[: len(scores)], weights[len(scores) :][order]
@@ -195,8 +331,41 @@ def identification(
     }
     statistics[f"tpir{RANK}_auc"] = area
     statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
-    counts = {"gallery": len(gallery), "templates": len(people), "mated": len(mated), "unmated": len(unmated)}
-    counts |= {"fta_gallery": int(gallery_failed.sum()), "fta_templates": int(np.isnan(means).all(axis=1).sum())}
-    counts |= {"fta_mated": int(np.isnan(mated).all(axis=1).sum()), "fta_unmated": int(strangers.failed.sum())}
-    metrics = {metric: statistic(np.ones(len(scores) + len(tops))) for metric, statistic in statistics.items()}
-    return Outcome(len(scores) + len(tops), metrics, counts, decisions, statistics)
+    counts = {
+        "gallery": len(gallery_failed),
+        "templates": len(people),
+        "mated": len(mated),
+        "unmated": len(unmated),
+        "fta_gallery": int(gallery_failed.sum()),
+        "fta_templates": int(np.isnan(means).all(axis=1).sum()),
+        "fta_mated": int(mated_failed.sum()),
+        "fta_unmated": int(unmated_failed.sum()),
+    }
+    size = len(scores) + len(tops)
+    metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
+    return Outcome(size, metrics, counts, decisions, statistics)
+
+
+def open_survface(root: Path) -> Opened:
+    """Read both parts at a root, with the training part if that is there; UserError like the readers."""
+    paired, found = read_verification(root), read_search(root)
+    positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
+    first, second = paired.faces.ids[paired.pairs].T
+    alone = -1 - np.arange(len(found.unmated))  # every probe without a number is a person of its own
+    strangers = np.where(found.unmated.ids == STRANGER, alone, found.unmated.ids)
+    identities = np.concatenate([found.mated.ids, strangers])
+    strata = np.repeat([0, 1], [len(found.mated), len(strangers)])
+    protocols = {
+        "verification": Protocol(
+            lambda x: verification(x["verification"], positive, negative),
+            partial(draw_pairs, same=paired.same, id_a=first, id_b=second),
+        ),
+        "identification": Protocol(
+            lambda x: identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"]),
+            partial(draw_probes, identities=identities, strata=strata),
+        ),
+    }
+    images = {"verification": images_of(paired.faces)}
+    images |= {role: images_of(getattr(found, role)) for role in ("gallery", "mated", "unmated")}
+    counts = paired.counts + found.counts + training_counts(read_training, root, NAME, TRAINING)
+    return Opened("survface", images, counts, protocols, ("whole", "detect"))

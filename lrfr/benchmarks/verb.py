@@ -8,228 +8,102 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from lrfr import __version__
 from lrfr.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lrfr.benchmarks.acquisition import Tested
-    from lrfr.benchmarks.sets import Opened
+    from lrfr.benchmarks.scoring import Report
 
-VERB = "benchmark-set"
 LEVEL, DRAWS = 0.95, 2000  # of the intervals, and draws of people; the smallest number that is usual for intervals
 
 
-class Ways(NamedTuple):
-    """How a set is looked at. policy: a key of `acquisition.FACES`. flip: see there. draws of people, level: of the intervals."""
-
-    policy: str
-    flip: bool
-    draws: int
-    level: float
-
-
-class Report(NamedTuple):
-    """What the verb found. counts, results and comparisons are tables, policies say how; problems: failed acquisitions."""
-
-    name: str
-    counts: pd.DataFrame
-    policies: dict[str, str]
-    results: pd.DataFrame
-    comparisons: pd.DataFrame
-    problems: list[str]
-
-
-def add_verb(commands: Any) -> None:
-    """The parser of `benchmark-set`."""
-    command = commands.add_parser(
-        VERB, help="the official protocol of a benchmark set that you bring, for any students"
-    )
-    command.add_argument(
-        "benchmark", metavar="SET", help="tinyface, survface, scface, or lfw (any .bin file of InsightFace)"
-    )
-    command.add_argument(
-        "--root", type=Path, required=True, metavar="PATH", help="where you unpacked it; a .bin file or its folder"
-    )
-    command.add_argument("--bin", metavar="NAME.bin", help="which .bin file of the folder (default: lfw.bin)")
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `benchmark-set`."""
+    text = "tinyface, survface, scface, or lfw (any .bin file of InsightFace)"
+    parser.add_argument("benchmark", metavar="SET", help=text)
+    text = "where you unpacked it; a .bin file or its folder"
+    parser.add_argument("--root", type=Path, required=True, metavar="PATH", help=text)
+    parser.add_argument("--bin", metavar="NAME.bin", help="which .bin file of the folder (default: lfw.bin)")
     text = "a .safetensors or .onnx student, or `teacher`; several are compared (default: the released student)"
-    command.add_argument("--model", action="append", metavar="PATH", help=text)
-    faces = command.add_mutually_exclusive_group()
-    for policy, text in {
-        "whole": "the images are aligned faces, or too small for a detector: see them as they are",
-        "landmarks": "align by the landmarks that come with the set",
-        "detect": "align by the landmarks of a detector; no face is a miss",
-    }.items():
-        option = "aligned" if policy == "whole" else policy
-        faces.add_argument(f"--{option}", dest="policy", action="store_const", const=policy, help=text)
-    command.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
-    command.add_argument(
+    parser.add_argument("--model", action="append", metavar="PATH", help=text)
+    faces = parser.add_mutually_exclusive_group()
+    for option, policy, text in (
+        ("--aligned", "whole", "the images are aligned faces, or too small for a detector: see them as they are"),
+        ("--landmarks", "landmarks", "align by the landmarks that come with the set"),
+        ("--detect", "detect", "align by the landmarks of a detector; no face is a miss"),
+    ):
+        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=text)
+    parser.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
+    parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="where to write the tables as CSV (default: nowhere)"
     )
-    command.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
 
 
-def score(
-    opened: Opened, vectors: dict[str, dict], models: list[Tested], ways: Ways
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tidy results of every protocol, and paired differences of every two models; vectors: role -> model -> embeddings."""
-    import pandas as pd
+def load_models(given: Sequence[str] | None) -> list[Tested]:
+    """The models by path or by the word `teacher`, the released student without any.
 
-    from lrfr.benchmarks.outcome import table
-    from lrfr.benchmarks.paired import differences, intervals
+    Raises UserError if one name comes twice, or like `find_model`.
+    """
+    from hashlib import sha256
 
-    results, comparisons, counted = [], [], []
-    for name, protocol in opened.protocols.items():
-        outcomes = {m.name: protocol.evaluate({role: found[m.name] for role, found in vectors.items()}) for m in models}
-        draws = protocol.draw(outcomes, draws=ways.draws, level=ways.level)
-        ends = intervals(draws).drop(columns="value")
-        whole = table(outcomes).merge(ends, how="left", on=["model", "metric"], validate="one_to_one")
-        whole.insert(0, "protocol", name)
-        results.append(whole)
-        counted += [count for count in next(iter(outcomes.values())).counts if count not in counted]
-        if len(models) > 1:
-            pairs = differences(draws, outcomes)
-            pairs.insert(0, "protocol", name)
-            comparisons.append(pairs)
-    whole = pd.concat(results, ignore_index=True)
-    whole = whole[["protocol", "model", "metric", "value", "low", "high", *counted]]
-    return whole.astype(dict.fromkeys(counted, "Int64")), pd.concat(comparisons) if comparisons else pd.DataFrame()
+    from lrfr.benchmarks.acquisition import TEACHER, Tested, direct_feed_teacher
+    from lrfr.deploy.cards import find_model
+    from lrfr.deploy.recognizer import Recognizer
 
-
-def assess(opened: Opened, models: list[Tested], ways: Ways, where: object) -> Report:
-    """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols."""
-    import pandas as pd
-
-    from lrfr.benchmarks import acquisition
-
-    vectors, problems = {}, []
-    for role, images in opened.images.items():
-        found = acquisition.embed_images(images, models, ways.policy, ways.flip, role)
-        vectors[role] = found.vectors
-        problems += found.problems
-    try:
-        results, comparisons = score(opened, vectors, models, ways)
-    except ValueError as error:  # of protocols and intervals
-        raise UserError(f"{where}: {error}") from None
-    policies = {
-        "faces": acquisition.FACES[ways.policy],
-        "flip": acquisition.FLIP[ways.flip],
-        "channels": "RGB",
-        "resampler": acquisition.RESAMPLER,
-        "similarity": "cosine",
-        "intervals": f"{ways.level:.0%}, {ways.draws} draws of people",
-        "lrfr": __version__,
-    }
-    by_name = {model.name: model for model in models}
-    results.insert(2, "sha256", [by_name[name].sha256 for name in results.model])
-    results.insert(3, "input", [by_name[name].side for name in results.model])
-    counts = pd.DataFrame(opened.counts).astype({"observed": "Int64", "published": "Int64"})
-    known = "; ".join(
-        f"{c.what} {c.observed}" + ("" if c.published is None else f" of {c.published}") for c in opened.counts
-    )
-    results, comparisons = results.assign(set_counts=known, **policies), comparisons.assign(**policies)
-    for table in (results, comparisons):
-        table.insert(0, "set", opened.name)
-    return Report(opened.name, counts, policies, results, comparisons, problems)
+    models: dict[str, Tested] = {}
+    for path in given or [None]:
+        if path == TEACHER:
+            model = direct_feed_teacher()
+        else:
+            file = find_model(path)
+            student, dimensions = Recognizer(file), file.card["network"]["embedding"]
+            model = Tested(file.path.name, sha256(file.data).hexdigest(), student.size, dimensions, student.embed)
+        if model.name in models:
+            raise UserError(f"--model: two models are called {model.name}; rename one with its card.")
+        models[model.name] = model
+    return list(models.values())
 
 
 def benchmark(arguments: argparse.Namespace) -> Report:
     """Read the set, embed it with every model, score it."""
-    from lrfr.benchmarks import acquisition
+    from lrfr.benchmarks.scoring import Ways, assess
     from lrfr.benchmarks.sets import open_set
     from lrfr.deploy.verbs import cores
     from lrfr.parallel import limit_threads
 
     limit_threads(cores())
-    models = acquisition.load_models(arguments.model)
+    models = load_models(arguments.model)
     opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
     policy = arguments.policy or opened.policies[0]
     if policy not in opened.policies:
         raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
-    return assess(opened, models, Ways(policy, arguments.flip, DRAWS, LEVEL), arguments.root)
-
-
-def cell(row: Any) -> str:
-    """A rate in per cent, with the two decimals that tables of these sets have, and its interval where it has one."""
-    low, high = (round(100 * end, 1) + 0.0 for end in (row.low, row.high))
-    return f"{100 * row.value:.2f}" + ("" if low != low else f" [{low:.1f}, {high:.1f}]")
-
-
-def page(report: Report) -> str:
-    """The report for people, in Markdown."""
-    import pandas as pd
-
-    from lrfr.formats import markdown, per_cent
-
-    counts = report.counts.astype(object).where(report.counts.notna(), "-")
-    sides = report.results.drop_duplicates("model")
-    policies = report.policies | {
-        "input": ", ".join(f"{m} {s} x {s}" for m, s in zip(sides.model, sides.input, strict=True))
-    }
-    parts = [
-        f"# {report.name}\n",
-        markdown(counts),
-        markdown(pd.DataFrame(policies.items(), columns=["policy", "value"])),
-    ]
-    if report.problems:
-        parts.append(
-            f"{len(report.problems)} images failed and count as failed acquisitions; the first: {report.problems[0]}\n"
-        )
-    for protocol, rows in report.results.groupby("protocol", sort=False):
-        models = rows.model.unique()
-        wide = rows.assign(cell=[cell(row) for row in rows.itertuples()]).pivot(
-            index="metric", columns="model", values="cell"
-        )
-        wide = wide.loc[rows.metric.unique(), models].reset_index()
-        first = rows.dropna(axis="columns", how="all").drop_duplicates("model").set_index("model")
-        numbers = (
-            first.select_dtypes("Int64").T[models].astype(int).astype(str).rename_axis(index="metric").reset_index()
-        )
-        parts += [f"## {protocol}, per cent\n", markdown(pd.concat([wide, numbers]))]
-    for protocol, rows in report.comparisons.groupby("protocol", sort=False) if len(report.comparisons) else ():
-        lines = [
-            (row.a, row.b, row.metric, per_cent(row.diff, row.low, row.high, "+"), f"{row.p_holm:.4f}")
-            + (
-                ("-",) * 2
-                if row.mcnemar != row.mcnemar
-                else (f"{row.only_a:.0f} : {row.only_b:.0f}", f"{row.mcnemar_holm:.4f}")
-            )
-            for row in rows.itertuples()
-        ]
-        columns = ["a", "b", "metric", "a - b", "p (Holm)", "only a : only b right", "McNemar p (Holm)"]
-        parts += [f"## {protocol}, differences in points\n", markdown(pd.DataFrame(lines, columns=columns))]
-    return "\n".join(parts)
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON, with null where there is no value."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    every_two = {"every two": list(combinations([model.name for model in models], 2))}
+    report = assess(opened, models, Ways(policy, arguments.flip, DRAWS, LEVEL), every_two, arguments.root)
+    return report._replace(comparisons=report.comparisons.drop(columns="question", errors="ignore"))
 
 
 def write(report: Report, folder: Path) -> None:
     """<set>.csv, and <set>-comparisons.csv; that of an earlier run with several models goes where there is one model now."""
     from lrfr.files import atomic_file
 
-    tables = {
-        folder / f"{report.name}.csv": report.results,
-        folder / f"{report.name}-comparisons.csv": report.comparisons,
-    }
     try:
         with ExitStack() as stack:  # both are written before either appears
-            for path, table in tables.items():
+            for ending, table in (("", report.results), ("-comparisons", report.comparisons)):
+                path = folder / f"{report.name}{ending}.csv"
                 if table.empty:
                     path.unlink(missing_ok=True)
                 else:
                     table.to_csv(stack.enter_context(atomic_file(path)), index=False, lineterminator="\n")
     except OSError as error:
-        raise UserError(
-            f"--out {folder}: cannot be written ({error.strerror or error}); name another folder."
-        ) from None
+        reason = error.strerror or error
+        raise UserError(f"--out {folder}: cannot be written ({reason}); name another folder.") from None
 
 
 def check_folder(out: Path) -> None:
@@ -250,8 +124,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         write(report, arguments.out)
     if arguments.json:
-        tables = {name: records(getattr(report, name)) for name in ("counts", "results", "comparisons")}
-        print(json.dumps({"set": report.name, "policies": report.policies, **tables, "problems": report.problems}))
+        tables = {name: getattr(report, name) for name in ("counts", "results", "comparisons")}
+        rows = {name: t.astype(object).where(t.notna(), None).to_dict("records") for name, t in tables.items()}
+        print(json.dumps({"set": report.name, "policies": report.policies, **rows, "problems": report.problems}))
     else:
+        from lrfr.benchmarks.scoring import page
+
         print(page(report), end="")
     return 0

@@ -15,15 +15,9 @@ import torch
 from PIL import Image
 
 from lrfr import cli, config
-from lrfr.benchmarks import acquisition, lfw_family, miniatures
-from lrfr.benchmarks import scface as scface_protocol
-from lrfr.benchmarks import scface_files as scface
+from lrfr.benchmarks import acquisition, lfw_family, miniatures, scface, survface, tinyface, verb
 from lrfr.benchmarks import sets as benchmark_sets
-from lrfr.benchmarks import survface as survface_protocol
-from lrfr.benchmarks import survface_files as survface
-from lrfr.benchmarks import tinyface as tinyface_protocol
-from lrfr.benchmarks import tinyface_files as tinyface
-from lrfr.benchmarks import verb as benchmark_verb
+from lrfr.benchmarks.roles import Images, images_of
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
 from lrfr.deploy import find_faces as faces
@@ -59,7 +53,7 @@ def ask(made, tmp_path, monkeypatch, capsys):
     """Arguments -> exit code, standard output, standard error; in an empty folder, and no parameters of a study are read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
-    monkeypatch.setattr(benchmark_verb, "DRAWS", 20)
+    monkeypatch.setattr(verb, "DRAWS", 20)
     monkeypatch.setattr(verbs, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -104,13 +98,13 @@ def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, 
 
     if name == "tinyface":
         s = tinyface.read_tinyface(root)
-        found = tinyface_protocol.evaluate(of(s.probes), s.probes.ids, of(s.gallery), s.gallery.ids, of(s.distractors))
+        found = tinyface.evaluate(of(s.probes), s.probes.ids, of(s.gallery), s.gallery.ids, of(s.distractors))
         return {"identification": found.metrics}
     if name == "survface":
         v, s = survface.read_verification(root), survface.read_search(root)
-        pairs = survface_protocol.verification(of(v.faces), v.pairs[v.same], v.pairs[~v.same])
+        pairs = survface.verification(of(v.faces), v.pairs[v.same], v.pairs[~v.same])
         searched = of(s.gallery), s.gallery.ids, of(s.mated), s.mated.ids, of(s.unmated)
-        return {"verification": pairs.metrics, "identification": survface_protocol.identification(*searched).metrics}
+        return {"verification": pairs.metrics, "identification": survface.identification(*searched).metrics}
     if name == "scface":
         s = scface.read_scface(root)
 
@@ -121,7 +115,7 @@ def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, 
             np.concatenate([f(s.probes[d]) for d in (1, 2, 3)]) for f in (located, lambda group: group.ids)
         ]
         parts = located(s.gallery), s.gallery.ids, probes, people, np.repeat([1, 2, 3], len(probes) // 3)
-        rules = scface_protocol.evaluate, scface_protocol.evaluate_splits
+        rules = scface.evaluate, scface.evaluate_splits
         return {part: rule(*parts).metrics for part, rule in zip(PARTS["scface"], rules, strict=True)}
     s = insightface_bin.read_bin(root / "lfw.bin")
     return {"verification": lfw_family.evaluate(seen(s.read, len(s.images), model, flip), s.same).metrics}
@@ -241,8 +235,8 @@ def test_a_broken_image_is_a_failed_acquisition_and_a_miss(name, protocol, fta, 
 
 def test_the_teacher_is_fed_with_upsampled_faces(made):
     data = tinyface.read_tinyface(made / "tinyface").probes
-    (teacher,) = acquisition.load_models(["teacher"])
-    small = benchmark_sets.images_of(data)._replace(size=2)
+    (teacher,) = verb.load_models(["teacher"])
+    small = images_of(data)._replace(size=2)
     found = acquisition.embed_images(small, [teacher], "whole", False, "probes").vectors["teacher"]
     net = build_teacher("dlib_resnet", "embedded")
     for i in range(2):
@@ -253,8 +247,8 @@ def test_the_teacher_is_fed_with_upsampled_faces(made):
 
 def test_a_face_that_is_not_found_is_a_failed_acquisition(made):
     pictures = [np.array(students.orl_photograph(1, 1)), np.full((112, 92, 3), 120, np.uint8)]
-    images = acquisition.Images(2, lambda i: f"picture {i}", pictures.__getitem__)
-    models = acquisition.load_models([str(made / "student.safetensors")])
+    images = Images(2, lambda i: f"picture {i}", pictures.__getitem__)
+    models = verb.load_models([str(made / "student.safetensors")])
     found = acquisition.embed_images(images, models, "detect", False, "pictures")
     (vectors,) = found.vectors.values()
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5) and np.isnan(vectors[1]).all()
@@ -265,8 +259,8 @@ def test_a_face_that_is_not_found_is_a_failed_acquisition(made):
 
 def test_images_are_decoded_once_for_all_models(made):
     data, decoded = tinyface.read_tinyface(made / "tinyface").distractors, []
-    images = benchmark_sets.images_of(data)._replace(size=7, read=lambda i: decoded.append(i) or data.read(i))
-    models = acquisition.load_models([str(made / f"{name}.safetensors") for name in ("student", "other")])
+    images = images_of(data)._replace(size=7, read=lambda i: decoded.append(i) or data.read(i))
+    models = verb.load_models([str(made / f"{name}.safetensors") for name in ("student", "other")])
     acquisition.embed_images(images, models, "whole", True, "distractors")
     assert decoded == list(range(7))
 

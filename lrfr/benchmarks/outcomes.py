@@ -1,4 +1,4 @@
-"""Several models on one benchmark: intervals over people, and paired differences on the same draws.
+"""What a benchmark hands back for one model, and several models on one benchmark: intervals over people, paired differences.
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as it is, so
 the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see `Outcome.statistics`).
@@ -6,13 +6,12 @@ Pairs (verification): the dyadic multiplier of `statistics.dyadic_interval`, sin
 
 Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent, which
 probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is over the
-pairs of models, within one metric.
+pairs of models that one question asks for, within one metric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcome import Outcome
 from lrfr.evaluate.statistics import (
     SPREAD,
     Difference,
@@ -34,6 +32,24 @@ from lrfr.evaluate.statistics import (
 )
 
 CHUNK = 2**22  # numbers drawn at a time
+
+Statistic = Callable[[NDArray[np.float64]], float]
+
+
+class Outcome(NamedTuple):
+    """One model on one set, n = size probes or pairs (the benchmark names their order).
+
+    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...), for the same row of the table.
+    decisions: bool (n,) or of the mated probes alone, what was right, for McNemar's test; only of metrics that count single
+    decisions. statistics: weights (n,) -> the metric, with thresholds estimated anew from the weighted list where the protocol
+    estimates them from the test itself; weights of one give the value in `metrics`.
+    """
+
+    size: int
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    decisions: dict[str, NDArray[np.bool_]]
+    statistics: dict[str, Statistic]
 
 
 class McNemar(NamedTuple):
@@ -55,6 +71,33 @@ class Draws(NamedTuple):
     level: float
 
 
+def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) -> Statistic:
+    """The weighted mean of values (n,), which belong to the `chosen` ones of all weights; NaN if nothing has weight."""
+    values = np.asarray(values, dtype=np.float64)
+
+    def mean(weights: NDArray[np.float64]) -> float:
+        own = weights[chosen]
+        return float(values @ own / own.sum()) if own.any() else np.nan
+
+    return mean
+
+
+def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
+    """The weighted share of right pairs (n,), where the list fixes how many pairs of each kind there are."""
+    kinds = [(kind.mean(), mean_of(right[kind], kind)) for kind in (same, ~same)]
+    return lambda weights: sum(share * rate(weights) for share, rate in kinds)
+
+
+def table(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+    """Tidy rows model, metric, value, and a column for each count."""
+    rows = [
+        {"model": model, "metric": metric, "value": value, **outcome.counts}
+        for model, outcome in outcomes.items()
+        for metric, value in outcome.metrics.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
     """McNemar's exact test (binomial, two-sided) of two models' decisions, bool (n,), on the same items.
 
@@ -74,31 +117,28 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
     return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**size))
 
 
-def check_outcomes(outcomes: Mapping[str, Outcome], size: int) -> None:
-    """Raise ValueError if there is no model, models have different metrics, or were tested on another number of items."""
-    if not outcomes:
-        raise ValueError("there are no models to compare.")
-    if len({tuple(outcome.statistics) for outcome in outcomes.values()}) > 1:
-        raise ValueError("the models have different metrics; compare outcomes of one benchmark.")
+def check(outcomes: Mapping[str, Outcome], size: int, draws: int, level: float) -> None:
+    """Raise ValueError unless models have the same metrics, of `size` items; and for draws < 1 and a level out of (0, 1)."""
+    if len({tuple(outcome.statistics) for outcome in outcomes.values()}) != 1:
+        raise ValueError("the models have different metrics, or there are none; compare outcomes of one benchmark.")
     for model, outcome in outcomes.items():
         if outcome.size != size:
             raise ValueError(
                 f"'{model}' was tested on {outcome.size} probes or pairs, but there are identities for {size}."
             )
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}.")
+    normal_quantile(level)  # refuses an impossible level
 
 
 def evaluated(
-    outcomes: Mapping[str, Outcome],
-    weights: Iterator[NDArray],
-    defined: Callable[[NDArray], bool] = lambda weights: True,
+    outcomes: Mapping[str, Outcome], weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Every metric of every model under each of the weights; NaN under those for which no metric is defined."""
     cells = [(model, metric, s) for model, outcome in outcomes.items() for metric, s in outcome.statistics.items()]
-    table = np.array(
-        [[statistic(w) for _, _, statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
-    )
+    rows = [[statistic(w) for *_, statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
     values: dict[str, dict[str, NDArray[np.float64]]] = {model: {} for model in outcomes}
-    for (model, metric, _), column in zip(cells, table.T, strict=True):
+    for (model, metric, _), column in zip(cells, np.array(rows).T, strict=True):
         values[model][metric] = column
     return values
 
@@ -106,8 +146,8 @@ def evaluated(
 def probe_weights(identities: NDArray, strata: NDArray, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """Weights (n,) of the data themselves, all one, and of each draw; they depend on (identities, strata, seed) alone."""
     yield np.ones(len(identities))
-    names = [np.unique(identities[strata == stratum], return_inverse=True) for stratum in np.unique(strata)]
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    names = [np.unique(identities[rows], return_inverse=True) for rows in members]
     size = max(1, CHUNK // len(identities))
     for number, start in enumerate(range(0, draws, size)):
         block = np.empty((min(size, draws - start), len(identities)))
@@ -127,8 +167,8 @@ def draw_probes(
 ) -> Draws:
     """Draw the people of n probes. identities: (n,), one label per probe, a probe of an unknown person its own; strata: (n,).
 
-    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError if lengths differ, draws
-    < 1, level is not in (0, 1), or like `check_outcomes`.
+    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError if lengths differ, or
+    like `check`.
     """
     identities = np.asarray(identities)
     strata = np.zeros(len(identities), dtype=int) if strata is None else np.asarray(strata)
@@ -136,14 +176,10 @@ def draw_probes(
         raise ValueError(
             f"identities and strata must be vectors of one length, not {identities.shape} and {strata.shape}."
         )
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, not {draws}.")
-    normal_quantile(level)  # refuses an impossible level
-    check_outcomes(outcomes, len(identities))
-    people = sum(len(np.unique(identities[strata == stratum])) for stratum in np.unique(strata))
-    return Draws(
-        evaluated(outcomes, probe_weights(identities, strata, draws, seed)), people - len(np.unique(strata)), level
-    )
+    check(outcomes, len(identities), draws, level)
+    freedom = sum(len(np.unique(identities[strata == stratum])) - 1 for stratum in np.unique(strata))
+    weights = probe_weights(identities, strata, draws, seed)
+    return Draws(evaluated(outcomes, weights, lambda w: True), freedom, level)
 
 
 def pair_weights(
@@ -171,30 +207,24 @@ def draw_pairs(
 
     Both None where the set does not say who is who (.bin files): every pair is then of people of its own, and the intervals are
     too narrow by as much as people do recur. Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN).
-    Raises ValueError if lengths differ, `same` contradicts the identities, draws < 1, level is not in (0, 1), or like
-    `check_outcomes`.
+    Raises ValueError if lengths differ, `same` contradicts the identities, or like `check`.
     """
     same = np.asarray(same).astype(bool)
-    if (id_a is None) != (id_b is None):
-        raise ValueError("give the identities of both sides or of none.")
-    if id_a is None:
+    if id_a is None and id_b is None:
         id_a, id_b = 2 * np.arange(len(same)), 2 * np.arange(len(same)) + ~same
     id_a, id_b = np.asarray(id_a), np.asarray(id_b)
     if not same.shape == id_a.shape == id_b.shape or same.ndim != 1 or not np.array_equal(same, id_a == id_b):
         raise ValueError(
             "same, id_a and id_b must be vectors of one length, and same True exactly where id_a equals id_b."
         )
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, not {draws}.")
-    normal_quantile(level)
-    check_outcomes(outcomes, len(same))
+    check(outcomes, len(same), draws, level)
     a, b = np.unique(np.concatenate([id_a, id_b]), return_inverse=True)[1].reshape(2, -1)
     weights = pair_weights(same, a, b, draws, seed)
     return Draws(evaluated(outcomes, weights, lambda w: w[same].any() and w[~same].any()), None, level)
 
 
 def intervals(draws: Draws) -> pd.DataFrame:
-    """Rows model, metric, value, low, high."""
+    """Rows model, metric, low, high."""
     rows = []
     for model, metrics in draws.values.items():
         for metric, values in metrics.items():
@@ -202,8 +232,8 @@ def intervals(draws: Draws) -> pd.DataFrame:
                 ends = dyadic_ends(float(values[0]), *np.split(values[1:], 2), draws.level)
             else:
                 ends = percentile(values[1:], draws.level, draws.freedom)
-            rows.append((model, metric, values[0], *ends))
-    return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
+            rows.append((model, metric, *ends))
+    return pd.DataFrame(rows, columns=["model", "metric", "low", "high"])
 
 
 def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
@@ -216,10 +246,13 @@ def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
     return Difference(point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0)
 
 
-def differences(draws: Draws, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
-    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm; NaN: no single decisions."""
+def differences(draws: Draws, outcomes: Mapping[str, Outcome], asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm; NaN: no single decisions.
+
+    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
+    """
     rows = []
-    for a, b in combinations(draws.values, 2):
+    for a, b in asked:
         for metric, values in draws.values[a].items():
             found = difference(values, draws.values[b][metric], draws)
             decided = metric in outcomes[a].decisions

@@ -1,8 +1,7 @@
 """Identification among more faces than a matrix of similarities could hold: one pass over blocks of embeddings.
 
-`rank_k`, `mean_average_precision` and `tpir_at_fpir` here are twins of those in `identification` and `open_set`: the same rules
-(pessimistic ties, a failed acquisition stays in the denominator), but embeddings instead of similarities. All are read off one
-`search`, which keeps a few numbers per probe and per mate.
+The rules are those of `lrfr.evaluate.identification` (pessimistic ties, a failed acquisition stays in the denominator), but on
+embeddings instead of similarities. Everything is read off one `search`, which keeps a few numbers per probe and per mate.
 
 Embeddings are float (n, D), not necessarily of length 1; a row of NaN is a failed acquisition: as a probe a miss, in the gallery
 an image that never matches. The similarity is the cosine; for unit vectors it orders as the Euclidean distance does.
@@ -15,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.evaluate.identification import require_mates
-from lrfr.evaluate.open_set import checked_rates, tpir
+from lrfr.evaluate import identification
 from lrfr.protocol.cells import unit
 
 BLOCK = 4096  # rows of either side at a time, 130 MB of float64; no influence on the numbers
@@ -28,7 +26,6 @@ STEPS = 2.0**23
 class Search(NamedTuple):
     """p probes, and their m pairs with gallery images of the same person, sorted by probe and then from best to worst."""
 
-    failed: NDArray[np.bool_]  # (p,)
     top: NDArray[np.float32]  # (p,) cosine of the best gallery image, whoever it shows; -inf: nothing to compare
     probe: NDArray[np.int64]  # (m,) probe of the pair, 0 ... p-1
     place: NDArray[np.int64]  # (m,) 0 for a probe's best mate, 1 for the second best ...
@@ -76,67 +73,54 @@ def mated_pairs(probe_labels: NDArray[np.int64], gallery_labels: NDArray[np.int6
     return probe, order[np.arange(len(probe)) + np.repeat(last - np.cumsum(mates), mates)]
 
 
-def pair_cosines(probes: NDArray, gallery: NDArray, probe: NDArray, mate: NDArray, block: int) -> NDArray[np.float32]:
-    """Cosines (m,) of the pairs (probe, mate), -inf where one of the images failed."""
-    own = np.empty(len(probe), dtype=np.float32)
-    for start in range(0, len(probe), block):
-        some = slice(start, start + block)
-        own[some] = rounded(np.einsum("id,id->i", unit(probes[probe[some]]), unit(gallery[mate[some]])))
-    own[np.isnan(own)] = -np.inf
-    return own
-
-
-def search(
-    probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, block: int = BLOCK
-) -> Search:
+def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Search:
     """Compare every probe (p, D) with every gallery image (g, D); labels (p,) and (g,) are compared for equality.
 
-    Memory: the embeddings, and a block of block * block similarities.
+    Memory: the embeddings, and a block of BLOCK * BLOCK similarities.
 
     Raises
     ------
     ValueError
-        if labels or dimensions do not fit, block < 1, or like `checked_embeddings`.
+        if labels or dimensions do not fit, or like `checked_embeddings`.
     """
     (probes, probe_failed), (gallery, gallery_failed) = (
         checked_embeddings(x, name) for x, name in ((probes, "probes"), (gallery, "gallery"))
     )
     labels = [np.asarray(probe_labels), np.asarray(gallery_labels)]
-    if (
-        labels[0].shape != probes.shape[:1]
-        or labels[1].shape != gallery.shape[:1]
-        or probes.shape[1] != gallery.shape[1]
-    ):
+    sizes = [x.shape for x in labels]
+    if sizes != [probes.shape[:1], gallery.shape[:1]] or probes.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"probes {probes.shape} and gallery {gallery.shape} need one dimension and one label per row, "
-            f"not labels of shapes {labels[0].shape} and {labels[1].shape}."
+            f"not labels of shapes {sizes[0]} and {sizes[1]}."
         )
-    if block < 1:
-        raise ValueError(f"block must be at least 1, not {block}.")
     number = np.unique(np.concatenate(labels), return_inverse=True)[1]
     probe, mate = mated_pairs(number[: len(probes)], number[len(probes) :])
-    own = pair_cosines(probes, gallery, probe, mate, block)
+    own = np.empty(len(probe), dtype=np.float32)
+    for start in range(0, len(probe), BLOCK):
+        some = slice(start, start + BLOCK)
+        own[some] = rounded(np.einsum("id,id->i", unit(probes[probe[some]]), unit(gallery[mate[some]])))
+    own[np.isnan(own)] = -np.inf
     order = np.lexsort((-own, probe))
     mate, own = mate[order], own[order]
     bounds = np.searchsorted(probe, np.arange(len(probes) + 1))  # a probe's pairs
     top = np.full(len(probes), -np.inf, dtype=np.float32)
     rivals, betters = np.zeros(len(probe), dtype=np.int64), np.zeros(len(probe), dtype=np.int64)
-    for left in range(0, len(gallery), block):
-        columns = slice(left, left + block)
+    for left in range(0, len(gallery), BLOCK):
+        columns = slice(left, left + BLOCK)
         images = unit(gallery[columns]).T
-        for above in range(0, len(probes), block):
-            rows = slice(above, above + block)
+        for above in range(0, len(probes), BLOCK):
+            rows = slice(above, above + BLOCK)
             cosines = rounded(unit(probes[rows]) @ images)
             cosines[probe_failed[rows]] = -np.inf
             cosines[:, gallery_failed[columns]] = -np.inf
             np.maximum(top[rows], cosines.max(axis=1), out=top[rows])
-            here = np.flatnonzero((probe // block == above // block) & (mate // block == left // block))
+            here = np.flatnonzero((probe // BLOCK == above // BLOCK) & (mate // BLOCK == left // BLOCK))
             cosines[probe[here] - above, mate[here] - left] = np.nan  # a mate is no rival: NaN compares false
             for i in above + np.flatnonzero(np.diff(bounds[above : above + len(cosines) + 1])):
                 mine = slice(bounds[i], bounds[i + 1])
                 rivals[mine] += np.count_nonzero(cosines[i - above] >= own[mine, None], axis=1)
                 betters[mine] += np.count_nonzero(cosines[i - above] > own[mine, None], axis=1)
-    return Search(probe_failed, top, probe, np.arange(len(probe)) - bounds[probe], own, rivals, betters)
+    return Search(top, probe, np.arange(len(probe)) - bounds[probe], own, rivals, betters)
 
 
 def optimistic(found: Search) -> Search:
@@ -144,81 +128,29 @@ def optimistic(found: Search) -> Search:
     return found._replace(rivals=found.betters)
 
 
-def best_mates(found: Search) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
-    """Each probe's best mate: its cosine (p,), its rank, 1 = first, and whether there is a mate at all. -inf and 0 if not."""
-    size, best = len(found.failed), found.place == 0
-    own, rank, mated = (
-        np.full(size, -np.inf, dtype=np.float32),
-        np.zeros(size, dtype=np.int64),
-        np.zeros(size, dtype=bool),
-    )
-    own[found.probe[best]], rank[found.probe[best]], mated[found.probe[best]] = (
-        found.own[best],
-        1 + found.rivals[best],
-        True,
-    )
-    return own, rank, mated
+def best_mates(found: Search) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Each probe's best mate: its cosine (p,), -inf if none can match, and its rank, 1 = first, 0 if there is none at all."""
+    own, rank = np.full(len(found.top), -np.inf, dtype=np.float32), np.zeros(len(found.top), dtype=np.int64)
+    best = found.place == 0
+    own[found.probe[best]], rank[found.probe[best]] = found.own[best], 1 + found.rivals[best]
+    return own, rank
+
+
+def require_mates(found: Search) -> None:
+    """Raise ValueError if a probe has no mate in the gallery."""
+    identification.require_mates(best_mates(found)[1][:, None] > 0)
 
 
 def hits(found: Search, k: int) -> NDArray[np.bool_]:
-    """Whether each probe (p,) has a mate among the k most similar images; a failed one has not."""
-    _, rank, mated = best_mates(found)
-    return mated & (rank <= k) & ~found.failed
+    """Whether each probe (p,) has a mate among the k most similar images; not if it or its every mate failed."""
+    own, rank = best_mates(found)
+    return (rank <= k) & ~np.isneginf(own)
 
 
-def average_precisions(found: Search, rule: str = "trapezoid") -> NDArray[np.float64]:
-    """Average precision of each probe (p,), by the rules of `identification.mean_average_precision`; 0 if it failed."""
+def average_precisions(found: Search) -> NDArray[np.float64]:
+    """Average precision of each probe (p,) by trapezoids, as `identification.mean_average_precision`; 0 like `hits`."""
     position = found.rivals + found.place
-    precision = (found.place + 1) / (position + 1)
-    if rule == "trapezoid":
-        precision = (precision + np.where(position > 0, found.place / np.maximum(position, 1), 1.0)) / 2
-    total, mates = (np.bincount(found.probe, weights, len(found.failed)) for weights in (precision, None))
-    return np.where(found.failed, 0.0, total / np.maximum(mates, 1))
-
-
-def rank_k(
-    probes: ArrayLike,
-    gallery: ArrayLike,
-    probe_labels: ArrayLike,
-    gallery_labels: ArrayLike,
-    k: int,
-    block: int = BLOCK,
-) -> float:
-    """Twin of `identification.rank_k`, for embeddings. Raises ValueError like it and like `search`."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}.")
-    found = search(probes, gallery, probe_labels, gallery_labels, block)
-    require_mates(best_mates(found)[2][:, None])
-    return float(np.mean(hits(found, k)))
-
-
-def mean_average_precision(
-    probes: ArrayLike,
-    gallery: ArrayLike,
-    probe_labels: ArrayLike,
-    gallery_labels: ArrayLike,
-    rule: str = "trapezoid",
-    block: int = BLOCK,
-) -> float:
-    """Twin of `identification.mean_average_precision`, for embeddings. Raises ValueError like it and like `search`."""
-    if rule not in ("trapezoid", "standard"):
-        raise ValueError(f"rule must be 'trapezoid' or 'standard', not '{rule}'.")
-    found = search(probes, gallery, probe_labels, gallery_labels, block)
-    require_mates(best_mates(found)[2][:, None])
-    return float(np.mean(average_precisions(found, rule)))
-
-
-def tpir_at_fpir(
-    probes: ArrayLike,
-    gallery: ArrayLike,
-    probe_labels: ArrayLike,
-    gallery_labels: ArrayLike,
-    fpir: float,
-    rank: int = 20,
-    block: int = BLOCK,
-) -> float:
-    """Twin of `open_set.tpir_at_fpir`, for embeddings. Raises ValueError like it and like `search`."""
-    found = search(probes, gallery, probe_labels, gallery_labels, block)
-    own, _, mated = best_mates(found)
-    checked_rates(fpir, rank, mated)
-    return tpir(np.where(hits(found, rank), own, -np.inf)[mated], found.top[~mated], fpir)
+    before = np.where(position > 0, found.place / np.maximum(position, 1), 1.0)
+    precision = ((found.place + 1) / (position + 1) + before) / 2
+    total, mates = (np.bincount(found.probe, weights, len(found.top)) for weights in (precision, None))
+    return np.where(np.isneginf(best_mates(found)[0]), 0.0, total / np.maximum(mates, 1))
