@@ -1,8 +1,9 @@
 """From the images of a benchmark set to unit vectors: where faces come from, what a model sees of them, what failed.
 
 Three policies say what a model sees of an image. `whole`: everything, as detectors fail on native low-resolution crops.
-`landmarks`: the set's own points, aligned as in training. `detect`: MTCNN's points of the largest face. Whatever goes wrong with
-an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, which the protocols count as a miss.
+`landmarks`: the set's own points, aligned as in training. `detect`: MTCNN's points of the largest face. Whatever goes
+wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, which the protocols count
+as a miss.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Tested(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """vectors: model -> float32 (N, D), NaN rows where the acquisition failed. problems: one sentence for each of these."""
+    """vectors: model -> float32 (N, D), NaN rows where the acquisition failed. problems: a sentence each."""
 
     vectors: dict[str, np.ndarray]
     problems: list[str]
@@ -59,7 +60,8 @@ class Embedded(NamedTuple):
 def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", net: nn.Module | None = None) -> Tested:
     """A teacher fed with upsampled faces: the hard baseline that every student is held against.
 
-    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study; None for the published weights.
+    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study; None for the published
+    weights.
     """
     spec, path = TEACHERS[name], Path(weights)
     if weights == "embedded" or weights in inception.PUBLISHED:
@@ -75,7 +77,8 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
 
 
 def locator(policy: str, images: Images) -> Callable[[int, np.ndarray], np.ndarray | None]:
-    """(i, pixels) -> points (5, 2) by which image i is aligned, None for the whole image; UserError if no face is found.
+    """(i, pixels) -> points (5, 2) by which image i is aligned, None for the whole image; UserError if no face is
+    found.
 
     `detect` looks for faces as in photographs (`find_faces.look`) and takes the largest.
     """
@@ -97,8 +100,8 @@ def locator(policy: str, images: Images) -> Callable[[int, np.ndarray], np.ndarr
 def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bool, description: str) -> Embedded:
     """Every image by every model; each is decoded once, and only the models' views of one batch are held.
 
-    policy: a key of `FACES`. flip: add the unit vector of the mirror image. insightface adds vectors before they have unit
-    length; exported students give unit vectors only, so that rule could not be one for all models.
+    policy: a key of `FACES`. flip: add the unit vector of the mirror image. insightface adds vectors before they have
+    unit length; exported students give unit vectors only, so that rule could not be one for all models.
     """
     vectors = {model.name: np.full((images.size, model.dimensions), np.nan, np.float32) for model in models}
     sides, locate, problems = {model.side for model in models}, locator(policy, images), []

@@ -1,12 +1,13 @@
 """The pair sets that insightface distributes as .bin files: lfw, cfp_fp, agedb_30, calfw, cplfw.
 
-The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared Euclidean
-distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if distance <
-threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without the grid (see
-`verification.ten_fold_accuracy`). The best accuracy that some threshold reaches on the test pairs themselves is no result.
+The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
+Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
+distance < threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without
+the grid (see `verification.ten_fold_accuracy`). The best accuracy that some threshold reaches on the test pairs
+themselves is no result.
 
-A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have, so no threshold of
-the grid calls it the same: an error if it is genuine, counted either way. The toolkit knows no failures.
+A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have, so no
+threshold of the grid calls it the same: an error if it is genuine, counted either way. The toolkit knows no failures.
 """
 
 from __future__ import annotations
@@ -31,13 +32,10 @@ FARTHEST = 4.0  # squared distance of opposite unit vectors
 def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     """Ten-fold accuracy; decisions and weights go by pair.
 
-    embeddings: float (2n, D) in the order of the file, pair i in rows 2i and 2i + 1, image and mirror image already added, NaN
-    row = failed acquisition; same: bool (n,). Metrics: accuracy, accuracy_std (over folds), accuracy_exact, auc, eer.
-
-    Raises
-    ------
-    ValueError
-        if there are not two rows per pair, or like `search.checked_embeddings` and `verification.ten_fold_accuracy`.
+    embeddings: float (2n, D) in the order of the file, pair i in rows 2i and 2i + 1, image and mirror image already
+    added, NaN row = failed acquisition; same: bool (n,). Metrics: accuracy, accuracy_std (over folds), accuracy_exact,
+    auc, eer. Raises ValueError if there are not two rows per pair, or like `checked_embeddings` and
+    `ten_fold_accuracy`.
     """
     embeddings, failed = checked_embeddings(embeddings, "images")
     same = np.asarray(same)
@@ -63,10 +61,18 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
 
 
 def open_bin(path: Path) -> Opened:
-    """Any `.bin` file; the results have its name. Its faces are aligned, so their landmarks are known to be InsightFace's."""
+    """Any `.bin` file; the results have its name. Its faces are aligned, so their landmarks are InsightFace's.
+
+    It does not say who is who, so every pair is of people of its own: intervals are too narrow by as much as people
+    recur.
+    """
     check_name(path.name, path)
     data = read_bin(path)
     images = Images(len(data.images), lambda i: f"{path}, image {i} (of pair {i // 2})", data.read, lambda i: ARCFACE)
-    protocol = Protocol(lambda x: evaluate(x["images"], data.same), partial(draw_pairs, same=data.same))
+    alone = 2 * np.arange(len(data.same))
+    protocol = Protocol(
+        lambda x: evaluate(x["images"], data.same),
+        partial(draw_pairs, same=data.same, id_a=alone, id_b=alone + ~data.same),
+    )
     policies = ("whole", "landmarks", "detect")
     return Opened(path.stem, {"images": images}, data.counts, {"verification": protocol}, policies)

@@ -1,8 +1,8 @@
-"""Benchmark sets in miniature, made of the ORL faces: folders, names, lists and formats of the real ones, none of their faces.
+"""Benchmark sets in miniature, made of the ORL faces, with the folders, names, lists and formats of the real ones.
 
-For tests, and for a look at a protocol without licensed data. Who is who is known by construction (`s3` of ORL is person 3 here),
-so that every score can be checked by hand. The same bytes on every run: nothing is random. The numbers of people and images are
-our choice, small and all different; sizes of faces are those that the sets' authors name.
+For tests, and for a look at a protocol without licensed data. Who is who is known by construction (`s3` of ORL is
+person 3 here), so that every score can be checked by hand. The same bytes on every run: nothing is random. The numbers
+of people and images are our choice, small and all different; sizes of faces are those that the sets' authors name.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def write(path: Path, data: bytes) -> str:
 def write_list(path: Path, **columns: list) -> None:
     """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers.
 
-    It starts with 116 bytes for people to read, where the library puts the time of writing; here they are always the same.
+    It starts with 116 bytes for people to read, where the library puts the time of writing; here they are always the
+    same.
     """
     import scipy.io  # here, because only these lists need it
 
@@ -98,7 +99,7 @@ def write_role(folder: Path, name: Name, size: tuple[int, int], people: range, p
 
 
 def write_tinyface(folder: Path) -> None:
-    """TinyFace: 8 people with 2 gallery images and 3 probes each, 40 distractors of 8 others, 8 training people of 4 images.
+    """TinyFace: 8 people with 2 gallery images and 3 probes, 40 distractors of 8 others, 8 training people of 4 images.
 
     Training people are numbered from 1 again, so that file names occur in several roles, as in the real set.
     """
@@ -120,8 +121,8 @@ def write_tinyface(folder: Path) -> None:
 
 
 def write_survface(folder: Path) -> None:
-    """QMUL-SurvFace: 7 people with 3 gallery images and 2 mated probes each, 4 others with 5 unmated probes each, and 6 probes of
-    2 more without a number; 20 positive and 20 negative pairs; 8 training people of 4 images.
+    """QMUL-SurvFace: 7 people with 3 gallery images and 2 mated probes each, 4 others with 5 unmated probes each, and 6
+    probes of 2 more without a number; 20 positive and 20 negative pairs; 8 training people of 4 images.
     """
 
     def name(person: int, n: int) -> str:
@@ -146,7 +147,7 @@ def write_survface(folder: Path) -> None:
 
 
 def write_scface(folder: Path) -> None:
-    """SCface: 9 subjects, a mugshot and five cameras at three distances, one infrared camera, landmarks at nominal places."""
+    """SCface: 9 subjects, a mugshot, five cameras at three distances, an infrared one, landmarks at nominal places."""
     lines = ["# name, eyes, nose, mouth"]
 
     def annotate(name: str, corner: tuple[int, int], size: tuple[int, int]) -> None:
@@ -186,7 +187,9 @@ def write_bin(path: Path) -> None:
 
 
 def pack(data: bytes) -> bytes:
-    """A record: magic number, flag and length, contents, padding; in parts where the contents have the aligned magic number."""
+    """A record: magic number, flag, length, contents, padding; in parts where the contents have that number,
+    aligned.
+    """
     cuts = [i for i in range(0, len(data) - 3, 4) if data[i : i + 4] == recordio.MAGIC]
     starts, stops = [0, *(cut + 4 for cut in cuts)], [*cuts, len(data)]
     packed = b""
@@ -204,7 +207,7 @@ def labelled(labels: list[float], key: int, data: bytes = b"") -> bytes:
 
 
 def write_records(folder: Path, people: int, photographs: int) -> None:
-    """A training set in RecordIO: the first people and photographs of ORL, 112 x 112, with the persons' records at the end."""
+    """A training set in RecordIO: the first people and photographs of ORL, 112 x 112; persons' records at the end."""
     keys = [(person, n) for person in range(people) for n in range(1, photographs + 1)]
     first = len(keys) + 1  # key of the first person's record
     contents = [labelled([first, first + people], 0)]

@@ -1,12 +1,13 @@
-"""What a benchmark hands back for one model, and several models on one benchmark: intervals over people, paired differences.
+"""What a benchmark hands back for a model, and how models are compared: intervals over people, paired differences.
 
-Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as it is, so
-the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see `Outcome.statistics`).
-Pairs (verification): the dyadic multiplier of `statistics.dyadic_interval`, since these lists hold one to three pairs a person.
+Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
+it is, so the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see
+`Outcome.statistics`). Pairs (verification): the dyadic multiplier of `statistics.dyadic_interval`, since these lists
+hold one to three pairs a person.
 
-Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent, which
-probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is over the
-pairs of models that one question asks for, within one metric.
+Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent,
+which probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is
+over the pairs of models that one question asks for, within one metric.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ Statistic = Callable[[NDArray[np.float64]], float]
 class Outcome(NamedTuple):
     """One model on one set, n = size probes or pairs (the benchmark names their order).
 
-    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...), for the same row of the table.
-    decisions: bool (n,) or of the mated probes alone, what was right, for McNemar's test; only of metrics that count single
-    decisions. statistics: weights (n,) -> the metric, with thresholds estimated anew from the weighted list where the protocol
-    estimates them from the test itself; weights of one give the value in `metrics`.
+    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...), for the same row of the
+    table. decisions: bool (n,) or of the mated probes alone, what was right, for McNemar's test; only of metrics that
+    count single decisions. statistics: weights (n,) -> the metric, with thresholds estimated anew from the weighted
+    list where the protocol estimates them from the test itself; weights of one give the value in `metrics`.
     """
 
     size: int
@@ -50,14 +51,6 @@ class Outcome(NamedTuple):
     counts: dict[str, int]
     decisions: dict[str, NDArray[np.bool_]]
     statistics: dict[str, Statistic]
-
-
-class McNemar(NamedTuple):
-    """How often only one of two models was right, and the exact two-sided p value."""
-
-    only_a: int
-    only_b: int
-    p: float
 
 
 class Draws(NamedTuple):
@@ -90,21 +83,14 @@ def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
 
 def table(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
     """Tidy rows model, metric, value, and a column for each count."""
-    rows = [
-        {"model": model, "metric": metric, "value": value, **outcome.counts}
-        for model, outcome in outcomes.items()
-        for metric, value in outcome.metrics.items()
-    ]
-    return pd.DataFrame(rows)
+    found = [(model, outcome, metric) for model, outcome in outcomes.items() for metric in outcome.metrics]
+    return pd.DataFrame([{"model": m, "metric": x, "value": o.metrics[x], **o.counts} for m, o, x in found])
 
 
-def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
     """McNemar's exact test (binomial, two-sided) of two models' decisions, bool (n,), on the same items.
 
-    Raises
-    ------
-    ValueError
-        if lengths differ.
+    Returns how often only a and only b was right, and p. Raises ValueError if lengths differ.
     """
     right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if right_a.shape != right_b.shape:
@@ -114,21 +100,16 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
     for k in range(min(only_a, only_b) + 1):  # whole numbers: binomial coefficients
         tail += term
         term = term * (size - k) // (k + 1)
-    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**size))
+    return only_a, only_b, min(1.0, 2 * tail / 2**size)
 
 
-def check(outcomes: Mapping[str, Outcome], size: int, draws: int, level: float) -> None:
-    """Raise ValueError unless models have the same metrics, of `size` items; and for draws < 1 and a level out of (0, 1)."""
+def check(outcomes: Mapping[str, Outcome], *vectors: NDArray) -> None:
+    """Raise ValueError unless there are models, of the same metrics, and every vector has the outcomes' length."""
     if len({tuple(outcome.statistics) for outcome in outcomes.values()}) != 1:
         raise ValueError("the models have different metrics, or there are none; compare outcomes of one benchmark.")
-    for model, outcome in outcomes.items():
-        if outcome.size != size:
-            raise ValueError(
-                f"'{model}' was tested on {outcome.size} probes or pairs, but there are identities for {size}."
-            )
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, not {draws}.")
-    normal_quantile(level)  # refuses an impossible level
+    shapes = {vector.shape for vector in vectors} | {(outcome.size,) for outcome in outcomes.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"outcomes, and who is in them, must be of one length, not {sorted(shapes)}.")
 
 
 def evaluated(
@@ -144,7 +125,7 @@ def evaluated(
 
 
 def probe_weights(identities: NDArray, strata: NDArray, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Weights (n,) of the data themselves, all one, and of each draw; they depend on (identities, strata, seed) alone."""
+    """Weights (n,) of the data themselves, all one, and of each draw, by (identities, strata, seed) alone."""
     yield np.ones(len(identities))
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     names = [np.unique(identities[rows], return_inverse=True) for rows in members]
@@ -165,18 +146,13 @@ def draw_probes(
     level: float = 0.95,
     seed: int = 0,
 ) -> Draws:
-    """Draw the people of n probes. identities: (n,), one label per probe, a probe of an unknown person its own; strata: (n,).
+    """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,).
 
-    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError if lengths differ, or
-    like `check`.
+    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError like `check`.
     """
     identities = np.asarray(identities)
     strata = np.zeros(len(identities), dtype=int) if strata is None else np.asarray(strata)
-    if identities.ndim != 1 or identities.shape != strata.shape:
-        raise ValueError(
-            f"identities and strata must be vectors of one length, not {identities.shape} and {strata.shape}."
-        )
-    check(outcomes, len(identities), draws, level)
+    check(outcomes, identities, strata)
     freedom = sum(len(np.unique(identities[strata == stratum])) - 1 for stratum in np.unique(strata))
     weights = probe_weights(identities, strata, draws, seed)
     return Draws(evaluated(outcomes, weights, lambda w: True), freedom, level)
@@ -185,7 +161,7 @@ def draw_probes(
 def pair_weights(
     same: NDArray[np.bool_], a: NDArray, b: NDArray, draws: int, seed: int
 ) -> Iterator[NDArray[np.float64]]:
-    """Weights (n,) of the data themselves, of the draws by person, and of the draws by impostor pair (`dyadic_interval`)."""
+    """Weights (n,) of the data, of the draws by person, and of the draws by impostor pair (`dyadic_interval`)."""
     yield np.ones(len(same))
     by_person, by_pair = dyadic_signs(int(max(a.max(), b.max())) + 1, len(same), draws, seed)
     for coins in by_person:
@@ -197,27 +173,21 @@ def pair_weights(
 def draw_pairs(
     outcomes: Mapping[str, Outcome],
     same: ArrayLike,
-    id_a: ArrayLike | None = None,
-    id_b: ArrayLike | None = None,
+    id_a: ArrayLike,
+    id_b: ArrayLike,
     draws: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Draws:
     """Draw the people of n pairs. same: bool (n,); id_a, id_b: (n,), who is on either side.
 
-    Both None where the set does not say who is who (.bin files): every pair is then of people of its own, and the intervals are
-    too narrow by as much as people do recur. Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN).
-    Raises ValueError if lengths differ, `same` contradicts the identities, or like `check`.
+    Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN). Raises ValueError if `same`
+    contradicts the identities, or like `check`.
     """
-    same = np.asarray(same).astype(bool)
-    if id_a is None and id_b is None:
-        id_a, id_b = 2 * np.arange(len(same)), 2 * np.arange(len(same)) + ~same
-    id_a, id_b = np.asarray(id_a), np.asarray(id_b)
-    if not same.shape == id_a.shape == id_b.shape or same.ndim != 1 or not np.array_equal(same, id_a == id_b):
-        raise ValueError(
-            "same, id_a and id_b must be vectors of one length, and same True exactly where id_a equals id_b."
-        )
-    check(outcomes, len(same), draws, level)
+    same, id_a, id_b = np.asarray(same).astype(bool), np.asarray(id_a), np.asarray(id_b)
+    check(outcomes, same, id_a, id_b)
+    if not np.array_equal(same, id_a == id_b):
+        raise ValueError("same must be True exactly where id_a equals id_b.")
     a, b = np.unique(np.concatenate([id_a, id_b]), return_inverse=True)[1].reshape(2, -1)
     weights = pair_weights(same, a, b, draws, seed)
     return Draws(evaluated(outcomes, weights, lambda w: w[same].any() and w[~same].any()), None, level)
@@ -237,7 +207,7 @@ def intervals(draws: Draws) -> pd.DataFrame:
 
 
 def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
-    """a - b of two models' values, with its interval and two-sided p; for pairs p is that of the normal distribution."""
+    """a - b of two models' values, with interval and two-sided p; for pairs p is of the normal distribution."""
     if draws.freedom is not None:
         return paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
     point = float(a[0] - b[0])
@@ -247,7 +217,7 @@ def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
 
 
 def differences(draws: Draws, outcomes: Mapping[str, Outcome], asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm; NaN: no single decisions.
+    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions).
 
     asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
     """

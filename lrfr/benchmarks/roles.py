@@ -1,4 +1,4 @@
-"""What every benchmark's file shares: the roles of a set (probes, gallery ...), who is who in them, and how a set is handed on."""
+"""What the benchmarks' files share: roles (probes, gallery ...), who is who in them, and how a set is handed on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Images(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """evaluate: one model's embeddings by role -> its outcome. draw: outcomes by model, draws=, level= -> draws of people."""
+    """evaluate: a model's embeddings by role -> its outcome. draw: outcomes by model, draws=, level= -> `Draws`."""
 
     evaluate: Callable[[Vectors], Outcome]
     draw: Callable[..., Draws]
@@ -52,7 +52,8 @@ class Opened(NamedTuple):
 def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> Images:
     """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth.
 
-    The mouth counts twice, once for each corner: the least squares over the two corners are those over their mean, twice.
+    The mouth counts twice, once for each corner: the least squares over the two corners are those over their mean,
+    twice.
     """
 
     def points(i: int) -> NDArray:
@@ -70,7 +71,8 @@ def read_role(folder: Path, places: tuple[Path, ...], list_name: str, variable: 
     """Faces of a folder in the order of its .mat list, as QMUL's two sets have them, and the list's path.
 
     places: the folders where archives have the list; the first that has it counts. The list has the file names in
-    `<variable>_set` and the identities in `<variable>_ids`, and must name every file of the folder once; UserError otherwise.
+    `<variable>_set` and the identities in `<variable>_ids`, and must name every file of the folder once; UserError
+    otherwise.
     """
     source = next((place / list_name for place in places if (place / list_name).is_file()), places[0] / list_name)
     names = [name for (name,) in read_names(source, f"{variable}_set", columns=1)]
@@ -79,7 +81,7 @@ def read_role(folder: Path, places: tuple[Path, ...], list_name: str, variable: 
 
 
 def person_numbers(roles: list[tuple[Faces, Path]]) -> dict[int, int]:
-    """Number at the start of the file names -> identity in the lists; UserError unless the two go together one to one."""
+    """Number at the start of the file names -> identity in the lists; UserError unless they go together one to one."""
     identity: dict[int, int] = {}
     number_of: dict[int, int] = {}
     for faces, source in roles:
@@ -87,7 +89,5 @@ def person_numbers(roles: list[tuple[Faces, Path]]) -> dict[int, int]:
             where = f"{source}, entry {row}"
             number = prefix_number(name, where)
             if identity.setdefault(number, person) != person or number_of.setdefault(person, number) != number:
-                raise UserError(
-                    f"{where}: {name!r} has identity {person}, other entries contradict; fetch the list again."
-                )
+                raise UserError(f"{where}: {name!r} has identity {person}, others contradict; fetch the list again.")
     return identity

@@ -1,19 +1,20 @@
-"""SCface: rank-1 of 130 people, a mugshot each, seen by five surveillance cameras at three distances; brought by the user.
+"""SCface: rank-1 of 130 people with a mugshot each, seen by five surveillance cameras at three distances.
 
-Grgic, Delac and Grgic, "SCface - surveillance cameras face database", Multimedia Tools and Applications 51, 2011. A release
-form signed by staff of an institution is needed. Names are subject_camera_distance; distance 1 is the farthest (4.20 m), then
-2.60 m and 1.00 m. Cameras 6 to 8 are infrared and not read. The files:
+Grgic, Delac and Grgic, "SCface - surveillance cameras face database", Multimedia Tools and Applications 51, 2011. A
+release form signed by staff of an institution is needed. Names are subject_camera_distance; distance 1 is the farthest
+(4.20 m), then 2.60 m and 1.00 m. Cameras 6 to 8 are infrared and not read. The files:
 
     mugshot_frontal_cropped_all/001_frontal.JPG            or mugshot_frontal_original_all
     surveillance_cameras_distance_1/cam_1/001_cam1_1.jpg   or all of them in surveillance_cameras_all
     scface_annotations.txt                                 where present: eyes, nose and mouth
 
-Papers on low-resolution faces take the frontal mugshots as the gallery and either all 130 people (650 probes a distance) or,
-after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists, so papers differ by their draw: the
-splits of `tested_subjects` are ours, several draws, the same on every machine. A model fine-tuned on the 50 of one split may be
-tested on the 80 of that split only.
+Papers on low-resolution faces take the frontal mugshots as the gallery and either all 130 people (650 probes a
+distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists, so papers
+differ by their draw: the splits of `tested_subjects` are ours, several draws, the same on every machine. A model
+fine-tuned on the 50 of one split may be tested on the 80 of that split only.
 
-The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties are pessimistic.
+The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties are
+pessimistic.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class SCface(NamedTuple):
     """One mugshot a subject, and the probes by distance: {1: far, 2: middle, 3: near}. ids are the subjects' numbers.
 
     probes: five a subject and distance, by subject, then camera: none may be missing, since the number of probes is the
-    denominator. landmarks: name of a file without its suffix -> float64 (4, 2), pixels (x, y): the eye to the left in the image,
-    the other eye, nose, mouth; empty where there are no annotations.
+    denominator. landmarks: name of a file without its suffix -> float64 (4, 2), pixels (x, y): the eye to the left in
+    the image, the other eye, nose, mouth; empty where there are no annotations.
     """
 
     gallery: Faces
@@ -98,7 +99,7 @@ def list_shots(root: Path) -> list[tuple[Path, str]]:
 
 
 def read_probes(root: Path, subjects: NDArray[np.int64]) -> dict[int, Faces]:
-    """Images of cameras 1 to 5 by distance; UserError for another name, a place that contradicts it, or a missing image."""
+    """Images of cameras 1 to 5 by distance; UserError for another name, a contradicting place, a missing image."""
     found: dict[tuple[int, int, int], tuple[Path, str]] = {}
     for folder, name in list_shots(root):
         match = matched(SHOT, folder, name, "001_cam1_1.jpg")
@@ -129,8 +130,8 @@ def read_probes(root: Path, subjects: NDArray[np.int64]) -> dict[int, Faces]:
 def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
     """Lines "name x y x y x y x y": eyes, nose, mouth; empty lines and lines with # are left out.
 
-    Nothing depends on which eye comes first, or nose before mouth: eyes are ordered by x, nose and mouth by y. Where a mouth is
-    not below both eyes, the columns are others than we think, and the line is refused.
+    Nothing depends on which eye comes first, or nose before mouth: eyes are ordered by x, nose and mouth by y. Where a
+    mouth is not below both eyes, the columns are others than we think, and the line is refused.
     """
     lines = read_regular(path, ANNOTATION_BYTES).decode("utf-8", "replace").splitlines()
     found: dict[str, NDArray[np.float64]] = {}
@@ -157,10 +158,8 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
 def read_scface(root: Path) -> SCface:
     """Read the set at a root, the folder with the mugshots or the one that holds SCface_database.
 
-    Raises
-    ------
-    UserError
-        naming the file or line that is wrong, the first missing image, or the image that has no landmarks where others have.
+    Raises UserError naming the file or line that is wrong, the first missing image, or the image that has no landmarks
+    where others have.
     """
     root = root / NAME if (root / NAME).is_dir() else root
     gallery = read_mugshots(root)
@@ -197,10 +196,8 @@ def check_structure(gallery_subjects: NDArray, probe_subjects: NDArray, distance
     for distance in np.unique(distances):
         number = np.bincount(np.searchsorted(subjects, probe_subjects[distances == distance]), minlength=len(subjects))
         if (number != number.max()).any():
-            raise ValueError(
-                f"subject {subjects[np.argmin(number)]} has {number.min()} probes at distance {distance}, others "
-                f"{number.max()}; an image without a face is a row of NaN, never left out."
-            )
+            who = f"subject {subjects[np.argmin(number)]} has {number.min()} probes at distance {distance}"
+            raise ValueError(f"{who}, others {number.max()}; without a face they are rows of NaN, never left out.")
 
 
 def evaluate(
@@ -208,14 +205,10 @@ def evaluate(
 ) -> Outcome:
     """Rank-1 of all people given, at each distance; weights go by probe.
 
-    gallery (s, D), probes (p, D): float, images and mirror images already fused, NaN row = failed acquisition; subjects: numbers,
-    one per row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...; decisions: rank1@d1 ..., of the
-    probes at that distance.
-
-    Raises
-    ------
-    ValueError
-        like `check_structure` and `search.search`.
+    gallery (s, D), probes (p, D): float, images and mirror images already fused, NaN row = failed acquisition;
+    subjects: numbers, one per row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...;
+    decisions: rank1@d1 ..., of the probes at that distance. Raises ValueError like `check_structure` and
+    `search.search`.
     """
     (gallery, gallery_failed), (probes, probe_failed) = (
         checked_embeddings(x, name) for x, name in ((gallery, "gallery"), (probes, "probes"))
@@ -242,10 +235,10 @@ def evaluate(
 def evaluate_splits(
     gallery: ArrayLike, gallery_subjects: ArrayLike, probes: ArrayLike, probe_subjects: ArrayLike, distances: ArrayLike
 ) -> Outcome:
-    """The same with gallery and probes of each split's test subjects only: means over splits, and standard deviations (_sd, n-1).
+    """The same with each split's test subjects only: means over splits, and standard deviations (_sd, n-1).
 
-    Counts are those of the first split; a failed image is counted in each split that tests it (fta... is of the first). There
-    are no decisions, since splits share probes. Raises ValueError like `evaluate`.
+    Counts are those of the first split; a failed image is counted in each split that tests it (fta... is of the first).
+    There are no decisions, since splits share probes. Raises ValueError like `evaluate`.
     """
     given = tuple(np.asarray(x) for x in (gallery, gallery_subjects, probes, probe_subjects, distances))
     outcomes, chosen = [], []

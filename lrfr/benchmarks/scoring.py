@@ -1,4 +1,4 @@
-"""A set scored for several models: embedded once, every protocol, intervals and paired differences; and how that is shown."""
+"""A set scored for several models: every protocol, intervals and paired differences; and how that is shown."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ from lrfr.formats import markdown, per_cent
 Questions = Mapping[str, Sequence[tuple[str, str]]]  # question -> pairs (a, b) of models whose difference answers it
 
 
-class Ways(NamedTuple):
-    """How a set is looked at. policy: a key of `acquisition.FACES`. flip: see there. draws of people, level: of the intervals."""
-
-    policy: str
-    flip: bool
-    draws: int
-    level: float
-
-
 class Report(NamedTuple):
     """What was found. counts, results and comparisons are tables, policies say how; problems: failed acquisitions."""
 
@@ -38,19 +29,19 @@ class Report(NamedTuple):
 
 
 def score(
-    opened: Opened, vectors: dict[str, dict], models: Sequence[str], ways: Ways, questions: Questions
+    opened: Opened, vectors: dict[str, dict], models: Sequence[str], questions: Questions, draws: int, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tidy results of every protocol, and paired differences; vectors: role -> model -> embeddings."""
     results, comparisons, counted = [], [], {}
     for name, protocol in opened.protocols.items():
         outcomes = {m: protocol.evaluate({role: found[m] for role, found in vectors.items()}) for m in models}
-        draws = protocol.draw(outcomes, draws=ways.draws, level=ways.level)
-        whole = table(outcomes).merge(intervals(draws), how="left", on=["model", "metric"], validate="one_to_one")
+        drawn = protocol.draw(outcomes, draws=draws, level=level)
+        whole = table(outcomes).merge(intervals(drawn), how="left", on=["model", "metric"], validate="one_to_one")
         results.append(whole.assign(protocol=name))
         counted |= next(iter(outcomes.values())).counts
         for question, pairs in questions.items():
             if pairs:
-                rows = differences(draws, outcomes, pairs).assign(question=question)
+                rows = differences(drawn, outcomes, pairs).assign(question=question)
                 rows.insert(0, "protocol", name)
                 comparisons.append(rows)
     whole = pd.concat(results, ignore_index=True)
@@ -58,28 +49,38 @@ def score(
     return whole.astype(dict.fromkeys(counted, "Int64")), pd.concat(comparisons) if comparisons else pd.DataFrame()
 
 
-def assess(opened: Opened, models: Sequence[Tested], ways: Ways, questions: Questions, where: object) -> Report:
+def assess(
+    opened: Opened,
+    models: Sequence[Tested],
+    policy: str,
+    flip: bool,
+    questions: Questions,
+    draws: int,
+    level: float,
+    where: object,
+) -> Report:
     """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols.
 
-    questions: Holm's correction is within one; comparisons have a column `question`.
+    policy, flip: see `acquisition.embed_images`. questions: Holm's correction is within one; comparisons have a column
+    `question`. draws of people, level: of the intervals.
     """
     vectors, problems = {}, []
     for role, images in opened.images.items():
-        found = embed_images(images, models, ways.policy, ways.flip, role)
+        found = embed_images(images, models, policy, flip, role)
         vectors[role] = found.vectors
         problems += found.problems
     by_name = {model.name: model for model in models}
     try:
-        results, comparisons = score(opened, vectors, list(by_name), ways, questions)
+        results, comparisons = score(opened, vectors, list(by_name), questions, draws, level)
     except ValueError as error:  # of protocols and intervals
         raise UserError(f"{where}: {error}") from None
     policies = {
-        "faces": FACES[ways.policy],
-        "flip": FLIP[ways.flip],
+        "faces": FACES[policy],
+        "flip": FLIP[flip],
         "channels": "RGB",
         "resampler": RESAMPLER,
         "similarity": "cosine",
-        "intervals": f"{ways.level:.0%}, {ways.draws} draws of people",
+        "intervals": f"{level:.0%}, {draws} draws of people",
         "lrfr": __version__,
     }
     results.insert(2, "sha256", [by_name[name].sha256 for name in results.model])
@@ -109,7 +110,7 @@ def rates(rows: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
 
 
 def front(report: Report) -> str:
-    """The head of a page, in Markdown: what was found, next to what the authors publish, how it was looked at, what failed."""
+    """The head of a page: what was found, next to what the authors publish, how it was looked at, what failed."""
     sides = report.results.drop_duplicates("model")
     inputs = ", ".join(f"{m} {s} x {s}" for m, s in zip(sides.model, sides.input, strict=True))
     policies = pd.DataFrame([*report.policies.items(), ("input", inputs)], columns=["policy", "value"])

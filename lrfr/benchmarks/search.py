@@ -1,10 +1,12 @@
 """Identification among more faces than a matrix of similarities could hold: one pass over blocks of embeddings.
 
-The rules are those of `lrfr.evaluate.identification` (pessimistic ties, a failed acquisition stays in the denominator), but on
-embeddings instead of similarities. Everything is read off one `search`, which keeps a few numbers per probe and per mate.
+The rules are those of `lrfr.evaluate.identification` (pessimistic ties, a failed acquisition stays in the denominator),
+but on embeddings instead of similarities. Everything is read off one `search`, which keeps a few numbers per probe and
+per mate.
 
-Embeddings are float (n, D), not necessarily of length 1; a row of NaN is a failed acquisition: as a probe a miss, in the gallery
-an image that never matches. The similarity is the cosine; for unit vectors it orders as the Euclidean distance does.
+Embeddings are float (n, D), not necessarily of length 1; a row of NaN is a failed acquisition: as a probe a miss, in
+the gallery an image that never matches. The similarity is the cosine; for unit vectors it orders as the Euclidean
+distance does.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from lrfr.evaluate import identification
 from lrfr.protocol.cells import unit
 
 BLOCK = 4096  # rows of either side at a time, 130 MB of float64; no influence on the numbers
-# Cosines are rounded to multiples of 1 / STEPS, what float32 tells apart just above 1. The last bits of float64 sums depend on
-# the block, so without this an image and its copy, a common thing in a gallery, would not tie.
+# Cosines are rounded to multiples of 1 / STEPS, what float32 tells apart just above 1. The last bits of float64 sums
+# depend on the block, so without this an image and its copy, a common thing in a gallery, would not tie.
 STEPS = 2.0**23
 
 
 class Search(NamedTuple):
-    """p probes, and their m pairs with gallery images of the same person, sorted by probe and then from best to worst."""
+    """p probes, and their m pairs with gallery images of the same person, sorted by probe, then from best to worst."""
 
     top: NDArray[np.float32]  # (p,) cosine of the best gallery image, whoever it shows; -inf: nothing to compare
     probe: NDArray[np.int64]  # (m,) probe of the pair, 0 ... p-1
@@ -35,24 +37,14 @@ class Search(NamedTuple):
 
 
 def checked_embeddings(embeddings: ArrayLike, name: str) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Embeddings (n, D) and failed bool (n,), the rows of NaN.
-
-    Raises
-    ------
-    ValueError
-        if they are not a matrix, there are none, or a row is not finite in part.
-    """
+    """Embeddings (n, D), and failed bool (n,): rows of NaN. ValueError if no matrix, or a row is not finite in part."""
     embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or not embeddings.size:
-        raise ValueError(
-            f"the {name} must be a matrix (images, dimensions) with at least one row, not {embeddings.shape}."
-        )
+        raise ValueError(f"the {name} must be a matrix (at least one row, dimensions), not {embeddings.shape}.")
     failed = np.isnan(embeddings).all(axis=1)
     broken = ~failed & ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
-        raise ValueError(
-            f"row {np.argmax(broken)} of the {name} is not finite; a failed acquisition is NaN throughout."
-        )
+        raise ValueError(f"row {np.argmax(broken)} of the {name} is not finite; a failed acquisition is all NaN.")
     return embeddings, failed
 
 
@@ -76,23 +68,16 @@ def mated_pairs(probe_labels: NDArray[np.int64], gallery_labels: NDArray[np.int6
 def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Search:
     """Compare every probe (p, D) with every gallery image (g, D); labels (p,) and (g,) are compared for equality.
 
-    Memory: the embeddings, and a block of BLOCK * BLOCK similarities.
-
-    Raises
-    ------
-    ValueError
-        if labels or dimensions do not fit, or like `checked_embeddings`.
+    Memory: the embeddings, and a block of BLOCK * BLOCK similarities. Raises ValueError if labels or dimensions do not
+    fit, or like `checked_embeddings`.
     """
     (probes, probe_failed), (gallery, gallery_failed) = (
         checked_embeddings(x, name) for x, name in ((probes, "probes"), (gallery, "gallery"))
     )
     labels = [np.asarray(probe_labels), np.asarray(gallery_labels)]
-    sizes = [x.shape for x in labels]
-    if sizes != [probes.shape[:1], gallery.shape[:1]] or probes.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"probes {probes.shape} and gallery {gallery.shape} need one dimension and one label per row, "
-            f"not labels of shapes {sizes[0]} and {sizes[1]}."
-        )
+    for x, own, other, name in ((probes, labels[0], gallery, "probes"), (gallery, labels[1], probes, "gallery")):
+        if own.shape != x.shape[:1] or x.shape[1] != other.shape[1]:
+            raise ValueError(f"the {name} {x.shape} need one dimension and one label per row, not labels {own.shape}.")
     number = np.unique(np.concatenate(labels), return_inverse=True)[1]
     probe, mate = mated_pairs(number[: len(probes)], number[len(probes) :])
     own = np.empty(len(probe), dtype=np.float32)
@@ -124,12 +109,12 @@ def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, galle
 
 
 def optimistic(found: Search) -> Search:
-    """The same search with mates in front of equally similar images of other people, which a report may add, never headline."""
+    """The same with mates in front of equally similar images of other people; a report may add it, no headline."""
     return found._replace(rivals=found.betters)
 
 
 def best_mates(found: Search) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Each probe's best mate: its cosine (p,), -inf if none can match, and its rank, 1 = first, 0 if there is none at all."""
+    """Each probe's best mate: cosine (p,), -inf if none can match, and rank, 1 = first, 0 if there is none at all."""
     own, rank = np.full(len(found.top), -np.inf, dtype=np.float32), np.zeros(len(found.top), dtype=np.int64)
     best = found.place == 0
     own[found.probe[best]], rank[found.probe[best]] = found.own[best], 1 + found.rivals[best]

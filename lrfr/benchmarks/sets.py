@@ -1,4 +1,4 @@
-"""The benchmark sets that a user brings, by name; and those of a study: where they are kept, and which bytes they must be."""
+"""The benchmark sets that a user brings, by name; those of a study: where they are kept, which bytes they must be."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""The `sets` stage: a benchmark set of the user by its own protocol, for the students of the study and for its teacher.
+"""The `sets` stage: a benchmark set of the user by its own protocol, for the study's students and its teacher.
 
-Scored are the students of the first fold and seed, and, fed with the low-resolution faces as they are, the teacher that taught
-them: a student that does not beat it has learned nothing about small faces. All see the same images, by the set's own policy,
-and nothing is chosen by any number here: the models are ranked before, by the validation people (`lrfr.train.ranking`).
+Scored are the students of the first fold and seed, and, fed with the low-resolution faces as they are, the teacher that
+taught them: a student that does not beat it has learned nothing about small faces. All see the same images, by the
+set's own policy, and nothing is chosen by any number here: the models are ranked before, by the validation people
+(`lrfr.train.ranking`).
 
-Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and metric, and tables/set-<name>-comparisons
-with the paired differences that a study asks for (`lrfr.formats.families`), with Holm's correction within a question.
+Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and metric, and
+tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.formats.families`), with Holm's
+correction within a question.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lrfr.benchmarks.acquisition import Tested, direct_feed_teacher
-from lrfr.benchmarks.scoring import Report, Ways, assess, front, rates, wide
+from lrfr.benchmarks.scoring import Report, assess, front, rates, wide
 from lrfr.benchmarks.sets import open_known
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
@@ -43,8 +45,8 @@ def student(study: Study, name: str) -> Tested:
 def teacher(study: Study) -> Tested:
     """The teacher of the first fold, in the setting that taught the students.
 
-    As in the verb: an image becomes the side that the network was made for, and similarity is the cosine of unit vectors, also
-    for dlib's network, which the study itself compares by the distance of raw ones.
+    As in the verb: an image becomes the side that the network was made for, and similarity is the cosine of unit
+    vectors, also for dlib's network, which the study itself compares by the distance of raw ones.
     """
     setting = study.teacher.setting
     net = load_trained(study, study.faces.run_folds[0], setting).net
@@ -71,7 +73,8 @@ def page(study: Study, report: Report) -> str:
 
 def comparisons_page(report: Report) -> str:
     """The differences for people: points of per cent, with p."""
-    text = f"# {report.name}: differences\n\nPaired differences in points of per cent, [interval], p after Holm's correction.\n"
+    text = f"# {report.name}: differences\n\n"
+    text += "Paired differences in points of per cent, [interval], p after Holm's correction.\n"
     for (question, protocol), rows in report.comparisons.groupby(["question", "protocol"], sort=False):
         cells = [f"{per_cent(row.diff, row.low, row.high, '+')}, {row.p_holm:.3f}" for row in rows.itertuples()]
         five = question == "five"
@@ -89,8 +92,8 @@ def run(study: Study, name: str) -> None:
     limit_threads(study.threads)
     opened = open_known(name)
     models = [teacher(study), *(student(study, model) for model in order(study.models))]
-    ways = Ways(opened.policies[0], False, study.evaluate.draws, study.evaluate.level)
-    report = assess(opened, models, ways, families([model.name for model in models]), name)
+    asked, how = families([model.name for model in models]), study.evaluate
+    report = assess(opened, models, opened.policies[0], False, asked, how.draws, how.level, name)
     fed = f"{study.teacher.name}, {study.teacher.setting}"
     table = report.results.assign(
         study=study.study, teacher=fed, fold=study.faces.run_folds[0], seed=study.train.seeds[0]

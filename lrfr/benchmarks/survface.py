@@ -1,25 +1,27 @@
-"""QMUL-SurvFace: faces from surveillance cameras (about 24 x 20 pixels), verification and open-set search, brought by the user.
+"""QMUL-SurvFace: faces from surveillance cameras (about 24 x 20 pixels), verification and open-set search.
 
-Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018. Research use; a part of the videos from
-which it was cut was withdrawn by their owners later. The files:
+Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018. Research use; a part of the
+videos from which it was cut was withdrawn by their owners later. The files:
 
-    QMUL-SurvFace/training_set/<person>/<person>_cam<c>_<n>.jpg
-    QMUL-SurvFace/Face_Identification_Test_Set/{gallery,mated_probe,unmated_probe}/*.jpg
-    QMUL-SurvFace/Face_Identification_Test_Set/{gallery,mated_probe}_img_ID_pairs.mat   or in Face_Identification_Evaluation
-    QMUL-SurvFace/Face_Verification_Test_Set/{verification_images/*.jpg,positive_pairs_names.mat,negative_pairs_names.mat}
+    training_set/<person>/<person>_cam<c>_<n>.jpg
+    Face_Identification_Test_Set/{gallery,mated_probe,unmated_probe}/*.jpg
+    Face_Identification_Test_Set/{gallery,mated_probe}_img_ID_pairs.mat     or in Face_Identification_Evaluation
+    Face_Verification_Test_Set/{verification_images/*.jpg,positive_pairs_names.mat,negative_pairs_names.mat}
 
-Verification follows the set's own MATLAB code (test_face_verification.m): a pair is accepted if the Euclidean distance of its
-unit vectors is < t, t = 0.200, 0.201 ... 2.000; TAR is interpolated linearly between the points of that ROC, the area under it
-is taken by trapezoids, and the accuracy is the mean over ten folds, each at the first t that is best on the other nine.
-Interpolation invents operating points below one impostor in the list, so the conservative TAR stands beside it.
+Verification follows the set's own MATLAB code (test_face_verification.m): a pair is accepted if the Euclidean distance
+of its unit vectors is < t, t = 0.200, 0.201 ... 2.000; TAR is interpolated linearly between the points of that ROC, the
+area under it is taken by trapezoids, and the accuracy is the mean over ten folds, each at the first t that is best on
+the other nine. Interpolation invents operating points below one impostor in the list, so the conservative TAR stands
+beside it.
 
-Identification follows the public ports of the open-set protocol: the template of a person is the mean of the features of its
-gallery images, brought to length 1. FPIR = share of unmated probes with any template above the threshold; TPIR20 = share of
-mated probes whose own template is above it and ranks <= 20. The ports take the nearest of 1000 thresholds; here the threshold
-is exact. Unmated probes are probes and never join the gallery.
+Identification follows the public ports of the open-set protocol: the template of a person is the mean of the features
+of its gallery images, brought to length 1. FPIR = share of unmated probes with any template above the threshold; TPIR20
+= share of mated probes whose own template is above it and ranks <= 20. The ports take the nearest of 1000 thresholds;
+here the threshold is exact. Unmated probes are probes and never join the gallery.
 
-Failed acquisitions (NaN rows): a pair with one is never accepted, a failed probe is a miss or no alarm, a failed gallery image
-is left out of its template, and a person without any other has a template that never matches. All stay in the denominators.
+Failed acquisitions (NaN rows): a pair with one is never accepted, a failed probe is a miss or no alarm, a failed
+gallery image is left out of its template, and a person without any other has a template that never matches. All stay in
+the denominators.
 """
 
 from __future__ import annotations
@@ -46,11 +48,9 @@ NAME, TRAINING = "QMUL-SurvFace", "training_set"
 SEARCH, SEARCH_CODE = "Face_Identification_Test_Set", "Face_Identification_Evaluation"
 PAIRED = "Face_Verification_Test_Set"
 STRANGER = -1  # an unmated probe whose file has no person's number: distractors_<n>.jpg
-# Published by the set's page: the training images, and 3,000 people enrolled. The rest is what one audit of the archive found;
-# it also found 220,888 training images and 2,965 people enrolled.
-GALLERY, MATED, UNMATED, ENROLLED, PAIRS, PAIRED_IMAGES = 60_294, 60_423, 121_736, 3_000, 5_320, 10_051
-TRAINING_IMAGES, TRAINING_PEOPLE = 220_890, 5_319
-
+# Published by the set's page: the training images, and 3,000 people enrolled. The other counts below are what one audit
+# of the archive found; it also found 220,888 training images and 2,965 people enrolled.
+PAIRS, TRAINING_IMAGES, TRAINING_PEOPLE = 5_320, 220_890, 5_319
 GRID = np.arange(200, 2001) / 1000  # distances of unit vectors; test_face_verification.m
 RATES = (0.3, 0.1, 0.01, 0.001)  # FAR of the paper's verification table
 FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
@@ -58,10 +58,10 @@ RANK = 20  # TPIR20
 
 
 class OpenSet(NamedTuple):
-    """Open-set identification. A template is made of all gallery images of one id; unmated probes never enter the gallery.
+    """Open-set identification. A template is made of all gallery images of one id.
 
-    gallery, mated: ids are the lists' identities. unmated: ids are the numbers in the file names, -1 where there is none; they
-    count persons differently from the lists and say only who is the same among them.
+    gallery, mated: ids are the lists' identities. unmated: ids are the numbers in the file names, -1 where there is
+    none; they count persons differently from the lists and say only who is the same among them.
     """
 
     gallery: Faces
@@ -88,13 +88,12 @@ def number_of(name: str, folder: Path) -> int:
 
 
 def read_search(root: Path) -> OpenSet:
-    """Read the identification part at a root, the folder QMUL-SurvFace or the one that holds it. All bytes are read once.
+    """Read the identification part at a root, the folder QMUL-SurvFace or the one that holds it. All bytes are read
+    once.
 
-    Raises
-    ------
-    UserError
-        naming the file and entry that is wrong: folders and lists that differ, a person with two identities, different people in
-        gallery and mated probes, an unmated probe of an enrolled person, or one file in the gallery and among the probes.
+    Raises UserError naming the file and entry that is wrong: folders and lists that differ, a person with two
+    identities, different people in gallery and mated probes, an unmated probe of an enrolled person, or one file in the
+    gallery and among the probes.
     """
     root = locate(root, NAME, SEARCH)
     places = (root / SEARCH, root / SEARCH_CODE)
@@ -105,9 +104,8 @@ def read_search(root: Path) -> OpenSet:
     for (one, source), (other, missing) in (roles, roles[::-1]):
         alone = np.flatnonzero(~np.isin(one.ids, other.ids))
         if len(alone):
-            raise UserError(
-                f"{source}, entry {alone[0] + 1}: identity {one.ids[alone[0]]} is not in {missing}; fetch them again."
-            )
+            where = f"{source}, entry {alone[0] + 1}"
+            raise UserError(f"{where}: identity {one.ids[alone[0]]} is not in {missing}; fetch them again.")
     (gallery, _), (mated, _) = roles
     folder = root / SEARCH / "unmated_probe"
     names = images_in(folder)
@@ -115,18 +113,18 @@ def read_search(root: Path) -> OpenSet:
     for name, number in zip(names, unmated.ids.tolist(), strict=True):
         if number in enrolled:
             raise UserError(
-                f"{folder / name}: person {number} is in the gallery, so the probe is mated; unpack the set again."
+                f"{folder / name}: person {number} is in the gallery, so it is mated; unpack the set again."
             )
-    same_mated = identical(gallery, mated, "gallery against mated")
-    same_unmated = identical(gallery, unmated, "gallery against unmated")
+    shared = [identical(gallery, mated, "gallery against mated")]
+    shared.append(identical(gallery, unmated, "gallery against unmated"))
     counts = (
-        Count("gallery images", len(gallery), GALLERY),
-        Count("mated probes", len(mated), MATED),
-        Count("unmated probes", len(unmated), UNMATED),
+        Count("gallery images", len(gallery), 60_294),
+        Count("mated probes", len(mated), 60_423),
+        Count("unmated probes", len(unmated), 121_736),
         Count("unmated probes without a person's number", int(np.sum(unmated.ids == STRANGER)), None),
-        Count("people in the gallery", len(np.unique(gallery.ids)), ENROLLED),
-        Count("gallery images identical to a mated probe", same_mated, None),
-        Count("gallery images identical to an unmated probe", same_unmated, None),
+        Count("people in the gallery", len(np.unique(gallery.ids)), 3_000),
+        Count("gallery images identical to a mated probe", shared[0], None),
+        Count("gallery images identical to an unmated probe", shared[1], None),
     )
     return OpenSet(gallery, mated, unmated, counts)
 
@@ -134,11 +132,8 @@ def read_search(root: Path) -> OpenSet:
 def read_verification(root: Path) -> Verification:
     """Read the verification part at a root.
 
-    Raises
-    ------
-    UserError
-        naming the list and entry that is wrong: a name that is not there, a positive pair of two people or a negative pair of
-        one, or lists of different length.
+    Raises UserError naming the list and entry that is wrong: a name that is not there, a positive pair of two people or
+    a negative pair of one, or lists of different length.
     """
     root = locate(root, NAME, PAIRED)
     folder = root / PAIRED / "verification_images"
@@ -160,20 +155,18 @@ def read_verification(root: Path) -> Verification:
             rows.append((a, b))
         lengths.append(len(pairs))
     if lengths[0] != lengths[1]:
-        raise UserError(
-            f"{root / PAIRED}: {lengths[0]} positive and {lengths[1]} negative pairs; fetch the lists again."
-        )
+        raise UserError(f"{root / PAIRED}: {lengths[0]} positive and {lengths[1]} negative pairs; fetch both again.")
     counts = (
         Count("positive pairs", lengths[0], PAIRS),
         Count("negative pairs", lengths[1], PAIRS),
-        Count("images to be verified", len(names), PAIRED_IMAGES),
+        Count("images to be verified", len(names), 10_051),
     )
     same = np.arange(len(rows)) < lengths[0]
     return Verification(Faces(folder, tuple(names), numbers), np.array(rows, np.int64), same, counts)
 
 
 def read_training(root: Path) -> Folders:
-    """The training part at the same root; UserError like `read_folders`, or if a test person's number is among its folders."""
+    """The training part at the same root; UserError like `read_folders`, or if a person of the test is in it."""
     root = locate(root, NAME, TRAINING)
     training = read_folders(root / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
     people = {int(person) for person in training.people}
@@ -186,7 +179,7 @@ def read_training(root: Path) -> Folders:
 
 
 def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> list[NDArray[np.float64]]:
-    """FAR and TAR, ascending, at the thresholds of the grid; the ends (0, 0) and (1, 1) are ours, for lists with failed pairs."""
+    """FAR and TAR, ascending, at the grid's thresholds; the ends (0, 0) and (1, 1) are ours, for failed pairs."""
     rates = []
     for kind in (~same, same):
         order = np.argsort(distances[kind])
@@ -211,8 +204,8 @@ def interpolated_tar(distances: NDArray, same: NDArray[np.bool_], weights: NDArr
 def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[FoldAccuracy, NDArray[np.bool_]]:
     """Ten-fold accuracy, and which pairs (n,) were right.
 
-    distances: float (n,), inf = failed. Fold k holds the k-th tenth of the genuine and of the impostor pairs, as the MATLAB
-    code pairs the two lists; with the full set 532 of each.
+    distances: float (n,), inf = failed. Fold k holds the k-th tenth of the genuine and of the impostor pairs, as the
+    MATLAB code pairs the two lists; with the full set 532 of each.
     """
     right, accuracies, thresholds = np.zeros(len(same), dtype=bool), [], []
     parts = [np.array_split(np.flatnonzero(kind), FOLDS) for kind in (same, ~same)]
@@ -226,24 +219,23 @@ def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tu
     return FoldAccuracy(mean, std, np.array(accuracies), np.array(thresholds)), right
 
 
-def verification_of_distances(distances: ArrayLike, same: ArrayLike, fta_images: int = 0) -> Outcome:
-    """Verification from distances (n,) of unit vectors, inf = failed, and bool (n,); decisions and weights go by pair.
+def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
+    """Verification of pairs; decisions and weights go by pair, all genuine ones first.
 
-    Metrics: tar_interpolated@far=..., tar@far=... (conservative: `verification.tar_at_far`), auc, accuracy, accuracy_std.
-
-    Raises
-    ------
-    ValueError
-        if lengths differ, a distance is NaN, or there are fewer than ten pairs of a kind.
+    embeddings: float (images, D), NaN row = failed acquisition; positive, negative: int (n, 2), rows of the genuine and
+    of the impostor pairs. Metrics: tar_interpolated@far=..., tar@far=... (conservative: `verification.tar_at_far`),
+    auc, accuracy, accuracy_std. Raises ValueError if there are fewer than ten pairs of a kind, or like
+    `search.checked_embeddings`.
     """
-    distances, same = np.asarray(distances, dtype=np.float64), np.asarray(same).astype(bool)
-    if distances.shape != same.shape or distances.ndim != 1 or np.isnan(distances).any():
-        raise ValueError(
-            "distances and same must be vectors of one length, and a failed pair has the distance inf, not NaN."
-        )
-    genuine, impostor = int(same.sum()), int((~same).sum())
+    embeddings, failed = checked_embeddings(embeddings, "verification images")
+    kinds = [np.asarray(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (positive, negative)]
+    genuine, impostor = map(len, kinds)
     if min(genuine, impostor) < FOLDS:
         raise ValueError(f"{FOLDS} folds need at least {FOLDS} pairs of each kind, not {genuine} and {impostor}.")
+    pairs, same = np.concatenate(kinds), np.repeat([True, False], [genuine, impostor])
+    first, second = (unit(embeddings[pairs[:, side]]) for side in (0, 1))
+    distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
+    distances[failed[pairs].any(axis=1)] = np.inf
     accuracy, right = fold_accuracy(distances, same)
     statistics: dict[str, Statistic] = {}
     for rate in RATES:
@@ -254,21 +246,8 @@ def verification_of_distances(distances: ArrayLike, same: ArrayLike, fta_images:
     metrics |= {"accuracy": accuracy.mean, "accuracy_std": accuracy.std}
     statistics["accuracy"] = accuracy_of(right, same)
     counts = {"genuine": genuine, "impostor": impostor}
-    counts |= {"fta_images": fta_images, "fta_pairs": int(np.isinf(distances).sum())}
+    counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(np.isinf(distances).sum())}
     return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
-
-
-def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
-    """The same from embeddings, float (images, D), and the rows of the genuine and the impostor pairs, int (n, 2) each.
-
-    Pairs are numbered with all genuine ones first. Raises ValueError also like `search.checked_embeddings`.
-    """
-    embeddings, failed = checked_embeddings(embeddings, "verification images")
-    pairs = np.concatenate([np.asarray(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (positive, negative)])
-    first, second = (unit(embeddings[pairs[:, side]]) for side in (0, 1))
-    distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
-    distances[failed[pairs].any(axis=1)] = np.inf
-    return verification_of_distances(distances, np.arange(len(pairs)) < len(positive), int(failed.sum()))
 
 
 def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray]:
@@ -291,14 +270,10 @@ def identification(
 ) -> Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
-    gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations average the
-    two), NaN row = failed acquisition. Labels of one type for gallery and mated. Weights go by probe, mated ones first; decisions
-    by mated probe. Metrics: tpir20@fpir=..., tpir20_auc, rank1, rank20.
-
-    Raises
-    ------
-    ValueError
-        if a mated probe's person has no gallery image, or like `search.search`.
+    gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations
+    average the two), NaN row = failed acquisition. Labels of one type for gallery and mated. Weights go by probe, mated
+    ones first; decisions by mated probe. Metrics: tpir20@fpir=..., tpir20_auc, rank1, rank20. Raises ValueError if a
+    mated probe's person has no gallery image, or like `search.search`.
     """
     means, people = templates(gallery, gallery_labels)
     _, gallery_failed = checked_embeddings(gallery, "gallery")
@@ -331,16 +306,10 @@ def identification(
     }
     statistics[f"tpir{RANK}_auc"] = area
     statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
-    counts = {
-        "gallery": len(gallery_failed),
-        "templates": len(people),
-        "mated": len(mated),
-        "unmated": len(unmated),
-        "fta_gallery": int(gallery_failed.sum()),
-        "fta_templates": int(np.isnan(means).all(axis=1).sum()),
-        "fta_mated": int(mated_failed.sum()),
-        "fta_unmated": int(unmated_failed.sum()),
-    }
+    failures = {"gallery": gallery_failed, "templates": np.isnan(means).all(axis=1), "mated": mated_failed}
+    failures["unmated"] = unmated_failed
+    counts = {part: len(failed) for part, failed in failures.items()}
+    counts |= {f"fta_{part}": int(failed.sum()) for part, failed in failures.items()}
     size = len(scores) + len(tops)
     metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
     return Outcome(size, metrics, counts, decisions, statistics)

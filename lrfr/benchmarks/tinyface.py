@@ -6,13 +6,14 @@ Cheng, Zhu and Gong, "Low-resolution face recognition", ACCV 2018. No explicit l
     tinyface/Testing_Set/{Probe,Gallery_Match,Gallery_Distractor}/*.jpg
     tinyface/Testing_Set/{probe,gallery_match}_img_ID_pairs.mat     or both in tinyface/Face_Identification_Evaluation
 
-The rules are those of the set's own MATLAB code (test_face_identification.m, compute_AP.m): the gallery is Gallery_Match and all
-of Gallery_Distractor; a probe is a hit at rank k if any of its mates is among the k nearest; average precision by trapezoids.
-That code ranks by the Euclidean distance of the features as submitted and leaves ties to the sort. Here features are brought to
-length 1 (so distance and cosine rank alike) and ties are pessimistic; what an optimistic sort would give is printed beside.
+The rules are those of the set's own MATLAB code (test_face_identification.m, compute_AP.m): the gallery is
+Gallery_Match and all of Gallery_Distractor; a probe is a hit at rank k if any of its mates is among the k nearest;
+average precision by trapezoids. That code ranks by the Euclidean distance of the features as submitted and leaves ties
+to the sort. Here features are brought to length 1 (so distance and cosine rank alike) and ties are pessimistic; what an
+optimistic sort would give is printed beside.
 
-A failed acquisition stays in: a probe that failed, or whose every mate failed, is a miss with average precision 0. Of a probe
-with other mates left, the failed mate ranks last.
+A failed acquisition stays in: a probe that failed, or whose every mate failed, is a miss with average precision 0. Of a
+probe with other mates left, the failed mate ranks last.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ from lrfr.gate.trees import Count, Faces, identical, images_in, locate
 NAME, TEST, TRAINING = "tinyface", "Testing_Set", "Training_Set"
 LISTS = (TEST, "Face_Identification_Evaluation")
 DISTRACTOR = -100  # the official code's identity of every distractor
-# Published: the readme in the archive. The genuine pairs are one audit's count, the authors name none.
-PROBES, MATCHES, DISTRACTORS, PEOPLE, PAIRS = 3_728, 4_443, 153_428, 2_569, 12_308
-TRAINING_IMAGES, TRAINING_PEOPLE = 7_804, 2_570
+PEOPLE, TRAINING_IMAGES, TRAINING_PEOPLE = 2_569, 7_804, 2_570  # published: the readme in the archive, as below
 RANKS = (1, 5, 10, 20, 50)  # 1, 20, 50 in the paper; 1, 5, 20 in AdaFace and its descendants; 10 is a step between
 
 
@@ -56,11 +55,8 @@ class TinyFace(NamedTuple):
 def read_tinyface(root: Path) -> TinyFace:
     """Read the test part at a root, the folder `tinyface` or the one that holds it. All files' bytes are read once.
 
-    Raises
-    ------
-    UserError
-        naming the file and entry that is wrong: folders and lists that differ, names or numbers that cannot be, a person with
-        two identities, a probe without a mate, or one file in the gallery and among the probes.
+    Raises UserError naming the file and entry that is wrong: folders and lists that differ, names or numbers that
+    cannot be, a person with two identities, a probe without a mate, or one file in the gallery and among the probes.
     """
     root = locate(root, NAME, TEST)
     places, test = tuple(root / folder for folder in LISTS), root / TEST
@@ -72,16 +68,16 @@ def read_tinyface(root: Path) -> TinyFace:
     mates = Counter(gallery.ids.tolist())
     for row, person in enumerate(probes.ids.tolist(), start=1):
         if person not in mates:
-            raise UserError(
-                f"{probe_list}, entry {row}: identity {person} is not in the gallery; fetch the lists again."
-            )
+            raise UserError(f"{probe_list}, entry {row}: identity {person} is not in the gallery; fetch both again.")
     counts = (
-        Count("probes", len(probes), PROBES),
-        Count("gallery images with a mate", len(gallery), MATCHES),
-        Count("distractors", len(distractors), DISTRACTORS),
+        Count("probes", len(probes), 3_728),
+        Count("gallery images with a mate", len(gallery), 4_443),
+        Count("distractors", len(distractors), 153_428),
         Count("people among the probes", len(np.unique(probes.ids)), PEOPLE),
         Count("people in the gallery", len(mates), PEOPLE),
-        Count("genuine pairs", sum(mates[person] for person in probes.ids.tolist()), PAIRS),
+        Count(
+            "genuine pairs", sum(mates[person] for person in probes.ids.tolist()), 12_308
+        ),  # one audit's, not the authors'
         Count("gallery images identical to a probe", identical(gallery, probes, "gallery against probes"), None),
         Count("distractors identical to a probe", identical(distractors, probes, "distractors against probes"), None),
     )
@@ -98,14 +94,10 @@ def evaluate(
 ) -> Outcome:
     """Rank-k rates and mean average precision; decisions and weights go by probe.
 
-    probes (p, D), gallery (g, D), distractors (d, D): float, images and their mirror images already fused (the official code
-    takes one feature per image; insightface and AdaFace add the two), NaN row = failed acquisition. Labels: one per row, of one
-    type, the same person the same label; distractors have none. Metrics: rank1 ... rank50, map, rank1_optimistic, map_optimistic.
-
-    Raises
-    ------
-    ValueError
-        if a probe has no mate in the gallery, or like `search.search`.
+    probes (p, D), gallery (g, D), distractors (d, D): float, images and their mirror images already fused (the official
+    code takes one feature per image; insightface and AdaFace add the two), NaN row = failed acquisition. Labels: one
+    per row, of one type, the same person the same label; distractors have none. Metrics: rank1 ... rank50, map,
+    rank1_optimistic, map_optimistic. Raises ValueError if a probe has no mate in the gallery, or like `search.search`.
     """
     given = {"probes": probes, "gallery": gallery, "distractors": distractors}
     parts = {name: checked_embeddings(x, name) for name, x in given.items()}

@@ -73,7 +73,7 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
 
 def benchmark(arguments: argparse.Namespace) -> Report:
     """Read the set, embed it with every model, score it."""
-    from lrfr.benchmarks.scoring import Ways, assess
+    from lrfr.benchmarks.scoring import assess
     from lrfr.benchmarks.sets import open_set
     from lrfr.deploy.verbs import cores
     from lrfr.parallel import limit_threads
@@ -85,12 +85,12 @@ def benchmark(arguments: argparse.Namespace) -> Report:
     if policy not in opened.policies:
         raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
     every_two = {"every two": list(combinations([model.name for model in models], 2))}
-    report = assess(opened, models, Ways(policy, arguments.flip, DRAWS, LEVEL), every_two, arguments.root)
+    report = assess(opened, models, policy, arguments.flip, every_two, DRAWS, LEVEL, arguments.root)
     return report._replace(comparisons=report.comparisons.drop(columns="question", errors="ignore"))
 
 
 def write(report: Report, folder: Path) -> None:
-    """<set>.csv, and <set>-comparisons.csv; that of an earlier run with several models goes where there is one model now."""
+    """<set>.csv, and <set>-comparisons.csv, which goes if it is there from an earlier run with more models."""
     from lrfr.files import atomic_file
 
     try:

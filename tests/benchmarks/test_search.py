@@ -24,7 +24,7 @@ def matrix(probes, gallery):
 
 @st.composite
 def searches(draw):
-    """Probes, gallery, their labels and a block: ties, copies, several mates, failed images on both sides, strangers."""
+    """Probes, gallery, labels and a block: ties, copies, several mates, failed images on both sides, strangers."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     people, extra = draw(st.integers(1, 6)), draw(st.integers(0, 20))
     gallery_labels = rng.permutation(np.concatenate([np.arange(people), rng.integers(-3, people, extra)]))
@@ -39,7 +39,7 @@ def searches(draw):
 @given(searches(), st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]), st.integers(1, 25))
 @settings(deadline=None, max_examples=150)
 def test_a_search_finds_what_the_matrix_functions_find(case, fpir, k):
-    """Two things are ours: a probe whose every mate failed is a miss at any rank, and a failed stranger is no false alarm."""
+    """One thing is ours: a probe whose every mate failed is a miss at any rank."""
     probes, gallery, probe_labels, gallery_labels, block = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "BLOCK", block)
@@ -69,7 +69,7 @@ def test_a_search_finds_what_the_matrix_functions_find(case, fpir, k):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_copy_ties_whatever_block_it_is_in(seed, monkeypatch):
-    """Float64 sums of 512 products differ in their last bits between blocks; the mate's copies must still be in front of it."""
+    """Float64 sums of 512 products differ in their last bits between blocks; a mate's copy must be in front of it."""
     rng = np.random.default_rng(seed)
     gallery = rng.normal(size=(300, 512)).astype(np.float32)
     mates, copies = np.arange(0, 50), np.arange(250, 300)

@@ -1,4 +1,4 @@
-"""`lrfr benchmark-set` on miniature sets, in a folder that is no clone: numbers, failed acquisitions, comparisons, refusals."""
+"""`lrfr benchmark-set` on miniature sets, in a folder that is no clone: numbers, failures, comparisons, refusals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ask(made, tmp_path, monkeypatch, capsys):
-    """Arguments -> exit code, standard output, standard error; in an empty folder, and no parameters of a study are read."""
+    """Arguments -> exit code, standard output, standard error; in an empty folder, no parameters of a study are read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
     monkeypatch.setattr(verb, "DRAWS", 20)
@@ -266,7 +266,7 @@ def test_images_are_decoded_once_for_all_models(made):
 
 
 def test_a_mouth_counts_for_both_its_corners():
-    """Of SCface's four points: the same as a least-squares fit to eyes, nose, and twice the mean of the mouth's corners."""
+    """SCface's four points: the same as a least-squares fit to eyes, nose, and twice the mean of the mouth's corners."""
     points = np.array([(10.0, 12.0), (21.0, 11.0), (16.0, 18.0), (15.5, 24.0)])
     target = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
     rows, right = [], []
