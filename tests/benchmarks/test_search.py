@@ -37,7 +37,7 @@ def searches(draw):
 
 
 @given(searches(), st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]), st.integers(1, 25))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_a_search_finds_what_the_matrix_functions_find(case, fpir, k):
     """One thing is ours: a probe whose every mate failed is a miss at any rank."""
     probes, gallery, probe_labels, gallery_labels, block = case

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ask(made, tmp_path, monkeypatch, capsys):
-    """Arguments -> exit code, standard output, standard error; in an empty folder, no parameters of a study are read."""
+    """Arguments -> exit code, standard output, standard error; in an empty folder, without the parameters of a study."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
     monkeypatch.setattr(verb, "DRAWS", 20)
@@ -90,6 +91,7 @@ def seen(read, size: int, model: Path, flip: bool = False, points=None) -> np.nd
     return np.stack([embed(i) for i in range(size)])
 
 
+@cache
 def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, dict[str, float]]:
     """Protocol -> metrics, without the command: readers, one recogniser, and the protocols."""
 
@@ -149,8 +151,9 @@ def test_the_numbers_are_those_of_the_protocols_called_directly(name, made, ask,
     for protocol, decided in PARTS[name].items():
         tested = pairs[pairs.protocol == protocol].set_index("metric").mcnemar_holm.dropna()
         assert tested.between(0, 1).all() and (decided in tested.index if decided else tested.empty)
-    again = answered(ask(name, "--root", made / name, *models[:2], "--out", tmp_path / "out", "--json"))
-    assert again["comparisons"] == [] and os.listdir(tmp_path / "out") == [f"{name}.csv"]
+    if name == "tinyface":  # where the comparisons of an earlier run would mislead
+        again = answered(ask(name, "--root", made / name, *models[:2], "--out", tmp_path / "out", "--json"))
+        assert again["comparisons"] == [] and os.listdir(tmp_path / "out") == [f"{name}.csv"]
 
 
 def test_every_row_says_how_it_came_about(made, ask, tmp_path):
@@ -229,8 +232,9 @@ def test_a_broken_image_is_a_failed_acquisition_and_a_miss(name, protocol, fta, 
         direct(name, tmp_path / "set", made / "student.safetensors")[protocol], abs=1e-9
     )
     assert len(answer["problems"]) == 2 and all(str(tmp_path / "set") in problem for problem in answer["problems"])
-    code, out, _ = ask(name, "--root", tmp_path / "set", "--model", made / "student.safetensors")
-    assert code == 0 and "\n2 images failed and count as failed acquisitions; the first: " in out
+    if name == "tinyface":
+        code, out, _ = ask(name, "--root", tmp_path / "set", "--model", made / "student.safetensors")
+        assert code == 0 and "\n2 images failed and count as failed acquisitions; the first: " in out
 
 
 def test_the_teacher_is_fed_with_upsampled_faces(made):
@@ -266,7 +270,7 @@ def test_images_are_decoded_once_for_all_models(made):
 
 
 def test_a_mouth_counts_for_both_its_corners():
-    """SCface's four points: the same as a least-squares fit to eyes, nose, and twice the mean of the mouth's corners."""
+    """SCface's four points: the same as a least-squares fit to eyes, nose, and twice the mouth's middle."""
     points = np.array([(10.0, 12.0), (21.0, 11.0), (16.0, 18.0), (15.5, 24.0)])
     target = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
     rows, right = [], []
@@ -279,8 +283,7 @@ def test_a_mouth_counts_for_both_its_corners():
 
 def test_aligned_sets_have_the_landmarks_of_their_template(made, ask):
     arguments = ("lfw", "--root", made / "lfw", "--bin", "lfw.bin", "--model", made / "student.safetensors", "--json")
-    plain, moved = answered(ask(*arguments)), answered(ask(*arguments, "--landmarks"))
-    assert plain["policies"]["faces"] == acquisition.FACES["whole"]
+    moved = answered(ask(*arguments, "--landmarks"))
     assert moved["policies"]["faces"] == acquisition.FACES["landmarks"]
     data = insightface_bin.read_bin(made / "lfw" / "lfw.bin")
     points = np.array(

@@ -169,7 +169,7 @@ RATES = (0.3, 0.1, 0.01, 0.001)
 
 
 def placed(distances):
-    """Two images a pair, on a circle: rows 2i and 2i + 1 have distance i, and a hair, lest rounding crosses the grid."""
+    """Two images a pair, on a circle: rows 2i and 2i + 1 have distance i and a hair, lest rounding cross the grid."""
     distances = np.asarray(distances, dtype=float)
     angle = 2 * np.arcsin(np.where(np.isinf(distances), 0, distances + 1e-9) / 2)
     images = np.stack([np.ones_like(angle), np.zeros_like(angle), np.cos(angle), np.sin(angle)], axis=1).reshape(-1, 2)
