@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -51,7 +52,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ask(made, tmp_path, monkeypatch, capsys):
-    """Arguments -> exit code, standard output, standard error; in an empty folder, without the parameters of a study."""
+    """Arguments -> exit code, standard output, standard error; in an empty folder, without a study."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
     monkeypatch.setattr(verb, "DRAWS", 20)
@@ -76,19 +77,18 @@ def values(answer: dict, protocol: str, model: str = "student.safetensors") -> d
 
 
 def seen(read, size: int, model: Path, flip: bool = False, points=None) -> np.ndarray:
-    """(size, D) unit vectors, or NaN where an image cannot be read: one face at a time."""
+    """(size, D) unit vectors, or NaN where an image cannot be read."""
     recognizer = Recognizer.load(model)
-
-    def embed(i: int) -> np.ndarray:
-        try:
-            face = read(i)
-        except UserError:
-            return np.full(students.NETWORK["embedding"], np.nan)
-        if points is not None:
-            face, _ = faces.align(Image.fromarray(face), points(i), recognizer.size)
-        return sum(recognizer.embed([x])[0] for x in ([face, mirror(face)] if flip else [face]))
-
-    return np.stack([embed(i) for i in range(size)])
+    vectors, views = np.full((size, students.NETWORK["embedding"]), np.nan), {}
+    for i in range(size):
+        with contextlib.suppress(UserError):
+            views[i] = read(i)
+            if points is not None:
+                views[i], _ = faces.align(Image.fromarray(views[i]), points(i), recognizer.size)
+    vectors[list(views)] = recognizer.embed([*views.values()])
+    if flip:
+        vectors[list(views)] += recognizer.embed([mirror(face) for face in views.values()])
+    return vectors
 
 
 @cache
