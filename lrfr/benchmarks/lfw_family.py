@@ -72,7 +72,7 @@ def open_bin(path: Path) -> Opened:
     alone = 2 * np.arange(len(data.same))
     protocol = Protocol(
         lambda x: evaluate(x["images"], data.same),
-        partial(draw_pairs, same=data.same, id_a=alone, id_b=alone + ~data.same),
+        partial(draw_pairs, same=data.same, a=alone, b=alone + ~data.same),
     )
     policies = ("whole", "landmarks", "detect")
     return Opened(path.stem, {"images": images}, data.counts, {"verification": protocol}, policies)

@@ -33,6 +33,7 @@ from lrfr.evaluate.statistics import (
 )
 
 CHUNK = 2**22  # numbers drawn at a time
+SEED = 0  # of the draws: one for all, so that differences are paired
 
 Statistic = Callable[[NDArray[np.float64]], float]
 
@@ -51,6 +52,9 @@ class Outcome(NamedTuple):
     counts: dict[str, int]
     decisions: dict[str, NDArray[np.bool_]]
     statistics: dict[str, Statistic]
+
+
+Outcomes = Mapping[str, Outcome]  # by model
 
 
 class Draws(NamedTuple):
@@ -81,7 +85,7 @@ def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
     return lambda weights: sum(share * rate(weights) for share, rate in kinds)
 
 
-def table(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+def table(outcomes: Outcomes) -> pd.DataFrame:
     """Tidy rows model, metric, value, and a column for each count."""
     found = [(model, outcome, metric) for model, outcome in outcomes.items() for metric in outcome.metrics]
     return pd.DataFrame([{"model": m, "metric": x, "value": o.metrics[x], **o.counts} for m, o, x in found])
@@ -103,7 +107,7 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
     return only_a, only_b, min(1.0, 2 * tail / 2**size)
 
 
-def check(outcomes: Mapping[str, Outcome], *vectors: NDArray) -> None:
+def check(outcomes: Outcomes, *vectors: NDArray) -> None:
     """Raise ValueError unless there are models, of the same metrics, and every vector has the outcomes' length."""
     if len({tuple(outcome.statistics) for outcome in outcomes.values()}) != 1:
         raise ValueError("the models have different metrics, or there are none; compare outcomes of one benchmark.")
@@ -113,7 +117,7 @@ def check(outcomes: Mapping[str, Outcome], *vectors: NDArray) -> None:
 
 
 def evaluated(
-    outcomes: Mapping[str, Outcome], weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
+    outcomes: Outcomes, weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Every metric of every model under each of the weights; NaN under those for which no metric is defined."""
     cells = [(model, metric, s) for model, outcome in outcomes.items() for metric, s in outcome.statistics.items()]
@@ -124,8 +128,8 @@ def evaluated(
     return values
 
 
-def probe_weights(identities: NDArray, strata: NDArray, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Weights (n,) of the data themselves, all one, and of each draw, by (identities, strata, seed) alone."""
+def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:
+    """Weights (n,) of the data themselves, all one, and of each draw, by (identities, strata) alone."""
     yield np.ones(len(identities))
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     names = [np.unique(identities[rows], return_inverse=True) for rows in members]
@@ -133,63 +137,45 @@ def probe_weights(identities: NDArray, strata: NDArray, draws: int, seed: int) -
     for number, start in enumerate(range(0, draws, size)):
         block = np.empty((min(size, draws - start), len(identities)))
         for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True)):
-            counts = identity_counts(len(people), len(block), seed, stratum + number * len(names))
+            counts = identity_counts(len(people), len(block), SEED, stratum + number * len(names))
             block[:, rows] = counts[:, place]
         yield from block
 
 
-def draw_probes(
-    outcomes: Mapping[str, Outcome],
-    identities: ArrayLike,
-    strata: ArrayLike | None = None,
-    draws: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Draws:
+def draw_probes(outcomes: Outcomes, identities: ArrayLike, strata: ArrayLike, draws: int, level: float) -> Draws:
     """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,).
 
     SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError like `check`.
     """
-    identities = np.asarray(identities)
-    strata = np.zeros(len(identities), dtype=int) if strata is None else np.asarray(strata)
+    identities, strata = np.asarray(identities), np.asarray(strata)
     check(outcomes, identities, strata)
     freedom = sum(len(np.unique(identities[strata == stratum])) - 1 for stratum in np.unique(strata))
-    weights = probe_weights(identities, strata, draws, seed)
+    weights = probe_weights(identities, strata, draws)
     return Draws(evaluated(outcomes, weights, lambda w: True), freedom, level)
 
 
-def pair_weights(
-    same: NDArray[np.bool_], a: NDArray, b: NDArray, draws: int, seed: int
-) -> Iterator[NDArray[np.float64]]:
+def pair_weights(same: NDArray[np.bool_], a: NDArray, b: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:
     """Weights (n,) of the data, of the draws by person, and of the draws by impostor pair (`dyadic_interval`)."""
     yield np.ones(len(same))
-    by_person, by_pair = dyadic_signs(int(max(a.max(), b.max())) + 1, len(same), draws, seed)
+    by_person, by_pair = dyadic_signs(int(max(a.max(), b.max())) + 1, len(same), draws, SEED)
     for coins in by_person:
         yield 1 + SPREAD * (coins[a] + np.where(same, 0, coins[b]))
     for coins in by_pair:
         yield 1 + SPREAD * np.where(same, 0, coins)
 
 
-def draw_pairs(
-    outcomes: Mapping[str, Outcome],
-    same: ArrayLike,
-    id_a: ArrayLike,
-    id_b: ArrayLike,
-    draws: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Draws:
-    """Draw the people of n pairs. same: bool (n,); id_a, id_b: (n,), who is on either side.
+def draw_pairs(outcomes: Outcomes, same: ArrayLike, a: ArrayLike, b: ArrayLike, draws: int, level: float) -> Draws:
+    """Draw the people of n pairs. same: bool (n,); a, b: (n,), who is on either side.
 
     Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN). Raises ValueError if `same`
     contradicts the identities, or like `check`.
     """
-    same, id_a, id_b = np.asarray(same).astype(bool), np.asarray(id_a), np.asarray(id_b)
-    check(outcomes, same, id_a, id_b)
-    if not np.array_equal(same, id_a == id_b):
-        raise ValueError("same must be True exactly where id_a equals id_b.")
-    a, b = np.unique(np.concatenate([id_a, id_b]), return_inverse=True)[1].reshape(2, -1)
-    weights = pair_weights(same, a, b, draws, seed)
+    same, a, b = np.asarray(same).astype(bool), np.asarray(a), np.asarray(b)
+    check(outcomes, same, a, b)
+    if not np.array_equal(same, a == b):
+        raise ValueError("same must be True exactly where a equals b.")
+    a, b = np.unique(np.concatenate([a, b]), return_inverse=True)[1].reshape(2, -1)
+    weights = pair_weights(same, a, b, draws)
     return Draws(evaluated(outcomes, weights, lambda w: w[same].any() and w[~same].any()), None, level)
 
 
@@ -216,7 +202,7 @@ def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
     return Difference(point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0)
 
 
-def differences(draws: Draws, outcomes: Mapping[str, Outcome], asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions).
 
     asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.

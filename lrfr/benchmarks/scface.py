@@ -268,7 +268,7 @@ def open_scface(root: Path) -> Opened:
             probes = np.concatenate([x[role] for role in roles])
             return rule(x["gallery"], data.gallery.ids, probes, subjects, distances)
 
-        return Protocol(scored, partial(draw_probes, identities=subjects))
+        return Protocol(scored, partial(draw_probes, identities=subjects, strata=np.zeros(len(subjects))))
 
     images = {role: images_of(faces, data.landmarks) for role, faces in {"gallery": data.gallery, **roles}.items()}
     protocols = {"all subjects": protocol(evaluate), "test subjects of the splits": protocol(evaluate_splits)}

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lrfr.evaluate import identification
@@ -56,15 +57,6 @@ def rounded(cosines: NDArray[np.float64]) -> NDArray[np.float32]:
     return result
 
 
-def mated_pairs(probe_labels: NDArray[np.int64], gallery_labels: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
-    """Probe and gallery image, int (m,) each, of all pairs of one label, sorted by probe."""
-    order = np.argsort(gallery_labels, kind="stable")
-    first, last = (np.searchsorted(gallery_labels[order], probe_labels, side) for side in ("left", "right"))
-    mates = last - first
-    probe = np.repeat(np.arange(len(probe_labels)), mates)
-    return probe, order[np.arange(len(probe)) + np.repeat(last - np.cumsum(mates), mates)]
-
-
 def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Search:
     """Compare every probe (p, D) with every gallery image (g, D); labels (p,) and (g,) are compared for equality.
 
@@ -79,14 +71,19 @@ def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, galle
         if own.shape != x.shape[:1] or x.shape[1] != other.shape[1]:
             raise ValueError(f"the {name} {x.shape} need one dimension and one label per row, not labels {own.shape}.")
     number = np.unique(np.concatenate(labels), return_inverse=True)[1]
-    probe, mate = mated_pairs(number[: len(probes)], number[len(probes) :])
+    sides = [
+        pd.DataFrame({"person": x, side: np.arange(len(x))})
+        for side, x in zip(("probe", "mate"), np.split(number, [len(probes)]), strict=True)
+    ]
+    mated = sides[0].merge(sides[1], on="person")  # a row for every pair of a probe and a mate
+    probe, mate = mated.probe.to_numpy(), mated.mate.to_numpy()
     own = np.empty(len(probe), dtype=np.float32)
     for start in range(0, len(probe), BLOCK):
         some = slice(start, start + BLOCK)
         own[some] = rounded(np.einsum("id,id->i", unit(probes[probe[some]]), unit(gallery[mate[some]])))
     own[np.isnan(own)] = -np.inf
     order = np.lexsort((-own, probe))
-    mate, own = mate[order], own[order]
+    probe, mate, own = probe[order], mate[order], own[order]
     bounds = np.searchsorted(probe, np.arange(len(probes) + 1))  # a probe's pairs
     top = np.full(len(probes), -np.inf, dtype=np.float32)
     rivals, betters = np.zeros(len(probe), dtype=np.int64), np.zeros(len(probe), dtype=np.int64)

@@ -327,7 +327,7 @@ def open_survface(root: Path) -> Opened:
     protocols = {
         "verification": Protocol(
             lambda x: verification(x["verification"], positive, negative),
-            partial(draw_pairs, same=paired.same, id_a=first, id_b=second),
+            partial(draw_pairs, same=paired.same, a=first, b=second),
         ),
         "identification": Protocol(
             lambda x: identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"]),

@@ -126,7 +126,7 @@ def open_tinyface(root: Path) -> Opened:
     probes, gallery = data.probes.ids, data.gallery.ids
     protocol = Protocol(
         lambda x: evaluate(x["probes"], probes, x["gallery"], gallery, x["distractors"]),
-        partial(draw_probes, identities=probes),
+        partial(draw_probes, identities=probes, strata=np.zeros(len(probes))),
     )
     images = {role: images_of(getattr(data, role)) for role in ("probes", "gallery", "distractors")}
     counts = data.counts + training_counts(read_training, root, NAME, TRAINING)

@@ -24,7 +24,7 @@ def report() -> Report:
         hit, value = rng.random(100) < skill, rng.random(100)
         statistics = {"rank1": mean_of(hit), "map": mean_of(value)}
         outcomes[model] = Outcome(100, {"rank1": np.mean(hit), "map": np.mean(value)}, {}, {"rank1": hit}, statistics)
-    draws = draw_probes(outcomes, people, draws=60)
+    draws = draw_probes(outcomes, people, np.zeros(100), draws=60, level=0.95)
     asked = families(MODELS).items()
     parts = [differences(draws, outcomes, pairs).assign(question=question) for question, pairs in asked]
     table = pd.concat(parts).assign(set="tiny", protocol="identification")
