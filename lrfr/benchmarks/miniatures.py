@@ -29,8 +29,7 @@ TINY, SURVEILLANCE = (16, 20), (20, 24)  # mean width and height of the faces of
 # SCface by distance: width of the face, and size of the picture around it; our choice, within what is reported
 SCENES = {1: (20, (100, 75)), 2: (38, (144, 108)), 3: (60, (224, 168))}
 POINTS = np.array([(0.32, 0.45), (0.68, 0.45), (0.5, 0.62), (0.5, 0.78)])  # eyes, nose, mouth in an ORL picture, by eye
-Name = Callable[[int, int], str]
-Listed = tuple[list[str], list[int]]
+Name = Callable[[int, int], str]  # of (person, photograph)
 OFFSET = 100  # person 1 of the surveillance set is 101 in its file names and 1 in its lists
 
 
@@ -78,21 +77,18 @@ def write(path: Path, data: bytes) -> str:
 def write_list(path: Path, **columns: list) -> None:
     """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers.
 
-    It starts with 116 bytes for people to read, where the library puts the time of writing; here they are always the
-    same.
+    Its first 116 bytes are for people to read; the library puts the time of writing there, which would differ.
     """
     import scipy.io  # here, because only these lists need it
 
-    arrays = {
-        key: np.array(rows, np.uint16 if isinstance(rows[0], int) else object).reshape(len(rows), -1)
-        for key, rows in columns.items()
-    }
+    types = {key: np.uint16 if isinstance(rows[0], int) else object for key, rows in columns.items()}
+    arrays = {key: np.array(rows, types[key]).reshape(len(rows), -1) for key, rows in columns.items()}
     file = io.BytesIO()
     scipy.io.savemat(file, arrays, do_compression=True)
     path.write_bytes(b"MATLAB 5.0 MAT-file, a miniature".ljust(116) + file.getvalue()[116:])
 
 
-def write_role(folder: Path, name: Name, size: tuple[int, int], people: range, photographs: Iterable[int]) -> Listed:
+def write_role(folder: Path, name: Name, size: tuple[int, int], people: range, photographs: Iterable[int]) -> tuple:
     """Some photographs of some people under names of (person, photograph): the names, and who each shows."""
     entries = [(person, n) for person in people for n in photographs]
     return [write(folder / name(*e), small(*e, size)) for e in entries], [person for person, _ in entries]
@@ -121,8 +117,8 @@ def write_tinyface(folder: Path) -> None:
 
 
 def write_survface(folder: Path) -> None:
-    """QMUL-SurvFace: 7 people with 3 gallery images and 2 mated probes each, 4 others with 5 unmated probes each, and 6
-    probes of 2 more without a number; 20 positive and 20 negative pairs; 8 training people of 4 images.
+    """QMUL-SurvFace: 7 people with 3 gallery images and 2 mated probes, 4 others with 5 unmated probes, 6 probes of 2
+    more without a number; 20 positive and 20 negative pairs; 8 training people of 4 images.
     """
 
     def name(person: int, n: int) -> str:
@@ -187,9 +183,7 @@ def write_bin(path: Path) -> None:
 
 
 def pack(data: bytes) -> bytes:
-    """A record: magic number, flag, length, contents, padding; in parts where the contents have that number,
-    aligned.
-    """
+    """A record: magic number, flag, length, contents, padding; in parts where the contents have such a number."""
     cuts = [i for i in range(0, len(data) - 3, 4) if data[i : i + 4] == recordio.MAGIC]
     starts, stops = [0, *(cut + 4 for cut in cuts)], [*cuts, len(data)]
     packed = b""

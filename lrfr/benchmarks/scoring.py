@@ -51,18 +51,18 @@ def score(
 
 def assess(
     opened: Opened,
-    models: Sequence[Tested],
+    models: list[Tested],
     policy: str,
     flip: bool,
-    questions: Questions,
+    asked: Questions,
     draws: int,
     level: float,
-    where: object,
+    where: str,
 ) -> Report:
     """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols.
 
-    policy, flip: see `acquisition.embed_images`. questions: Holm's correction is within one; comparisons have a column
-    `question`. draws of people, level: of the intervals.
+    policy, flip: see `acquisition.embed_images`. asked: Holm's correction is within a question; comparisons have a
+    column `question`. draws of people, level: of the intervals.
     """
     vectors, problems = {}, []
     for role, images in opened.images.items():
@@ -71,7 +71,7 @@ def assess(
         problems += found.problems
     by_name = {model.name: model for model in models}
     try:
-        results, comparisons = score(opened, vectors, list(by_name), questions, draws, level)
+        results, comparisons = score(opened, vectors, list(by_name), asked, draws, level)
     except ValueError as error:  # of protocols and intervals
         raise UserError(f"{where}: {error}") from None
     policies = {

@@ -85,7 +85,7 @@ def benchmark(arguments: argparse.Namespace) -> Report:
     if policy not in opened.policies:
         raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
     every_two = {"every two": list(combinations([model.name for model in models], 2))}
-    report = assess(opened, models, policy, arguments.flip, every_two, DRAWS, LEVEL, arguments.root)
+    report = assess(opened, models, policy, arguments.flip, every_two, DRAWS, LEVEL, str(arguments.root))
     return report._replace(comparisons=report.comparisons.drop(columns="question", errors="ignore"))
 
 
