@@ -18,7 +18,7 @@ TESTER := GIT_AUTHOR_NAME=lrfr GIT_AUTHOR_EMAIL=lrfr@localhost GIT_COMMITTER_NAM
 .PHONY: study test setup clean
 
 study: $(STAMP)
-	$(RUN) dvc repro
+	$(RUN) lrfr repro
 
 test: $(STAMP)
 	$(RUN) $(TESTER) python -m pytest

@@ -1,7 +1,8 @@
 """`params.yaml` -> one frozen, validated `Study`.
 
-Every number of a study stands in `params.yaml`; this file has no defaults and computes nothing, it only refuses what cannot
-be run. That is why the code fingerprints of the stages (`lrfr.fingerprint`) may leave it out.
+Every number of a study stands in `params.yaml`. This file has no defaults and decides nothing: it says what a parameter may be
+and refuses the rest. What is decided from parameters (folds, arms, recipes, seeds) stands in `lrfr.train.trainings`, whose
+code is hashed (`lrfr.fingerprint`); this file is not.
 """
 
 from __future__ import annotations
@@ -10,35 +11,198 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lrfr.errors import UserError
-from lrfr.parameters import (
-    ARM,
-    NAME,
-    SEED,
-    Benchmark,
-    Block,
-    Detect,
-    Evaluate,
-    Faces,
-    Model,
-    Student,
-    Targets,
-    Teacher,
-    Train,
-    Tuning,
-    Views,
-)
+
+NAME = r"^[a-z0-9_]+$"  # names end up in stage names and paths, where DVC allows little else
+
+VARIANT = r"^[a-z0-9_]+-[a-z0-9_]+$"  # <model>-<arm> or <model>-seed<number>
 
 
-def further_seed(name: str) -> tuple[str, int]:
-    """Model and seed of a name in `run_seeds`."""
-    model, seed = name.split("-seed")
-    return model, int(seed)
+class Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Faces(Block):
+    """Which faces, and how the people are divided."""
+
+    source: Literal["orl", "lfw", "recordio"]
+    people: int = Field(ge=4)  # the first n people of the manifest
+    folds: int = Field(ge=2)  # identity folds; orl: every person is tested once; lfw: pairs of View-2 folds, always 5
+    run_folds: tuple[int, ...] = Field(min_length=1)  # the folds that are trained and tested
+    validation_people: int = Field(ge=2)  # per fold, with two photographs or more, never trained on, never tested
+    validation_images: int = Field(ge=2)  # at most this many of each validation person; the others are not used
+
+    @model_validator(mode="after")
+    def people_suffice(self) -> Faces:
+        test = -(-self.people // self.folds)
+        if self.people - test - self.validation_people < 2:
+            raise ValueError(
+                f"{self.people} people in {self.folds} folds with {self.validation_people} for validation leave a fold "
+                "without identities to train on; take more people or fewer validation_people"
+            )
+        if min(self.run_folds) < 0 or max(self.run_folds) >= self.folds:
+            raise ValueError(f"run_folds must lie in 0 ... {self.folds - 1}")
+        return self
+
+
+class Detect(Block):
+    """MTCNN's input: small grey photographs need enlargement and a border before the detector finds every face."""
+
+    enlarge: int = Field(ge=1, le=8)
+    border: int = Field(ge=0, le=500)  # replicated pixels on each side, before enlarging
+
+
+class Views(Block):
+    """The low-resolution views that the students see."""
+
+    smallest: int = Field(ge=4)  # pixels, side of the aligned chip
+    largest: int = Field(le=64)
+    size: int = Field(ge=16, le=64, multiple_of=8)  # the student's input
+    hr_probability: float = Field(ge=0, le=1)
+
+
+class FineTune(Block):
+    epochs: int = Field(ge=0)
+    batch: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+
+
+class Teacher(Block):
+    name: str
+    weights: str  # "embedded", a name that the network knows, or a path
+    setting: Literal["pretrained", "head", "last_stage"]  # which of the trained teachers the students learn from
+    scale: float = Field(gt=0)
+    margin: float = Field(ge=0, lt=1)
+    head: FineTune
+    last_stage: FineTune
+    se: FineTune | None  # null: no teacher with SE gates, for networks that have none
+
+
+class Targets(Block):
+    """What is cached of the teacher: exactly what the methods need (`Method.needs`), as far as it fits."""
+
+    store: tuple[Literal["embedding", "maps", "attention"], ...]  # logits are computed from the embedding
+    budget_mb: int = Field(ge=0)  # per fold; maps and attention beyond it are computed on line
+
+
+class Student(Block):
+    channels: tuple[int, int, int, int]
+    se_channels: tuple[int, int, int, int]  # narrower, so that the SE student has as many parameters
+    se_reduction: int = Field(ge=1)
+    embedding: int = Field(ge=8)
+
+
+class Train(Block):
+    """One recipe for every student."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=8)
+    people_per_batch: int = Field(ge=1)  # of the balanced half: people x 4 images
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(ge=0, lt=1)  # fraction of training
+    scale: float = Field(gt=0)
+    margin: float = Field(ge=0, lt=1)
+    head: Literal["random", "teacher"]  # first class weights of models that have a teacher; of all others: random
+    jitter: float = Field(ge=0, lt=1)  # photometric: gain and bias drawn from +- this
+    rotate: float = Field(ge=0, le=45)  # geometric, of the student's view alone: degrees,
+    zoom: float = Field(ge=0, le=0.5)  # natural logarithm,
+    shift: float = Field(ge=0, le=0.5)  # fraction of the side; each drawn from +- this
+
+    @model_validator(mode="after")
+    def batch_has_two_parts(self) -> Train:
+        if 4 * self.people_per_batch >= self.batch:
+            raise ValueError(
+                f"people_per_batch x 4 images must leave room in a batch of {self.batch}; lower people_per_batch"
+            )
+        return self
+
+
+class Grid(Block):
+    """Three values of one number of a model, of which the validation people choose one."""
+
+    option: str  # of the method; or train.<name>, for models that have no options
+    values: tuple[float, float, float]
+
+
+class Tuning(Block):
+    """The same budget for every model."""
+
+    epochs: int = Field(ge=1)
+    grid: dict[Annotated[str, Field(pattern=NAME)], Grid]  # model -> what is tried
+
+
+class Tuned(Block):
+    """The conventional scheme: fine-tune the teacher on low-resolution views until validation stops improving."""
+
+    batch: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    patience: int = Field(ge=1)  # epochs without a better validation EER
+    max_epochs: int = Field(ge=1)
+    threads: int = Field(ge=1)
+
+
+# what a model may do its own way
+Recipe = Literal["epochs", "learning_rate", "weight_decay", "margin", "jitter", "rotate", "zoom", "shift"]
+
+
+class Model(Block):
+    """One row of the comparison: a method, its weights, and what its student and its teacher see."""
+
+    method: str  # a key of lrfr.methods.METHODS
+    student: Literal["plain", "se"]
+    views: Literal["lr", "hr"]  # hr: the student never sees a low-resolution face
+    teacher: Literal["none", "plain", "se", "shuffled", "tuned"]
+    folds: Literal["all", "first"]
+    options: dict[str, Any]  # the method's keyword arguments
+    tuned: Tuned | None = None  # with teacher: tuned
+    recipe: dict[Recipe, int | float] | None = None  # unlike `train`
+
+    @model_validator(mode="after")
+    def tuned_is_described(self) -> Model:
+        if (self.teacher == "tuned") != (self.tuned is not None):
+            raise ValueError("a block `tuned` and `teacher: tuned` belong together; add or remove one")
+        return self
+
+
+class Variant(Block):
+    """A model changed in something (an arm of the ablation: any keys of its block), or one more seed of it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    like: str = Field(pattern=NAME)  # the model
+    seed: int | None = Field(default=None, ge=0)  # a further seed, and no other change
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is given of a model's block; `lrfr.train.trainings.arm` puts it together and checks it."""
+        return self.model_extra
+
+
+class Evaluate(Block):
+    resolutions: tuple[int, ...] = Field(min_length=1)
+    draws: int = Field(ge=100)
+    level: float = Field(gt=0.5, lt=1)
+    far: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
+    dense_images: int = Field(ge=2)  # protocol `dense`: the first n photographs of each test person
+    impostors: int | None = Field(ge=1)  # protocol `dense`: a seeded sample of the impostor pairs; null: all
+    official: bool  # the source's own pair list as well (LFW's View 2)
+    misaligned: float | None = Field(
+        gt=0, lt=0.2
+    )  # protocol `misaligned`: sd of landmark noise, in chip sides; null: none
+
+
+class Benchmark(Block):
+    rounds: int = Field(ge=1)
+    batches: int = Field(ge=1)  # of an epoch that is timed: the first ones, for sets whose epochs take minutes
+    latency_runs: int = Field(ge=3)
 
 
 class Study(Block):
+    """All of `params.yaml`. Its `models` hold every training; blocks with `like` are divided off into `variants`."""
+
     study: str = Field(pattern=NAME)
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)  # per process: the order of float sums depends on it
@@ -54,19 +218,28 @@ class Study(Block):
     train: Train
     tuning: Tuning
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
-    arms: dict[str, dict[str, dict[str, Any]]]  # method -> arm -> what it changes in the method's block of `models`
-    run_arms: tuple[Annotated[str, Field(pattern=ARM)], ...]  # the arms that are trained, each named <method>-<arm>
-    run_seeds: tuple[
-        Annotated[str, Field(pattern=SEED)], ...
-    ]  # further seeds of single models, each named <model>-seed<number>
+    variants: dict[Annotated[str, Field(pattern=VARIANT)], Variant] = {}  # <model>-<arm> or <model>-seed<number>
+    arms: dict[
+        Annotated[str, Field(pattern=VARIANT)], Variant
+    ]  # described; a study trains those that its `models` name
     evaluate: Evaluate
     benchmark: Benchmark
     benchmark_sets: tuple[Annotated[str, Field(pattern=NAME)], ...]  # the user's, named to `lrfr study`
-    result_notebooks: tuple[str, ...]  # read nothing that is measured in seconds
-    cost_notebooks: tuple[str, ...]
+    notebooks: tuple[str, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def variants_are_divided_off(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("models"), dict):
+            return values
+        variants = {
+            name: block for name, block in values["models"].items() if isinstance(block, dict) and "like" in block
+        }
+        models = {name: block for name, block in values["models"].items() if name not in variants}
+        return {**values, "models": models, "variants": {**values.get("variants", {}), **variants}}
 
     @model_validator(mode="after")
-    def manifest_is_the_sources(self) -> Study:
+    def names_belong_together(self) -> Study:
         expected = "data/recordio.csv" if self.faces.source == "recordio" else "data/manifests"
         if self.manifests != expected:
             raise ValueError(
@@ -74,40 +247,32 @@ class Study(Block):
             )
         if len(set(self.benchmark_sets)) < len(self.benchmark_sets):
             raise ValueError("benchmark_sets: names a set twice; remove one")
-        return self
-
-    @model_validator(mode="after")
-    def resolutions_are_views(self) -> Study:
         for resolution in self.evaluate.resolutions:
             if not self.views.smallest <= resolution <= self.views.largest:
                 raise ValueError(
                     f"evaluate.resolutions: {resolution} px is outside views {self.views.smallest} ... {self.views.largest}"
                 )
-        for name in self.run_arms:
-            method, arm = name.split("-")
-            if arm not in self.arms.get(method, {}):
-                raise ValueError(
-                    f"run_arms: there is no arm '{arm}' of '{method}' in arms; correct the name or remove it"
-                )
-            try:
-                self.arm(method, arm)
-            except ValidationError as error:
-                raise ValueError(sentence(error, f"arms.{method}.{arm}").removesuffix(".")) from None
-        for name in self.run_seeds:
-            model, seed = further_seed(name)
-            if model not in self.models:
-                raise ValueError(
-                    f"run_seeds: there is no model '{model}' in models; correct the name '{name}' or remove it"
-                )
-            if seed in self.train.seeds or self.run_seeds.count(name) > 1:
-                raise ValueError(
-                    f"run_seeds: '{name}' is trained already (train.seeds holds every model's seeds); remove it"
-                )
-        for name, model in self.with_arms().models.items():
-            try:
-                self.train_of(model)
-            except ValidationError as error:
-                raise ValueError(sentence(error, f"models.{name}.recipe").removesuffix(".")) from None
+        for key, blocks in (("models", self.variants), ("arms", self.arms)):
+            for name, block in blocks.items():
+                model, suffix = name.split("-")
+                if block.like != model:
+                    raise ValueError(
+                        f"{key}.{name}.like: '{block.like}' is not the model of its name; set it to '{model}'"
+                    )
+                if model not in self.models:
+                    raise ValueError(
+                        f"{key}.{name}: there is no model '{model}' in models; correct the name or remove it"
+                    )
+                if (block.seed is not None) != (suffix == f"seed{block.seed}"):
+                    raise ValueError(f"{key}.{name}: a further seed is named like '{model}-seed1' and has that `seed`")
+                if block.seed is not None and block.changes:
+                    raise ValueError(
+                        f"{key}.{name}: a further seed changes nothing else; remove {', '.join(block.changes)}"
+                    )
+                if block.seed in self.train.seeds:
+                    raise ValueError(
+                        f"{key}.{name}: trained already (train.seeds holds every model's seeds); remove it"
+                    )
         for name in self.tuning.grid:
             if name not in self.models:
                 raise ValueError(f"tuning.grid.{name} belongs to no model; add a block models.{name} or remove it")
@@ -124,44 +289,19 @@ class Study(Block):
         return Path("reports") / self.study
 
     @property
-    def notebooks(self) -> tuple[str, ...]:
-        """All notebooks, in the order of their numbers."""
-        return tuple(sorted(self.result_notebooks + self.cost_notebooks))
-
-    @property
     def resolutions(self) -> tuple[str, ...]:
         """Resolutions by name: '8' ... '32', then 'hr'."""
         return (*(str(r) for r in self.evaluate.resolutions), "hr")
 
-    def folds_of(self, model: str) -> tuple[int, ...]:
-        return self.faces.run_folds if self.models[model].folds == "all" else self.faces.run_folds[:1]
+    @property
+    def run_arms(self) -> tuple[str, ...]:
+        """The arms that are trained, each named <model>-<arm>."""
+        return tuple(name for name, block in self.variants.items() if block.seed is None)
 
-    def arm(self, method: str, arm: str) -> Model:
-        """The method's block with the arm's changes (options are merged, the rest replaced)."""
-        base, change = self.models[method].model_dump(), self.arms[method][arm]
-        return Model(**{**base, **change, "options": {**base["options"], **change.get("options", {})}})
-
-    def seeds_of(self, model: str) -> tuple[int, ...]:
-        """Seeds of a model: those of all models, then its own."""
-        return (*self.train.seeds, *(seed for name, seed in map(further_seed, self.run_seeds) if name == model))
-
-    def with_arms(self) -> Study:
-        """This study with the arms that are trained as further models, named <method>-<arm>."""
-        arms = {name: self.arm(*name.split("-")) for name in self.run_arms}
-        return self.model_copy(update={"models": {**self.models, **arms}})
-
-    def train_of(self, model: Model) -> Train:
-        """`train` as the model's recipe asks for it."""
-        return Train(**{**self.train.model_dump(), **(model.recipe or {})})
-
-    def for_training(self, name: str) -> Study:
-        """This study as one training needs it (of a model, an arm, a further seed): its name among `models`, its own `train`."""
-        models = self.with_arms().models
-        model, seed = further_seed(name) if name in self.run_seeds else (name, None)
-        train = self.train_of(models[model])
-        if seed is not None:
-            train = train.model_copy(update={"seeds": (seed,)})
-        return self.model_copy(update={"models": models | {name: models[model]}, "train": train})
+    @property
+    def run_seeds(self) -> tuple[str, ...]:
+        """Further seeds of single models, each named <model>-seed<number>."""
+        return tuple(name for name, block in self.variants.items() if block.seed is not None)
 
 
 def sentence(error: ValidationError, file: str) -> str:
@@ -189,9 +329,8 @@ def load(path: str | Path = "params.yaml") -> Study:
     except OSError:
         raise UserError(f"{path}: no such file; run lrfr in the top folder of a clone.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not valid YAML ({' '.join(str(error).split())}); mend it or run `git restore {path}`."
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML ({reason}); mend it or run `git restore {path}`.") from None
     return validated(values, str(path))
 
 

@@ -1,164 +1,253 @@
-"""Which code does a stage really use? A hash that an edited comment or docstring leaves alone.
+"""Which code does a stage really use? A hash that moved files, comments, docstrings and annotations leave alone.
 
-A stage that trains for hours must not run again because a sentence was mended, and must run again when a constant was. So the
-training stages depend not on files but on fingerprints: the source of the stage's module and of every `lrfr` module that it
-imports, directly or not, parsed and printed again without docstrings (comments vanish by themselves). `lrfr.config` is left out,
-since it only checks parameters, which DVC tracks by value. The registry `lrfr.methods` imports every method; of these only the
-one that the stage trains is followed.
+A stage that trains for hours must not run again because a sentence was mended or a function moved to another file, and must run
+again when a constant was changed. So what is hashed is neither files nor modules but definitions: from the stage's entry every
+function, class and constant of `lrfr` is followed that its code names, wherever it stands. Of the registries (METHODS, SOURCES,
+TEACHERS) only the entries that are in use are followed. `lrfr.config` says only what a parameter may be, so it is left out:
+values are compared as values (`lrfr.plan`).
+
+This file needs nothing but Python itself, and prints trees in its own way: `ast.unparse` and `ast.dump` differ between versions.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import json
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-
-from lrfr.config import Study
-from lrfr.errors import UserError
-from lrfr.files import atomic_folder
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent
-REGISTRY = "lrfr.methods"
-IGNORED = {"lrfr", "lrfr.config", "lrfr.parameters", "lrfr.errors", "lrfr.progress"}  # these decide no number
-DISTILL, TUNE, NOTEBOOK = "lrfr.train.distill", "lrfr.train.tuning", "lrfr.report.notebooks"
-ENTRIES = {
-    "detect": "lrfr.data.detect",
-    "prepare": "lrfr.data.prepare",
-    "teacher": "lrfr.train.teacher",
-    "targets": "lrfr.train.targets",
-    "rank": "lrfr.train.ranking",
-    "embed": "lrfr.protocol.embed",
-    "evaluate": "lrfr.protocol.study",
-    "summary": "lrfr.report.tables",
-    "sets": "lrfr.benchmarks.stage",
-    "mirror": "lrfr.deploy.mirror",
-    "export": "lrfr.deploy.export",
-    "benchmark": "lrfr.deploy.cost",
-    "status": "lrfr.report.status",
-    "claims": "lrfr.report.claims",
-    "site": "lrfr.report.site",
-}
+SKIPPED = {"lrfr.config", "lrfr.errors", "lrfr.progress", "lrfr"}  # they decide no number
+REGISTRIES = {"METHODS", "SOURCES", "TEACHERS"}
+NOT_HASHED = {"annotation", "returns", "type_comment", "type_params", "ctx", "kind"}  # fields of nodes
+Chosen = Mapping[str, set[str]]  # registry -> keys in use; of a registry that is not named, all
+BLOCKS = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+IMPORTS = ast.Import | ast.ImportFrom
+
+
+class Name(NamedTuple):
+    """A definition: `name` at the top of `module`; with an empty name, the module itself."""
+
+    module: str
+    name: str
 
 
 def source_file(module: str) -> Path | None:
     """The file of a module of this package; None if there is none (then the name is an attribute of its package)."""
     path = ROOT.joinpath(*module.split(".")[1:])
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 @cache
 def parse(module: str) -> ast.Module:
-    return ast.parse(source_file(module).read_text(encoding="utf-8"))
+    if (path := source_file(module)) is None:
+        raise LookupError(f"there is no module {module}")
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Every `lrfr` module that some code names in an import, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "lrfr" and source_file(name)}
+def imports(nodes: list[ast.stmt]) -> dict[str, Name]:
+    """What `import` statements of this package bind: local name -> definition or module."""
+    bound = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lrfr":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                bound[alias.asname or alias.name] = (
+                    Name(inner, "") if source_file(inner) else Name(node.module, alias.name)
+                )
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "lrfr":
+                    bound[alias.asname or "lrfr"] = Name(alias.name if alias.asname else "lrfr", "")
+    return bound
 
 
-def registry() -> dict[str, str]:
-    """Method name -> module of its class, read from the one dict in `lrfr/methods/__init__.py`."""
-    tree = parse(REGISTRY)
-    module_of = {
-        a.asname or a.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names
-    }
-    for node in tree.body:
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else None
-        )
-        if isinstance(target, ast.Name) and target.id == "METHODS":
-            return {
-                key.value: module_of[value.id] for key, value in zip(node.value.keys, node.value.values, strict=True)
-            }
-    raise LookupError(f"{source_file(REGISTRY)} has no dict METHODS")
-
-
-def notebook_imports(path: Path) -> set[str]:
-    """Every `lrfr` module that a notebook's code cells import."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return imported(ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")))
-
-
-def modules(entries: set[str], methods: set[str]) -> list[str]:
-    """All modules behind `entries`, sorted; through the registry only those of `methods`."""
-    for name in methods - registry().keys():
-        raise UserError(f"params.yaml: there is no method '{name}'; known are {', '.join(registry())}.")
-    followed = {registry()[name] for name in methods}
-    skipped = set(registry().values()) - followed
-    seen, waiting = set(), sorted(entries)
-    while waiting:
-        module = waiting.pop()
-        if module in seen or module in IGNORED:
-            continue
-        seen.add(module)
-        found = imported(parse(module))
-        waiting += found - skipped if module == REGISTRY else found
-    return sorted(seen)
+def targets(node: ast.stmt) -> list[str]:
+    """Names that a statement at the top of a module binds, imports apart."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        places = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [name.id for place in places for name in ast.walk(place) if isinstance(name, ast.Name)]
+    return []
 
 
 @cache
-def normalised(module: str) -> str:
-    """A module's code without docstrings and comments; the registry's is its dict alone, which names no number."""
-    if module == REGISTRY:
-        return ""
-    tree = ast.parse(source_file(module).read_text(encoding="utf-8"))  # not `parse`: its trees stay as they are
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+def definitions(module: str) -> dict[str, list[ast.stmt]]:
+    """Name -> the statements at the top of a module that define it; under "" those that only do something."""
+    found: dict[str, list[ast.stmt]] = {}
+    for node in parse(module).body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for name in targets(node) or ([] if docstring or typing or isinstance(node, IMPORTS) else [""]):
+            found.setdefault(name, []).append(node)
+    return found
 
 
-def fingerprint(entries: set[str], methods: set[str]) -> str:
-    """One line a module: its hash and its name, so that a diff tells what changed."""
-    return "".join(
-        f"{hashlib.sha256(normalised(m).encode()).hexdigest()[:16]} {m}\n" for m in modules(entries, methods)
-    )
+@cache
+def resolve(module: str, name: str) -> Name | None:
+    """The definition behind a name of a module, through imports; None for what is not of this package."""
+    if name in definitions(module):
+        return Name(module, name)
+    bound = imports(parse(module).body).get(name)
+    if bound is not None and bound.name:
+        return resolve(*bound)
+    return bound or (Name(f"{module}.{name}", "") if source_file(f"{module}.{name}") else None)
 
 
-def run(study: Study) -> None:
-    """The `fingerprint` stage: one file a stage, one a trained model, one a notebook."""
-    everything = set(registry())
-    files = {stage: fingerprint({entry}, everything) for stage, entry in ENTRIES.items()}
-    files |= {f"distill-{name}": fingerprint({DISTILL}, {model.method}) for name, model in study.models.items()}
-    for name in (
-        *study.run_arms,
-        *study.run_seeds,
-    ):  # a model's block is a parameter of its stage, theirs comes from elsewhere
-        model = study.for_training(name).models[name]
-        files[f"distill-{name}"] = fingerprint({DISTILL}, {model.method}) + model.model_dump_json() + "\n"
-    for name, grid in study.tuning.grid.items():
-        model = study.models[name]
-        # the value that tuning has chosen stands among the options: it is left out, or every choice would ask for another trial
-        block = model.model_dump(mode="json", exclude={"recipe"})
-        block["options"] = {option: value for option, value in model.options.items() if option != grid.option}
-        if recipe := {key: value for key, value in (model.recipe or {}).items() if f"train.{key}" != grid.option}:
-            block["recipe"] = recipe
-        files[f"tune-{name}"] = fingerprint({TUNE}, {model.method}) + json.dumps(block, sort_keys=True) + "\n"
-    for name in study.notebooks:
-        path = Path("notebooks") / f"{name}.ipynb"
-        if not path.is_file():
-            raise UserError(
-                f"{path.as_posix()}: no such notebook; correct result_notebooks or cost_notebooks in params.yaml."
+def chain(node: ast.Attribute) -> list[str]:
+    """`a.b.c` -> ["a", "b", "c"]; empty if it does not start with a name."""
+    parts, inner = [node.attr], node.value
+    while isinstance(inner, ast.Attribute):
+        parts, inner = [inner.attr, *parts], inner.value
+    return [inner.id, *parts] if isinstance(inner, ast.Name) else []
+
+
+def children(node: ast.AST) -> Iterator[ast.AST]:
+    """Child nodes, without annotations."""
+    for field in node._fields:
+        if field not in NOT_HASHED:
+            value = getattr(node, field, None)
+            yield from (
+                child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)
             )
-        files[f"notebook-{name}"] = fingerprint({NOTEBOOK} | notebook_imports(path), everything)
-    with atomic_folder(study.runs / "code") as folder:
-        for name, text in files.items():
-            (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in children(node):
+        yield from walk(child)
+
+
+def references(module: str, node: ast.AST) -> list[Name]:
+    """Definitions of this package that some code names, in order."""
+    nodes = list(walk(node))
+    local = imports([n for n in nodes if isinstance(n, IMPORTS)])
+    # in a function, a name that it binds itself is its own; at the top of a module (and in a class) it is the definition
+    inside = [n for n in nodes if isinstance(n, ast.Name | ast.arg)] if isinstance(node, ast.FunctionDef) else []
+    own = {
+        n.arg if isinstance(n, ast.arg) else n.id
+        for n in inside
+        if isinstance(n, ast.arg) or isinstance(n.ctx, ast.Store)
+    }
+
+    def lookup(name: str) -> Name | None:
+        if name in local:
+            return resolve(*local[name]) if local[name].name else local[name]
+        return None if name in own else resolve(module, name)
+
+    found = []
+    for n in nodes:
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load):
+            place, rest = lookup(n.id), []
+        elif isinstance(n, ast.Attribute) and (parts := chain(n)):
+            place, rest = lookup(parts[0]), parts[1:]
+            rest = rest if place is not None and not place.name else []  # only a module's attributes are definitions
+        else:
+            continue
+        while place is not None and not place.name and rest:
+            place, rest = resolve(place.module, rest[0]), rest[1:]
+        if place is not None and place.name and place.module not in SKIPPED:
+            found.append(place)
+    return found
+
+
+def entries(name: Name, chosen: Chosen) -> list[ast.AST]:
+    """The code of a definition; of a registry, the chosen entries of its dict.
+
+    Raises
+    ------
+    LookupError
+        if there is no such definition, or a registry is not one dict.
+    """
+    nodes = definitions(name.module).get(name.name)
+    if nodes is None:
+        raise LookupError(f"{name.module} has no definition '{name.name}'")
+    if name.name not in REGISTRIES or name.name not in chosen:
+        return nodes
+    table = nodes[0].value
+    if not isinstance(table, ast.Dict) or not all(isinstance(key, ast.Constant) for key in table.keys):
+        raise LookupError(f"{name.module}.{name.name} is not one dict with plain keys")
+    pairs = zip(table.keys, table.values, strict=True)
+    return [node for key, value in pairs if key.value in chosen[name.name] for node in (key, value)]
+
+
+def text(node: object) -> str:
+    """A tree without docstrings, annotations, imports and places, the same in every version of Python."""
+    if isinstance(node, list):
+        return "[" + ",".join(text(item) for item in node if not isinstance(item, IMPORTS)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        node = ast.Assign(targets=[node.target], value=node.value)
+    fields = {field: getattr(node, field, None) for field in node._fields if field not in NOT_HASHED}
+    if isinstance(node, BLOCKS) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    shown = ",".join(f"{field}={text(value)}" for field, value in fields.items() if value is not None and value != [])
+    return f"{type(node).__name__}({shown})"
+
+
+def digest(string: str) -> str:
+    return hashlib.sha256(string.encode()).hexdigest()[:16]
+
+
+def read_paths(nodes: list[ast.AST]) -> set[tuple[str, ...]]:
+    """Every `study.a.b` in some code -> ("a", "b"). By convention a study is called `study` wherever it is."""
+    attributes = [n for node in nodes for n in walk(node) if isinstance(n, ast.Attribute)]
+    inner = {id(n.value) for n in attributes}  # `study.a` of `study.a.b`
+    chains = [chain(n) for n in attributes if id(n) not in inner]
+    return {tuple(parts[1:]) for parts in chains if parts and parts[0] == "study"}
+
+
+class Code(NamedTuple):
+    """What is known of a definition: the hash of its own code, the definitions that it names, the parameters that it reads."""
+
+    digest: str
+    names: list[Name]
+    paths: set[tuple[str, ...]]
+
+
+def code_of(module: str, nodes: list[ast.AST]) -> Code:
+    names = [name for node in nodes for name in references(module, node)]
+    if "" in definitions(module):  # what the module does when it is imported
+        names.append(Name(module, ""))
+    return Code(digest(text(nodes)), names, read_paths(nodes))
+
+
+@cache
+def whole(name: Name) -> Code:
+    return code_of(name.module, entries(name, {}))
+
+
+def reached(start: Code, chosen: Chosen) -> dict[Name, Code]:
+    """Every definition behind some code."""
+    found: dict[Name, Code] = {}
+    waiting = list(start.names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = code_of(name.module, entries(name, chosen)) if name.name in chosen else whole(name)
+            waiting += found[name].names
+    return found
+
+
+def fingerprint(start: Code, chosen: Chosen) -> list[str]:
+    """One line a definition, sorted: hash and name. The hash covers its code and that of the definitions it names directly,
+    so that naming another function of the same name is a change."""
+    code = reached(start, chosen)
+    lines = [
+        f"{digest(one.digest + ' '.join(code[n].digest for n in one.names))} {name.name}" for name, one in code.items()
+    ]
+    return sorted(lines)
+
+
+def parameters_read(start: Code, chosen: Chosen) -> set[tuple[str, ...]]:
+    """Which parameters some code reads, in all that it reaches."""
+    return start.paths.union(*(one.paths for one in reached(start, chosen).values()))
+
+
+def entry(module: str, function: str = "run") -> Code:
+    """The start of a stage: its function."""
+    return Code("", [Name(module, function)], set())

@@ -1,16 +1,35 @@
-"""Progress bars on a terminal, silence elsewhere (logs and CI)."""
+"""How far a stage is: a bar on a terminal; in a log a line now and then, "k of n, about m minutes left"."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+EVERY = 20.0  # seconds between two lines in a log
 
 
-def bar(iterable: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Iterate with a progress bar on stderr, which is not drawn when stderr is not a terminal."""
-    return tqdm(iterable, desc=description, total=total, disable=not sys.stderr.isatty())
+def left(done: int, total: int, seconds: float) -> str:
+    """What is left after `done` of `total` equal pieces took `seconds`: "3 of 12, about 2 minutes left"."""
+    minutes = (total - done) * seconds / done / 60
+    rest = "less than a minute" if minutes < 1 else f"about {minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"
+    return f"{done} of {total}, {rest} left"
+
+
+def bar(items: Sequence[T] | Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate, showing on stderr how far it is. total: number of items, where `len(items)` does not tell it."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=description, total=total)
+        return
+    count = len(items) if total is None else total
+    start = said = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said >= EVERY and done < count:
+            print(f"{description}: {left(done, count, now - start)}", file=sys.stderr, flush=True)
+            said = now

@@ -1,4 +1,4 @@
-"""`lrfr repro`: what `dvc repro` does, with trainings of different models side by side.
+"""`lrfr repro`: what `dvc repro` does, with trainings of different models side by side, and a last word on where the report is.
 
 DVC runs one stage after the other; its manual suggests several `dvc repro` at once for more. A stage that trains several folds
 and seeds fills the processors by itself (`jobs`), one that trains a single student does not.
@@ -6,15 +6,18 @@ and seeds fills the processors by itself (`jobs`), one that trains a single stud
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from lrfr import config
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.progress import bar
+from lrfr.report.ending import ending
 
 # another `dvc repro` was writing its lock file, held a path, or was staging in git: try again
 BUSY = ("Unable to acquire lock", "is busy", "index.lock")
@@ -48,7 +51,7 @@ def trainings() -> list[str]:
     )
     if listing.returncode:
         raise UserError(f"dvc stage list failed ({' '.join(listing.stderr.split())[-300:]}); run `lrfr doctor`.")
-    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@", "arm@", "seed@"))]
+    return [name for name in listing.stdout.split() if name.startswith(("tune@", "distill@"))]
 
 
 def side_by_side(targets: Sequence[str], jobs: int) -> None:
@@ -66,15 +69,25 @@ def side_by_side(targets: Sequence[str], jobs: int) -> None:
             raise
 
 
-def run(study: Study) -> None:
+def everything(study: Study) -> None:
     """Everything up to the targets, then all trainings, then the rest."""
     inside = len(study.faces.run_folds) * len(study.train.seeds)  # processes that one training stage can fill
     jobs = max(1, study.jobs // inside)
     if jobs > 1:
         reproduce(f"targets@{study.study}")
         tuned = {f"distill@{study.study}-{name}" for name, model in study.models.items() if model.tuned}
-        side_by_side(
-            sorted(trainings(), key=lambda name: name not in tuned), jobs
-        )  # the longest first: nothing waits for it
+        side_by_side(sorted(trainings(), key=lambda name: name not in tuned), jobs)  # the longest first
     if subprocess.run([sys.executable, "-m", "dvc", "repro"]).returncode:
         raise UserError("dvc repro failed, see above; mend the cause and run this again: what is done stays.")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The verb `repro` has no arguments."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The verb `repro`."""
+    study = config.load()
+    everything(study)
+    print(ending(study))
+    return 0

@@ -1,4 +1,4 @@
-"""`lrfr study NAME`: make params.yaml the parameters of another study, with what the user brings to it."""
+"""A study's parameters as a whole: do they fit together (`check`), and `lrfr study NAME`, which exchanges them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from lrfr.config import Study, sentence
 from lrfr.errors import UserError
 
 TREES = {"tinyface": "TinyFace", "survface": "QMUL-SurvFace", "scface": "SCface"}  # benchmark sets in folders
@@ -18,8 +21,8 @@ WEIGHTS = Path(
 )  # the user's, under their own hash: other weights are another parameter, so another result
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """The arguments of `study`."""
+def add(command: argparse.ArgumentParser) -> None:
+    """The arguments of the verb `study`."""
     command.add_argument("name", help="a file in conf/study, without .yaml")
     for option, metavar, text in (
         ("--root", "PATH", "where you keep the photographs, for a study that needs them (lfw, paper)"),
@@ -30,6 +33,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         ),
     ):
         command.add_argument(option, type=Path, metavar=metavar, help=text)
+    command.add_argument("--force", action="store_true", help="throw away changes of yours in params.yaml")
     text = "a .bin file of InsightFace, like lfw.bin or cfp_fp.bin; may be given several times"
     command.add_argument("--bin", type=Path, metavar="FILE", action="append", default=[], help=text)
 
@@ -44,6 +48,51 @@ def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
             raise UserError(f"--bin {file}: a second set called {file.stem}; rename one file.")
         sets[file.stem] = file
     return sets
+
+
+def check(study: Study, file: str) -> None:
+    """Refuse methods that do not exist, options that a method does not take, needs that `targets.store` leaves unmet, and views
+    without the resolutions at which validation people are read.
+
+    Raises
+    ------
+    UserError
+        naming the key in `file`.
+    """
+    from lrfr.methods import METHODS, check_options
+    from lrfr.train.distill import VALIDATED
+    from lrfr.train.trainings import all_models, arm, train_of
+
+    if study.views.smallest > min(VALIDATED) or study.views.largest < max(VALIDATED):
+        raise UserError(
+            f"{file}: views: from {study.views.smallest} to {study.views.largest} pixels; training is validated at "
+            f"{', '.join(map(str, VALIDATED))}, so take smallest at most {min(VALIDATED)} and largest at least {max(VALIDATED)}."
+        )
+    blocks = {f"models.{name}": model for name, model in study.models.items()}
+    for key, names in (("models", study.run_arms), ("arms", study.arms)):
+        for name in names:
+            try:
+                blocks[f"{key}.{name}"] = arm(study, name)
+            except ValidationError as error:
+                raise UserError(sentence(error, f"{file}: {key}.{name}")) from None
+    for name, model in all_models(study).items():
+        try:
+            train_of(study, model)
+        except ValidationError as error:
+            raise UserError(sentence(error, f"{file}: models.{name}.recipe")) from None
+    for name, grid in study.tuning.grid.items():
+        recipe = {f"train.{field}" for field, value in study.train if isinstance(value, float)}
+        if grid.option not in recipe | set(study.models[name].options):
+            raise UserError(
+                f"{file}: tuning.grid.{name}.option: there is no '{grid.option}'; take an option of the model or one of "
+                f"{', '.join(sorted(recipe))}."
+            )
+    for key, model in blocks.items():
+        check_options(model.method, model.options, f"{file}: {key}.")
+        for need in sorted(METHODS[model.method].needs):
+            stored = "embedding" if need == "logits" else need  # logits are computed from the embedding
+            if stored not in study.targets.store:
+                raise UserError(f"{file}: targets.store lacks '{stored}', which {key} needs; add it.")
 
 
 def study_names() -> list[str]:
@@ -96,8 +145,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         )
     from lrfr.config import validated
     from lrfr.files import atomic_file
-    from lrfr.sources.registry import SOURCES
-    from lrfr.train.blocks import check_blocks
+    from lrfr.sources import SOURCES
 
     file = f"conf, study '{name}'"
     text, values = compose(name, [])
@@ -119,7 +167,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         overrides.append(f"benchmark_sets=[{names}]")
     if overrides:
         text, values = compose(name, overrides)
-    check_blocks(validated(values, file), file)
+    check(validated(values, file), file)
     for _, one in chosen:
         files |= one.files
     try:
@@ -138,7 +186,37 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
     print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
 
 
+def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
+    """What differs between two sets of parameters, a line each: `train.epochs: 3 instead of 30`."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        names = [*theirs, *(name for name in ours if name not in theirs)]
+        return [line for n in names for line in differences(ours.get(n), theirs.get(n), f"{key}.{n}".removeprefix("."))]
+    return [] if ours == theirs else [f"{key}: {ours} instead of {theirs}"]
+
+
+def refuse_to_lose_edits() -> None:
+    """UserError, with a list, if params.yaml holds changes by hand that conf/ does not have."""
+    import yaml
+
+    try:
+        ours = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+        _, theirs = compose(ours["study"], [])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, UserError):
+        return  # there is nothing that could be told from a study of conf/
+    for brought in (ours, theirs):  # what `lrfr study` itself has put there
+        brought.pop("benchmark_sets", None)
+        brought.get("teacher", {}).pop("weights", None)
+    if changed := differences(ours, theirs):
+        shown = "; ".join(changed[:5]) + ("; ..." if len(changed) > 5 else "")
+        raise UserError(
+            f"params.yaml: has {len(changed)} change(s) of yours ({shown}); keep them in conf/study/{ours['study']}.yaml or in "
+            "another file, or throw them away with --force."
+        )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """The verb `study`."""
+    if not arguments.force:
+        refuse_to_lose_edits()
     switch_study(arguments.name, arguments.root, arguments.weights, named_sets(arguments))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from lrfr.config import Study
+from lrfr.train.trainings import plan_file, training, trials
 
 ROOT = Path(__file__).resolve().parents[1]
 PEOPLE, IMAGES = 6, 6  # of the tiny study: one fold with 3 people to train on, 2 for validation, 1 for the test
@@ -40,11 +42,9 @@ def tiny_values(composed: Callable[[str], dict]) -> dict:
     values |= {
         "study": "tiny",
         "jobs": 1,
-        "run_arms": [],
-        "run_seeds": [],
-        "result_notebooks": [],
-        "cost_notebooks": [],
+        "notebooks": [],
     }
+    values["models"] = {name: block for name, block in values["models"].items() if "like" not in block}
     values["faces"] |= {"people": PEOPLE, "folds": PEOPLE, "run_folds": [0], "validation_people": 2}
     values["views"] |= {"smallest": 8, "largest": 16}
     values["train"] |= {"epochs": 3, "batch": 12, "people_per_batch": 2}
@@ -92,22 +92,30 @@ def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -
     return study, folder
 
 
+def write_plans(study: Study, code: str = "0123456789abcdef run") -> None:
+    """What the stage `plan` writes for trainings and tunings, with invented code: to hash the real one takes seconds."""
+    (study.runs / "plan").mkdir(exist_ok=True)
+    blocks = {name: training(study, name) for name in (*study.models, *study.variants)}
+    blocks |= {f"tune-{name}": trials(study, name) for name in study.tuning.grid}
+    for name, block in blocks.items():
+        text = json.dumps({"parameters": block.model_dump(mode="json"), "code": [code]})
+        plan_file(study, name).write_text(text, encoding="utf-8")
+
+
 @pytest.fixture
 def tiny(trained_study: tuple[Study, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """The tiny study in a folder of its own, where a test may change everything; the test runs inside."""
     study, folder = trained_study
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / study.runs / "code").mkdir()
-    for name in study.models:
-        (tmp_path / study.runs / "code" / f"distill-{name}.txt").write_text("0123456789abcdef lrfr.train.distill\n")
     monkeypatch.chdir(tmp_path)
+    write_plans(study)
     monkeypatch.setenv("LRFR_CACHE", str(tmp_path / ".cache"))
     return study
 
 
 @pytest.fixture
 def changed() -> Callable[..., Study]:
-    """(study, {"train.epochs": 2, ...}) -> the study with these parameters, validated again."""
+    """(study, {"train.epochs": 2, ...}) -> the study with these parameters, validated and planned again."""
 
     def change(study: Study, values: dict[str, object]) -> Study:
         whole = study.model_dump()
@@ -116,6 +124,9 @@ def changed() -> Callable[..., Study]:
             for name in names[:-1]:
                 block = block[name]
             block[names[-1]] = value
-        return Study(**whole)
+        study = Study(**whole)
+        if (study.runs / "plan").is_dir():
+            write_plans(study)
+        return study
 
     return change

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from lrfr import cli, config
-from lrfr.errors import UserError
 from lrfr.sources import lfw
-from tests.data.small_lfw import SmallLfw, make_small_lfw
+from lrfr.stages import Stage
+from tests.sources.small_lfw import SmallLfw, make_small_lfw
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,12 +54,16 @@ def in_one_sentence(code: int, out: str, err: str) -> str:
 @pytest.mark.parametrize(
     ("change", "arguments", "reason"),
     [
-        (None, ["detect"], "params.yaml: no such file"),
-        (("train.epohcs", 3), ["detect"], "unknown parameter 'train.epohcs'"),
-        (("faces.validation_people", 5), ["prepare"], "without identities"),
-        ((), ["distill", "--model", "kdd"], "there is no model 'kdd' in models; known are hr_student"),
+        (None, ["stage", "detect"], "params.yaml: no such file"),
+        (("train.epohcs", 3), ["stage", "detect"], "unknown parameter 'train.epohcs'"),
+        (("faces.validation_people", 5), ["stage", "prepare"], "without identities"),
+        (
+            (),
+            ["stage", "distill", "--training", "kdd"],
+            "there is no training 'kdd' in this study; known are hr_student",
+        ),
         ((), ["study", "lwf"], "there is no study 'lwf'; known are lfw, orl, paper, smoke"),
-        ((), ["notebook", "--notebook", "99-nothing"], "there is no notebook '99-nothing'"),
+        ((), ["stage", "notebook", "--notebook", "99-nothing"], "there is no notebook '99-nothing'"),
     ],
     ids=["params", "parameter", "fold", "model", "study", "notebook"],
 )
@@ -76,15 +80,14 @@ def test_refusals_of_the_whole_program(clone: Path, change: tuple | None, argume
 @pytest.mark.parametrize(
     ("change", "arguments", "reason"),
     [
-        (("models.kd.method", "kdd"), ["distill", "--model", "kd"], "models.kd.method: there is no method 'kdd'"),
-        (("models.kd.method", "kdd"), ["fingerprint"], "no method 'kdd'"),
-        (("models.kd.options.wieght", 1), ["distill", "--model", "kd"], "models.kd.options.wieght is unknown"),
-        (("arms.hkdd.no_hfd", {"studnet": "se"}), ["distill", "--model", "kd"], "arms.hkdd.no_hfd"),
-        ((), ["notebook", "--notebook", "00-start-here", "-p", "fodl=1"], "has no parameter 'fodl'"),
-        ((), ["notebook", "--notebook", "00-start-here", "-p", "fold"], "write NAME=VALUE"),
-        ((), ["notebook", "--notebook", "00-start-here", "-p", "fold=[1"], "fold"),
+        (("models.kd.method", "kdd"), ["stage", "plan"], "models.kd.method: there is no method 'kdd'"),
+        (("models.kd.options.wieght", 1), ["stage", "plan"], "models.kd.options.wieght is unknown"),
+        (("arms.hkdd-no_hfd", {"like": "hkdd", "studnet": "se"}), ["stage", "plan"], "arms.hkdd-no_hfd: unknown parameter 'studnet'"),
+        ((), ["notebook", "00-start-here", "-p", "fodl=1"], "has no parameter 'fodl'"),
+        ((), ["notebook", "00-start-here", "-p", "fold"], "write NAME=VALUE"),
+        ((), ["notebook", "00-start-here", "-p", "fold=[1"], "fold"),
     ],
-    ids=["method", "method-first-stage", "option", "arm", "notebook-parameter", "no-value", "no-yaml"],
+    ids=["method", "option", "arm", "notebook-parameter", "no-value", "no-yaml"],
 )
 def test_refusals(clone: Path, capsys: pytest.CaptureFixture[str], change: tuple, arguments: list[str], reason: str):
     if change:
@@ -93,25 +96,25 @@ def test_refusals(clone: Path, capsys: pytest.CaptureFixture[str], change: tuple
     assert reason in in_one_sentence(code, *capsys.readouterr())
 
 
-@pytest.mark.parametrize("arguments", [["distill", "--model", "kd"], ["embed"], ["evaluate"], ["rank"]])
+@pytest.mark.parametrize("arguments", [["distill", "--training", "kd"], ["embed"], ["evaluate"], ["rank"]])
 def test_a_stage_before_its_time_names_what_is_missing(
     clone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ):
-    code = cli.main(arguments)
+    code = cli.main(["stage", *arguments])
     assert "not there; an earlier stage makes it, so run `dvc repro`" in in_one_sentence(code, *capsys.readouterr())
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "reason"),
     [
+        ("config.yaml", "teacher: dlib_resnet", "teacher: dlib", "conf: cannot be composed into the study 'orl'"),
+        ("config.yaml", "method: kd\n", "method: [kd\n", "conf: cannot be composed into the study 'orl'"),
         (
             "config.yaml",
-            "model: [hr_student",
-            "model: [mse, hr_student",
-            "conf: cannot be composed into the study 'orl'",
+            "method: kd\n",
+            "method: kdd\n",
+            "conf, study 'orl': models.kd.method: there is no method 'kdd'",
         ),
-        ("model/kd.yaml", "method: kd", "method: [kd", "conf: cannot be composed into the study 'orl'"),
-        ("model/kd.yaml", "method: kd", "method: kdd", "conf, study 'orl': models.kd.method: there is no method 'kdd'"),
         ("study/orl.yaml", "seed: 0", "seed: -1", "conf, study 'orl': seed: "),
     ],
 )
@@ -126,7 +129,9 @@ def test_a_study_that_cannot_be_is_not_written(
     assert (clone / "params.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [["detect", "--fast"], ["distill"], ["dance"], []])
+@pytest.mark.parametrize(
+    "arguments", [["stage", "detect", "--fast"], ["stage", "distill"], ["stage"], ["detect"], ["dance"], []]
+)
 def test_an_unknown_option_or_command_shows_the_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]):
     with pytest.raises(SystemExit) as leave:
         cli.main(arguments)
@@ -134,15 +139,15 @@ def test_an_unknown_option_or_command_shows_the_usage(capsys: pytest.CaptureFixt
 
 
 def test_a_missing_package_is_named(clone: Path):
-    script = "import sys; sys.modules['torch'] = None; from lrfr.cli import main; sys.exit(main(['teacher']))"
+    script = "import sys; sys.modules['torch'] = None; from lrfr.cli import main; sys.exit(main(['stage', 'teacher']))"
     done = python(clone, "-c", script)
     assert "the package 'torch' is not installed" in in_one_sentence(done.returncode, done.stdout, done.stderr)
 
 
 def test_a_missing_module_of_our_own_is_a_bug_and_not_an_installation(clone: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(cli.STAGES, "detect", ("lrfr.data.absent", "nothing"))
+    monkeypatch.setitem(cli.STAGES, "detect", Stage("lrfr.data.absent", "nothing"))
     with pytest.raises(ModuleNotFoundError):
-        cli.main(["detect"])
+        cli.main(["stage", "detect"])
 
 
 def test_a_study_is_composed_into_the_parameters(
@@ -267,35 +272,37 @@ def test_a_reader_who_has_seen_enough_is_no_error(clone: Path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_notebook_parameters_are_yaml():
-    found = cli.notebook_parameters(["fold=1", "rate=0.5", "name=a=b", "seeds=[0, 1]"])
-    assert found == {"fold": 1, "rate": 0.5, "name": "a=b", "seeds": [0, 1]}
-    with pytest.raises(UserError, match="NAME=VALUE"):
-        cli.notebook_parameters(["fold"])
-
-
 def test_a_stage_gets_the_study_and_its_arguments(clone: Path, monkeypatch: pytest.MonkeyPatch):
-    called = []
+    from lrfr.sources import SOURCES
+
+    called, original = [], cli.import_module
     module = type("Module", (), {"run": staticmethod(lambda study, *rest: called.append((study.study, *rest)))})
-    monkeypatch.setattr(cli, "import_module", lambda name: called.append(name) or module)
-    assert cli.main(["distill", "--model", "kd"]) == 0 and cli.main(["embed"]) == 0
-    assert cli.main(["notebook", "--notebook", "00-start-here", "-p", "fold=1"]) == 0
+    ours = {stage.module for stage in cli.STAGES.values()}
+    monkeypatch.setattr(cli, "import_module", lambda n: called.append(n) or module if n in ours else original(n))
+    for words in (["distill", "--training", "kd"], ["embed"], ["notebook", "--notebook", "00-start-here"], ["detect"]):
+        assert cli.main(["stage", *words]) == 0
     assert called == [
         *("lrfr.train.distill", ("smoke", "kd")),
         *("lrfr.protocol.embed", ("smoke",)),
-        *("lrfr.report.notebooks", ("smoke", "00-start-here", {"fold": 1})),
+        *("lrfr.report.notebooks", ("smoke", "00-start-here")),
+        *("lrfr.data.detect", ("smoke", SOURCES["orl"])),
     ]
 
 
-def test_every_stage_of_the_graph_is_a_command_with_existing_parameters(composed: Callable[[str], dict]):
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    values, seen = composed("smoke"), set()
-    for stage in stages.values():
-        command = stage["cmd"].replace("${item.model}", "feature").replace("${item.notebook}", "00-start-here").split()
-        assert command[:3] == ["python", "-m", "lrfr"]
-        seen.add(cli.parser().parse_args(command[3:]).command)
-        for key in stage["params"]:
-            block = values
-            for name in key.replace("${item.model}", "feature").split("."):
-                block = block[name]
-    assert seen == set(cli.STAGES)
+def test_help_shows_the_verbs_with_an_example_each_and_no_stage(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["--help"], ["stage", "--help"]):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+    top, stages = capsys.readouterr().out.split("usage: ")[1:]
+    assert all(verb.example in top and verb.text in top for verb in cli.VERBS.values())
+    assert all(verb.example.split()[:2] == ["lrfr", name] for name, verb in cli.VERBS.items())
+    assert "detect" not in top.replace("detector", "") and all(f"\n    {stage} " in stages for stage in cli.STAGES)
+
+
+@pytest.mark.parametrize("verb", [name for name in cli.VERBS])
+def test_every_verb_has_a_module_with_its_arguments(verb: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as leave:
+        cli.main([verb, "--help"])
+    assert leave.value.code == 0 and cli.VERBS[verb].example in capsys.readouterr().out
+    parsed = cli.parser(verb).parse_args(cli.VERBS[verb].example.split()[1:]) if verb != "stage" else None
+    assert parsed is None or parsed.verb == verb  # the example can be typed

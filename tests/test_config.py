@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from lrfr import config
 from lrfr.config import Study
 from lrfr.errors import UserError
+from lrfr.studies import check
+from lrfr.train.trainings import arm, folds_of, seeds_of, training
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
@@ -28,9 +30,10 @@ def test_every_study_composes_to_a_valid_one(composed: Callable[[str], dict], na
     assert study.study == name
     assert study.runs == Path("runs") / name and study.reports == Path("reports") / name
     assert study.resolutions == (*map(str, study.evaluate.resolutions), "hr")
-    for method, arms in study.arms.items():
-        for arm in arms:
-            assert study.arm(method, arm) != study.models[method], f"{method}.{arm} changes nothing"
+    check(study, "params.yaml")
+    for name, variant in study.arms.items():
+        same = name == "se_dfd-student_only" and study.teacher.se is None  # there the model has the plain teacher already
+        assert (arm(study, name) != study.models[variant.like]) is not same, f"{name} changes nothing"
 
 
 def test_the_committed_parameters_are_the_composition_of_orl(composed: Callable[[str], dict]):
@@ -53,7 +56,7 @@ def test_the_study_of_the_papers_own_setting(composed: Callable[[str], dict]):
     assert study.faces.source == "recordio" and study.teacher.name == "inception_resnet_v1" and study.teacher.se is None
     assert study.models.keys() == Study(**composed("orl")).models.keys() and study.benchmark_sets == ()
     assert "se" not in {model.teacher for model in study.models.values()} and study.models["se_dfd"].student == "se"
-    assert all("student_only" not in arms for arms in study.arms.values()) and study.student.embedding == 512
+    assert study.student.embedding == 512
 
 
 def test_a_study_may_tune_its_models(tmp_path: Path, composed: Callable[[str], dict]):
@@ -86,7 +89,7 @@ def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], 
         if path.is_file():
             lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
             chosen = [float(line[2]) for line in lines if line[-1] == "1"]
-            recipe = study.for_training(model).train.model_dump()
+            recipe = training(study, model).train.model_dump()
             block = recipe if grid.option.startswith("train.") else study.models[model].options
             assert chosen == [block[grid.option.removeprefix("train.")]], f"{model}: {grid.option}"
 
@@ -94,23 +97,23 @@ def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], 
 def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, composed: Callable[[str], dict]):
     values = composed("orl")
     values["models"]["kd"]["recipe"] = {"margin": 0.05, "rotate": 12, "weight_decay": 0.3}
-    write(tmp_path / "params.yaml", values, "run_seeds", ["kd-seed7", "kd-seed3"])
-    study = config.load(tmp_path / "params.yaml")
-    assert study.seeds_of("kd") == (*study.train.seeds, 7, 3) and study.seeds_of("scratch") == study.train.seeds
+    values["models"] |= {f"kd-seed{seed}": {"like": "kd", "seed": seed} for seed in (7, 3)}
+    study = Study(**values)
+    assert seeds_of(study, "kd") == (*study.train.seeds, 7, 3) and seeds_of(study, "scratch") == study.train.seeds
     for name, seeds in (("kd", study.train.seeds), ("kd-seed7", (7,))):
-        found = study.for_training(name)
+        found = training(study, name)
         assert found.train.margin == 0.05 and found.train.rotate == 12 and found.train.weight_decay == 0.3
         assert found.train.seeds == seeds
-        assert found.models[name] == study.models["kd"] and found.folds_of(name) == study.folds_of("kd")
-    assert study.for_training("scratch").train == study.train
+        assert found.model == study.models["kd"] and found.folds == folds_of(study, "kd")
+    assert training(study, "scratch").train == study.train
 
 
 def test_an_arm_merges_options_and_replaces_the_rest(composed: Callable[[str], dict]):
     study = Study(**composed("orl"))
-    arm = study.arm("hkdd", "beta_1")
-    assert arm.options == study.models["hkdd"].options | {"beta": 1}
-    assert arm.model_copy(update={"options": study.models["hkdd"].options}) == study.models["hkdd"]
-    assert study.arm("mkmmd", "tuned_teacher").tuned is not None
+    found = arm(study, "hkdd-beta_1")
+    assert found.options == study.models["hkdd"].options | {"beta": 1}
+    assert found.model_copy(update={"options": study.models["hkdd"].options}) == study.models["hkdd"]
+    assert arm(study, "mkmmd-tuned_teacher").tuned is not None
     assert study.models["hkdd"].options["beta"] != 1  # the block itself is untouched
 
 
@@ -122,7 +125,7 @@ def test_a_study_is_frozen(composed: Callable[[str], dict]):
 
 def test_a_model_of_the_first_fold_has_one_fold(composed: Callable[[str], dict]):
     study = Study(**composed("orl"))
-    assert study.folds_of("kd_tuned_teacher") == (0,) and study.folds_of("kd") == (0, 1, 2, 3)
+    assert folds_of(study, "kd_tuned_teacher") == (0,) and folds_of(study, "kd") == (0, 1, 2, 3)
 
 
 def write(path: Path, values: dict, key: str, value: object) -> None:
@@ -193,17 +196,15 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("benchmark.batches", 0, "benchmark.batches"),
         ("benchmark.batches", DELETE, "parameter 'benchmark.batches' is missing"),
         ("train.head", "teachers", "train.head"),
-        ("run_arms", ["hkdd"], "run_arms"),
-        ("run_arms", ["hkdd-nothing"], "run_arms: there is no arm 'nothing' of 'hkdd' in arms"),
-        ("run_seeds", ["kd"], "run_seeds"),
-        (
-            "run_seeds",
-            ["kdd-seed1"],
-            "run_seeds: there is no model 'kdd' in models; correct the name 'kdd-seed1' or remove it",
-        ),
-        ("run_seeds", ["kd-seed0"], "run_seeds: 'kd-seed0' is trained already"),
-        ("run_seeds", ["kd-seed1", "kd-seed1"], "run_seeds: 'kd-seed1' is trained already"),
-        ("run_arms", ["hkd-no_hfd"], "run_arms: there is no arm 'no_hfd' of 'hkd' in arms"),
+        ("models.hkdd2", {"like": "hkdd"}, "variants.hkdd2"),
+        ("models.hkd-no_hfd", {"like": "hkd"}, "models.hkd-no_hfd: there is no model 'hkd' in models"),
+        ("models.hkdd-new", {"like": "kd"}, "models.hkdd-new.like: 'kd' is not the model of its name; set it to 'hkdd'"),
+        ("models.kd-seed0", {"like": "kd", "seed": 0}, "models.kd-seed0: trained already"),
+        ("models.kd-seed2", {"like": "kd", "seed": 1}, "models.kd-seed2: a further seed is named like 'kd-seed1'"),
+        ("models.kd-seed1", {"like": "kd", "seed": 1, "views": "hr"}, "models.kd-seed1: a further seed changes nothing"),
+        ("models.kd-new", {"like": "kd", "seed": 1}, "models.kd-new: a further seed is named like 'kd-seed1'"),
+        ("models.hkdd-new", {"like": "hkdd", "studnet": "se"}, "models.hkdd-new: unknown parameter 'studnet'"),
+        ("arms.hkd-a", {"like": "hkd"}, "arms.hkd-a: there is no model 'hkd' in models"),
         ("tuning.epochs", 0, "tuning.epochs"),
         ("tuning.grid", {"kdd": GRID}, "tuning.grid.kdd belongs to no model; add a block models.kdd or remove it"),
         ("tuning.grid", {"kd": GRID | {"values": [1, 2]}}, "tuning.grid.kd.values"),
@@ -216,15 +217,8 @@ def test_what_cannot_be_run_is_one_sentence(
 ):
     write(tmp_path / "params.yaml", composed("orl"), key, value)
     with pytest.raises(UserError) as error:
-        config.load(tmp_path / "params.yaml")
+        check(config.load(tmp_path / "params.yaml"), "params.yaml")
     assert reason in str(error.value) and "params.yaml: " in str(error.value) and "\n" not in str(error.value)
-
-
-def test_an_arm_that_is_trained_must_be_a_model(tmp_path: Path, composed: Callable[[str], dict]):
-    write(tmp_path / "params.yaml", composed("smoke"), "arms.hkdd.no_hfd.studnet", "se")
-    with pytest.raises(UserError, match="arms.hkdd.no_hfd: unknown parameter 'studnet'") as error:
-        config.load(tmp_path / "params.yaml")
-    assert "\n" not in str(error.value)
 
 
 def test_the_largest_validation_set_that_leaves_two_people_is_accepted(composed: Callable[[str], dict]):

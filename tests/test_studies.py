@@ -14,9 +14,11 @@ import yaml
 from lrfr import cli, config, studies
 from lrfr.benchmarks import miniatures
 from lrfr.benchmarks import sets as user_sets
+from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.gate import listing
+from lrfr.gate import trees
 from lrfr.models.teachers import build_teacher
+from lrfr.studies import check
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,8 +118,8 @@ def test_a_set_goes_with_every_study(clone: Path, brought: Path, composed: Calla
 
 
 def test_a_set_that_was_not_named_is_no_stage(clone: Path, capsys: pytest.CaptureFixture[str]):
-    assert cli.main(["sets", "--set", "tinyface"]) == 2
-    assert "there is no set 'tinyface' in benchmark_sets; known are none" in capsys.readouterr().err
+    assert cli.main(["stage", "sets", "--set", "tinyface"]) == 2
+    assert "there is no set 'tinyface' in this study; known are none" in capsys.readouterr().err
 
 
 def test_the_options_are_the_sets_that_are_known():
@@ -162,4 +164,65 @@ def test_a_link_to_a_folder_is_no_part_of_a_set(tmp_path: Path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "loop").symlink_to(tmp_path)
     with pytest.raises(UserError, match="a link to a folder"):
-        listing.make_listing(tmp_path / "set")
+        trees.make_listing(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda v: v["models"]["kd"].update(method="kdd"),
+            "models.kd.method: there is no method 'kdd'; known are scratch, kd",
+        ),
+        (
+            lambda v: v["models"]["kd"]["options"].update(tau=2),
+            "models.kd.options.tau is unknown; 'kd' takes temperature, weight",
+        ),
+        (lambda v: v["models"]["kd"]["options"].pop("weight"), "models.kd.options.weight is missing"),
+        (
+            lambda v: v["models"]["scratch"]["options"].update(weight=1),
+            "options.weight is unknown; 'scratch' takes none",
+        ),
+        (lambda v: v["arms"]["hkdd-no_dkd"]["options"].update(hdf=0), "arms.hkdd-no_dkd.options.hdf is unknown"),
+        (lambda v: v["models"]["hkdd-no_hfd"]["options"].update(hdf=0), "models.hkdd-no_hfd.options.hdf is unknown"),
+        (
+            lambda v: v["models"]["hkdd-no_hfd"].update(teacher="tuned"),
+            "models.hkdd-no_hfd: the file: a block `tuned` and `teacher: tuned` belong together",
+        ),
+        # a resolution without a view would be read from another one
+        (
+            lambda v: (v["views"].update(smallest=12), v["evaluate"].update(resolutions=[16, 32])),
+            "views: from 12 to 32 pixels; training is validated at 8, 12, 16, so take smallest at most 8",
+        ),
+        (
+            lambda v: (v["views"].update(largest=15), v["evaluate"].update(resolutions=[8])),
+            "views: from 8 to 15 pixels",
+        ),
+        # logits are computed from embeddings
+        (
+            lambda v: v["targets"].update(store=["maps", "attention"]),
+            "targets.store lacks 'embedding', which models.kd needs",
+        ),
+        (lambda v: v["targets"].update(store=["embedding", "attention"]), "targets.store lacks 'maps', which models"),
+        (lambda v: v["targets"].update(store=["embedding", "maps"]), "targets.store lacks 'attention', which models"),
+    ],
+)
+def test_what_does_not_fit_is_named(composed: Callable[[str], dict], change: Callable[[dict], object], reason: str):
+    values = composed("smoke")
+    change(values)
+    with pytest.raises(UserError) as error:
+        check(Study(**values), "params.yaml")
+    assert str(error.value).startswith("params.yaml: ") and reason in str(error.value) and "\n" not in str(error.value)
+
+
+def test_changes_by_hand_are_not_thrown_away(clone: Path, capsys: pytest.CaptureFixture[str]):
+    path = clone / "params.yaml"
+    edited = path.read_text(encoding="utf-8").replace("epochs: 30", "epochs: 3").replace("hfd: 5", "hfd: 7")
+    path.write_text(edited, encoding="utf-8")
+    for name in ("smoke", "orl"):
+        assert cli.main(["study", name]) == 2 and path.read_text(encoding="utf-8") == edited
+        error = capsys.readouterr().err
+        assert "has 2 change(s) of yours" in error and error.count("\n") == 1
+        assert "train.epochs: 3 instead of 30" in error and "models.hkdd.options.hfd: 7 instead of 5" in error
+    assert cli.main(["study", "orl", "--force"]) == 0 and config.load().train.epochs == 30
+    assert cli.main(["study", "smoke"]) == 0 and cli.main(["study", "orl"]) == 0  # nothing to lose

@@ -46,7 +46,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def face(person: int, photograph: int) -> Image.Image:
     """ORL photograph, person 1 ... 40 and photograph 1 ... 10: RGB, 92 x 112."""
     name = f"s{person}/{photograph}.pgm"
-    return Image.fromarray(read_image(orl.Photographs().read(name), name))
+    return read_image(orl.Photographs().read(name), name)
 
 
 def jpeg(image: Image.Image) -> bytes:

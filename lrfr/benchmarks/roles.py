@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from lrfr.benchmarks.outcomes import Draws, Outcome
 from lrfr.errors import UserError
-from lrfr.gate.folders import Folders
 from lrfr.gate.matlab import read_ids, read_names
-from lrfr.gate.trees import Count, Faces, images_in, prefix_number, same_names
+from lrfr.gate.trees import Count, Faces, Folders, images_in, prefix_number, same_names
 
 Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
 

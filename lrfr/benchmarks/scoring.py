@@ -12,7 +12,7 @@ from lrfr.benchmarks.acquisition import FACES, FLIP, RESAMPLER, Tested, embed_im
 from lrfr.benchmarks.outcomes import differences, intervals, table
 from lrfr.benchmarks.roles import Opened
 from lrfr.errors import UserError
-from lrfr.formats import markdown, per_cent
+from lrfr.formats import markdown, per_cent, wide
 
 Questions = Mapping[str, Sequence[tuple[str, str]]]  # question -> pairs (a, b) of models whose difference answers it
 
@@ -94,19 +94,13 @@ def assess(
     return Report(opened.name, counts, policies, results, comparisons, problems)
 
 
-def wide(rows: pd.DataFrame, index: str, columns: str, cells: Sequence[str]) -> pd.DataFrame:
-    """The cells of tidy rows as a table, both sides in the order in which they come."""
-    table = rows.assign(cell=cells).pivot(index=index, columns=columns, values="cell")
-    return table.loc[rows[index].unique(), rows[columns].unique()].reset_index()
-
-
 def rates(rows: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
     """Results in per cent, with the two decimals that tables of these sets have, and an interval where there is one."""
     cells = []
     for row in rows.itertuples():
         low, high = (round(100 * end, 1) + 0.0 for end in (row.low, row.high))
         cells.append(f"{100 * row.value:.2f}" + ("" if low != low else f" [{low:.1f}, {high:.1f}]"))
-    return wide(rows, index, columns, cells)
+    return wide(rows, cells, index, columns)
 
 
 def front(report: Report) -> str:

@@ -11,10 +11,9 @@ from lrfr.benchmarks.roles import Opened
 from lrfr.benchmarks.scface import open_scface
 from lrfr.benchmarks.survface import open_survface
 from lrfr.benchmarks.tinyface import open_tinyface
+from lrfr.config import NAME
 from lrfr.errors import UserError
-from lrfr.gate.listing import check_listing, make_listing
-from lrfr.gate.trees import check_name
-from lrfr.parameters import NAME
+from lrfr.gate.trees import check_listing, check_name, make_listing
 from lrfr.sources.places import Chosen, Place
 
 SETS: dict[str, Callable[[Path], Opened]] = {  # name -> a function from the place of a set to what is there

@@ -18,20 +18,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from lrfr.benchmarks.acquisition import Tested, direct_feed_teacher
-from lrfr.benchmarks.scoring import Report, assess, front, rates, wide
+from lrfr.benchmarks.scoring import Report, assess, front, rates
 from lrfr.benchmarks.sets import open_known
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
-from lrfr.formats import families, markdown, order, per_cent, write_table
+from lrfr.formats import families, order, page, per_cent, wide, write_table
 from lrfr.parallel import limit_threads
 from lrfr.protocol.cells import unit
 from lrfr.protocol.embed import embed_views, load_student
 from lrfr.train.teacher import load_trained
+from lrfr.train.trainings import folds_of
 
 
 def student(study: Study, name: str) -> Tested:
     """A student of the study's first fold and seed, in the values of its float16 file."""
-    fold, seed = study.folds_of(name)[0], study.train.seeds[0]
+    fold, seed = folds_of(study, name)[0], study.train.seeds[0]
     net = load_student(study, name, fold, seed)
     file = study.reports / "students" / name / f"fold{fold}-seed{seed}.safetensors"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -59,29 +60,26 @@ def teacher(study: Study) -> Tested:
     return fed._replace(sha256=digest.hexdigest())
 
 
-def page(study: Study, report: Report) -> str:
+def results_page(study: Study, report: Report) -> str:
     """The report for people: models in rows, metrics in columns."""
     fed = f"fold {study.faces.run_folds[0]}, and their teacher (`{study.teacher.name}`, {study.teacher.setting})"
-    text = (
-        f"# {report.name}\n\nStudents of {fed} fed with the same faces. Per cent, with intervals where there are any. "
-        f"Nothing was chosen by these numbers.\n\n{front(report)}"
-    )
-    for protocol, rows in report.results.groupby("protocol", sort=False):
-        text += f"\n## {protocol}\n\n{markdown(rates(rows, 'model', 'metric'))}"
-    return text
+    lead = f"Students of {fed} fed with the same faces. Per cent, with intervals where there are any."
+    lead += f" Nothing was chosen by these numbers.\n\n{front(report)}"
+    by_protocol = report.results.groupby("protocol", sort=False)
+    return page(report.name, lead, {protocol: rates(rows, "model", "metric") for protocol, rows in by_protocol})
 
 
 def comparisons_page(report: Report) -> str:
     """The differences for people: points of per cent, with p."""
-    text = f"# {report.name}: differences\n\n"
-    text += "Paired differences in points of per cent, [interval], p after Holm's correction.\n"
+    parts = {}
     for (question, protocol), rows in report.comparisons.groupby(["question", "protocol"], sort=False):
         cells = [f"{per_cent(row.diff, row.low, row.high, '+')}, {row.p_holm:.3f}" for row in rows.itertuples()]
         five = question == "five"
         title = "the five among each other" if five else f"against {question}"
         shown = rows.assign(pair=rows.a + " - " + rows.b if five else rows.a)
-        text += f"\n## {protocol}, {title}\n\n{markdown(wide(shown, 'pair', 'metric', cells))}"
-    return text
+        parts[f"{protocol}, {title}"] = wide(shown, cells, "pair", "metric")
+    lead = "Paired differences in points of per cent, [interval], p after Holm's correction."
+    return page(f"{report.name}: differences", lead, parts)
 
 
 def run(study: Study, name: str) -> None:
@@ -99,5 +97,5 @@ def run(study: Study, name: str) -> None:
         study=study.study, teacher=fed, fold=study.faces.run_folds[0], seed=study.train.seeds[0]
     )
     folder = study.reports / "tables"
-    write_table(folder, f"set-{name}", table, page(study, report))
+    write_table(folder, f"set-{name}", table, results_page(study, report))
     write_table(folder, f"set-{name}-comparisons", report.comparisons, comparisons_page(report))

@@ -39,9 +39,8 @@ from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require
 from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
 from lrfr.evaluate.verification import FOLDS, FoldAccuracy, correct_at, tar_at_far
-from lrfr.gate.folders import Folders, read_folders
 from lrfr.gate.matlab import read_names
-from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number
+from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders
 from lrfr.protocol.cells import unit
 
 NAME, TRAINING = "QMUL-SurvFace", "training_set"

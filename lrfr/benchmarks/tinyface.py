@@ -30,8 +30,7 @@ from lrfr.benchmarks.outcomes import Outcome, draw_probes, mean_of
 from lrfr.benchmarks.roles import Opened, Protocol, images_of, person_numbers, read_role, training_counts
 from lrfr.benchmarks.search import average_precisions, checked_embeddings, hits, optimistic, require_mates, search
 from lrfr.errors import UserError
-from lrfr.gate.folders import Folders, read_folders
-from lrfr.gate.trees import Count, Faces, identical, images_in, locate
+from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, read_folders
 
 NAME, TEST, TRAINING = "tinyface", "Testing_Set", "Training_Set"
 LISTS = (TEST, "Face_Identification_Evaluation")
@@ -85,7 +84,7 @@ def read_tinyface(root: Path) -> TinyFace:
 
 
 def read_training(root: Path) -> Folders:
-    """The training part at the same root; UserError like `folders.read_folders`."""
+    """The training part at the same root; UserError like `trees.read_folders`."""
     return read_folders(locate(root, NAME, TRAINING) / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
 
 

@@ -1,7 +1,4 @@
-"""`lrfr benchmark-set SET --root PATH`: the official numbers of any student on a benchmark set that the user brings.
-
-Everything heavy is imported when the verb runs, since the command line imports this module to know the verb's options.
-"""
+"""`lrfr benchmark-set SET --root PATH`: the official numbers of any student on a benchmark set that the user brings."""
 
 from __future__ import annotations
 
@@ -10,15 +7,18 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lrfr.benchmarks.acquisition import TEACHER, Tested, direct_feed_teacher
+from lrfr.benchmarks.scoring import Report, assess, page
+from lrfr.benchmarks.sets import open_set
+from lrfr.deploy.cards import find_model
+from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
-
-if TYPE_CHECKING:
-    from lrfr.benchmarks.acquisition import Tested
-    from lrfr.benchmarks.scoring import Report
+from lrfr.files import atomic_file
+from lrfr.parallel import cores, limit_threads
 
 LEVEL, DRAWS = 0.95, 2000  # of the intervals, and draws of people; the smallest number that is usual for intervals
 
@@ -51,12 +51,6 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
 
     Raises UserError if one name comes twice, or like `find_model`.
     """
-    from hashlib import sha256
-
-    from lrfr.benchmarks.acquisition import TEACHER, Tested, direct_feed_teacher
-    from lrfr.deploy.cards import find_model
-    from lrfr.deploy.recognizer import Recognizer
-
     models: dict[str, Tested] = {}
     for path in given or [None]:
         if path == TEACHER:
@@ -73,11 +67,6 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
 
 def benchmark(arguments: argparse.Namespace) -> Report:
     """Read the set, embed it with every model, score it."""
-    from lrfr.benchmarks.scoring import assess
-    from lrfr.benchmarks.sets import open_set
-    from lrfr.deploy.verbs import cores
-    from lrfr.parallel import limit_threads
-
     limit_threads(cores())
     models = load_models(arguments.model)
     opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
@@ -91,8 +80,6 @@ def benchmark(arguments: argparse.Namespace) -> Report:
 
 def write(report: Report, folder: Path) -> None:
     """<set>.csv, and <set>-comparisons.csv, which goes if it is there from an earlier run with more models."""
-    from lrfr.files import atomic_file
-
     try:
         with ExitStack() as stack:  # both are written before either appears
             for ending, table in (("", report.results), ("-comparisons", report.comparisons)):
@@ -128,7 +115,5 @@ def run(arguments: argparse.Namespace) -> int:
         rows = {name: t.astype(object).where(t.notna(), None).to_dict("records") for name, t in tables.items()}
         print(json.dumps({"set": report.name, "policies": report.policies, **rows, "problems": report.problems}))
     else:
-        from lrfr.benchmarks.scoring import page
-
         print(page(report), end="")
     return 0

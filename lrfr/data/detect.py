@@ -18,10 +18,10 @@ from PIL import Image
 
 from lrfr.config import Study
 from lrfr.data.align import COLUMNS, POINTS
-from lrfr.files import atomic_file, read_image
+from lrfr.data.photographs import Source, read_bytes, read_manifest
+from lrfr.files import atomic_file
+from lrfr.gate.images import read_image
 from lrfr.progress import bar
-from lrfr.sources.manifests import read_manifest
-from lrfr.sources.registry import SOURCES, Source, read_bytes
 
 CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
 
@@ -85,13 +85,12 @@ def detected(study: Study, source: Source, manifest: pd.DataFrame) -> list[list]
         return [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
 
 
-def run(study: Study) -> None:
+def run(study: Study, source: Source) -> None:
     """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found).
 
     Every photograph is checked against the manifest's sha256 before any is looked at. Photographs of a source of aligned faces
     are not looked at: where the points are is known.
     """
-    source = SOURCES[study.faces.source]
     manifest = read_manifest(source.manifest, study.faces.people)
     rows = aligned(manifest["image"], source.points) if source.points is not None else detected(study, source, manifest)
     with atomic_file(study.reports / "landmarks.csv") as temporary:

@@ -1,24 +1,22 @@
 """What a student sees in an epoch: which images, at which resolution, mirrored or not. The same for every method.
 
-Everything random is a function of (seed, epoch, image), by counter-based Philox streams: no loader, worker or call order can
-change it.
+Everything random is a function of (seed, epoch, image) (`lrfr.streams`): no loader, worker or call order can change it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lrfr.streams import stream
 
 PER_PERSON = 4  # images of a person in the balanced half of a batch (as in EKD, CVPR 2022: 4 per identity)
 MOST = 40  # no person contributes more images to an epoch: our choice, against sets where one person has hundreds
-
-IMAGES, SAMPLER, MOVES = 0, 1, 1 << 40  # names of the streams; the last is beyond any epoch of the others
-
-
-def stream(seed: int, epoch: int, name: int) -> np.random.Generator:
-    """An independent random stream for (seed, epoch, name)."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, 2 * epoch + name], dtype=np.uint64)))
 
 
 class Draw(NamedTuple):
@@ -45,12 +43,12 @@ def epoch_draws(
     With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as often as
     16 or 32 per octave (our choice). Row i depends on (seed, epoch, i) alone.
     """
-    u = stream(seed, epoch, IMAGES).random((images, 2, 5))
+    u = stream("views", seed, epoch).random((images, 2, 5))
     low, high = np.log(smallest), np.log(largest + 1)
     resolution = np.floor(np.exp(low + u[..., 1] * (high - low))).astype(np.int64).clip(smallest, largest)
     resolution[u[..., 0] < hr_probability] = 0
     spread = (2 * jitter * (u[..., 3:] - 0.5)).astype(np.float32)
-    moves = (2 * stream(seed, epoch, MOVES).random((images, 2, 4)) - 1).astype(np.float32)
+    moves = (2 * stream("moves", seed, epoch).random((images, 2, 4)) - 1).astype(np.float32)
     return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves)
 
 
@@ -66,7 +64,7 @@ def epoch_batches(
     ----------
     images, labels : int (n,), image numbers and the person of each.
     """
-    rng = stream(seed, epoch, SAMPLER)
+    rng = stream("sampler", seed, epoch)
     order = rng.permutation(len(images))
     seen = np.zeros(labels.max() + 1, dtype=np.int64)
     uniform = []
@@ -106,3 +104,20 @@ def epoch_batches(
 def view_index(resolution: np.ndarray, smallest: int, largest: int) -> np.ndarray:
     """Resolutions (0 is HR) -> the second axis of `views.npy`, where HR comes last."""
     return np.where(resolution == 0, largest - smallest + 1, resolution - smallest)
+
+
+def move(views: Tensor, moves: Tensor, rotate: float, zoom: float, shift: float) -> Tensor:
+    """Turn, zoom and shift every view about its centre, bilinearly; what comes from outside repeats the border.
+
+    The teacher's target stays that of the aligned face: a view is moved by so little that the teacher hardly notices, and the
+    target is what an invariant student should say (our choice). A view of 8 pixels is moved as the smooth image that it is.
+
+    views: float (B, C, S, S). moves: float (B, 4) in -1 ... 1 (`Draw.moves`). rotate: degrees, zoom: natural
+    logarithm, shift: fraction of the side, each at a move of 1. Returns the same shape.
+    """
+    angle, scale = moves[:, 0] * math.radians(rotate), (moves[:, 1] * zoom).exp()
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    x, y = 2 * shift * moves[:, 2], 2 * shift * moves[:, 3]  # affine_grid counts -1 ... 1 over a side
+    matrix = torch.stack([torch.stack([cosine, -sine, x], 1), torch.stack([sine, cosine, y], 1)], 1)
+    grid = F.affine_grid(matrix, list(views.shape), align_corners=False)
+    return F.grid_sample(views, grid, mode="bilinear", padding_mode="border", align_corners=False)

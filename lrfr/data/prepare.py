@@ -11,11 +11,11 @@ from lrfr.config import Study
 from lrfr.data import align, duplicates, splits
 from lrfr.data.align import CHIP, COLUMNS, POINTS
 from lrfr.data.degrade import view_bank
+from lrfr.data.photographs import Source, read_bytes, read_manifest
 from lrfr.errors import UserError
-from lrfr.files import atomic_file, read_image
+from lrfr.files import atomic_file
+from lrfr.gate.images import read_image
 from lrfr.parallel import parallel_map
-from lrfr.sources.manifests import read_manifest
-from lrfr.sources.registry import SOURCES, read_bytes
 
 CHUNK = 40  # photographs per task
 
@@ -54,12 +54,12 @@ def prepare_chunk(
     return [duplicates.look(image) for image in images]
 
 
-def divide(study: Study, manifest: pd.DataFrame, usable: np.ndarray) -> dict[str, pd.DataFrame]:
+def divide(study: Study, source: Source, manifest: pd.DataFrame, usable: np.ndarray) -> dict[str, pd.DataFrame]:
     """folds.csv and official.csv (empty where the source has no official pairs).
 
     usable: bool (N,), photographs that may be trained on.
     """
-    source, faces = SOURCES[study.faces.source], study.faces
+    faces = study.faces
     if source.pairs is None:
         folds = splits.identity_folds(faces.people, faces.folds, faces.validation_people, study.seed)
         return {"folds.csv": folds, "official.csv": pd.DataFrame(columns=splits.OFFICIAL)}
@@ -78,13 +78,12 @@ def divide(study: Study, manifest: pd.DataFrame, usable: np.ndarray) -> dict[str
     return {"folds.csv": folds, "official.csv": pairs}
 
 
-def run(study: Study) -> None:
+def run(study: Study, source: Source) -> None:
     """Write chips.npy, views.npy, index.csv, folds.csv, official.csv and duplicates.csv.
 
     Every photograph is checked against the manifest's sha256 before any is decoded. The two arrays are never in memory as a
     whole: processes fill rows of the files.
     """
-    source = SOURCES[study.faces.source]
     manifest = read_manifest(source.manifest, study.faces.people)
     points = read_landmarks(study.reports / "landmarks.csv", len(manifest))
     opened = source.open()
@@ -116,7 +115,7 @@ def run(study: Study) -> None:
                 "removed": removed.astype(int),
             }
         )
-        tables = {"index.csv": index, "duplicates.csv": pairs, **divide(study, manifest, ~removed)}
+        tables = {"index.csv": index, "duplicates.csv": pairs, **divide(study, source, manifest, ~removed)}
     for name, table in tables.items():
         with atomic_file(study.runs / name) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from lrfr.errors import UserError
+from lrfr.streams import philox
 
-STREAM = 1  # of the counter-based generator; every use of the seed has its own
 OFFICIAL = ["fold", "official_fold", "image_a", "image_b", "same"]
 TOGETHER = 2  # folds of View 2 that are the test of one study fold: 1,200 pairs
 
@@ -30,8 +30,7 @@ def identity_folds(people: int, folds: int, validation_people: int, seed: int) -
             f"faces: {people} people in {folds} folds with {validation_people} for validation leave a fold without identities; "
             "change faces.people, faces.folds or faces.validation_people."
         )
-    # raw bits, because numpy promises their stability across releases, and not that of permutation()
-    order = np.argsort(np.random.Philox(key=[seed, STREAM]).random_raw(people), kind="stable")
+    order = np.argsort(philox("identity_folds", seed).random_raw(people), kind="stable")
     rows, start = [], 0
     for fold, test in enumerate(np.array_split(order, folds)):
         circle = np.roll(order, -start)
@@ -90,7 +89,7 @@ def lfw_folds(
                 f"faces.validation_people: {validation_people} people are asked for; fold {fold} has {len(candidates)} with two "
                 "photographs or more outside of its test; take 1 to that many, and leave somebody to train on."
             )
-        bits = np.random.Philox(key=[seed, STREAM + 1 + fold]).random_raw(len(candidates))
+        bits = philox("lfw_validation", seed, fold).random_raw(len(candidates))
         validation = candidates[np.argsort(bits, kind="stable")[:validation_people]]
         roles = np.where(
             np.isin(everybody, test), "test", np.where(np.isin(everybody, validation), "validation", "train")

@@ -27,10 +27,11 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
 from lrfr.report.tables import write_table
+from lrfr.train.distill import Trainer
 from lrfr.train.fold import Fold, read_fold
 from lrfr.train.targets import allocate, fill
 from lrfr.train.teacher import load_trained
-from lrfr.train.trainer import Trainer
+from lrfr.train.trainings import training
 from lrfr.train.tuned_teacher import Tuner, validation_error
 
 CACHED = 400  # images from which the cost of caching is estimated
@@ -50,7 +51,9 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     fold = read_fold(study, study.faces.run_folds[0])
     seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
     trainers = {
-        name: Trainer(study, model, fold, seed) for name, model in study.models.items() if model.teacher != "tuned"
+        name: Trainer(training(study, name), fold, seed)
+        for name, model in study.models.items()
+        if model.teacher != "tuned"
     }
     batches = len(trainers["scratch"].batches(last))
     whole = batches / min(most, batches)
@@ -89,7 +92,7 @@ def throughput(study: Study) -> pd.DataFrame:
     All of `scratch`, on the same batches, interleaved; medians over rounds. `share` is of the limit.
     """
     fold, last = read_fold(study, study.faces.run_folds[0]), study.train.epochs - 1
-    trainer = Trainer(study, study.models["scratch"], fold, study.train.seeds[0])
+    trainer = Trainer(training(study, "scratch"), fold, study.train.seeds[0])
     batches = trainer.batches(last)[: study.benchmark.batches]
     images = sum(len(ids) for ids, _ in batches)
     ready = [trainer.inputs(ids, draw) for ids, draw in batches]
@@ -122,10 +125,10 @@ def conventional_scheme(
     log = pd.read_csv(study.reports / "students" / tuned / "log.csv")
     teacher_epochs = int(log[log.term == "teacher_face"].epoch.max())
     spec, most = study.models[tuned].tuned, study.benchmark.batches
-    tuner = Tuner(study, spec, fold)
+    tuner = Tuner(training(study, tuned), fold)
     batches = len(epoch_batches(study.seed, 1, fold.images, fold.persons, spec.batch, spec.batch // 8))
     tuning = seconds(tuner.epoch, 1, most) * max(1.0, batches / most)
-    validating = seconds(validation_error, study, tuner.trained, fold)
+    validating = seconds(validation_error, study.teacher.name, tuner.trained, fold)
     return (
         "teacher tuned on LR, then on line",
         teacher_epochs,

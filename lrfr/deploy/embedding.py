@@ -17,7 +17,7 @@ from lrfr.deploy.recognizer import Recognizer
 from lrfr.deploy.verbs import cores
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.gate.photographs import list_photographs
+from lrfr.gate.images import list_photographs
 from lrfr.parallel import limit_threads
 
 BOX = ("left", "top", "right", "bottom")

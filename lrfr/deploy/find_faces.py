@@ -20,8 +20,7 @@ from PIL import Image
 from lrfr.data.align import CHIP, TEMPLATE, crop_transform, inverse, similarity, warp
 from lrfr.data.degrade import hr_view
 from lrfr.errors import UserError
-from lrfr.files import LARGEST_SIDE
-from lrfr.gate.photographs import read_photograph
+from lrfr.gate.images import LARGEST_SIDE, read_photograph
 from lrfr.parallel import parallel_map
 
 if TYPE_CHECKING:

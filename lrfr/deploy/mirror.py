@@ -30,6 +30,7 @@ from lrfr.protocol.rows import DENSE, MISALIGNED, OFFICIAL
 from lrfr.report.tables import write_table
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
+from lrfr.train.trainings import folds_of, seeds_of
 
 SHOWN = ((DENSE, "eer"), (DENSE, "tar@far=0.01"), (OFFICIAL, "accuracy"))  # of the page, where a study has them
 Cell = tuple[str, str, str]  # protocol, metric, resolution
@@ -73,8 +74,8 @@ def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[
 def both(study: Study, model: str) -> tuple[dict[Cell, NDArray], dict[Cell, NDArray], int]:
     """Values in every draw, means over folds and seeds: faces embedded once; with their mirror images; and people minus folds."""
     teacher = model == TEACHER
-    numbers = study.faces.run_folds if teacher else study.folds_of(model)
-    seeds = study.train.seeds[:1] if teacher else study.seeds_of(model)
+    numbers = study.faces.run_folds if teacher else folds_of(study, model)
+    seeds = study.train.seeds[:1] if teacher else seeds_of(study, model)
     once: dict[Cell, NDArray] = {}
     twice: dict[Cell, NDArray] = {}
     freedom = 0

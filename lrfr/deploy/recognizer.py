@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from lrfr.config import Student
 from lrfr.deploy import onnx_graph
 from lrfr.deploy.cards import FAR, Model, find_model, operating_point
 from lrfr.deploy.find_faces import view
 from lrfr.errors import UserError
 from lrfr.gate.state import insert_state
 from lrfr.models.student import StudentNet, build_student, normalise
-from lrfr.parameters import Student
 
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
 

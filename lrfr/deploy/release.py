@@ -24,6 +24,7 @@ from lrfr.formats import pixels, read_table
 from lrfr.gate.state import read_state
 from lrfr.protocol.rows import DENSE, OFFICIAL
 from lrfr.report.tables import HEADLINE
+from lrfr.train.trainings import folds_of
 
 WEIGHTS = Path("lrfr") / "weights"
 LOCK = Path("dvc.lock")
@@ -146,7 +147,7 @@ def measured(results: pd.DataFrame, name: str) -> list[dict[str, Any]]:
 def card(study: Study, name: str, weights: Path, lock: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Everything that a reader of the weights must know."""
     model, folder, tables = study.models[name], weights.parent, study.reports / "tables"
-    number, seed = study.folds_of(name)[0], study.train.seeds[0]
+    number, seed = folds_of(study, name)[0], study.train.seeds[0]
     md5, parameters = confirmed(folder, lock)
     tuning = read_table(tables / "tuning.csv")
     ranks = tuning[tuning.method == "ranking"].reset_index(drop=True)
@@ -189,7 +190,7 @@ def weights_of(study: Study, name: str) -> Path:
     if name not in study.models:
         raise UserError(f"params.yaml: there is no model '{name}' in models; known are {', '.join(study.models)}.")
     weights = (
-        study.reports / "students" / name / f"fold{study.folds_of(name)[0]}-seed{study.train.seeds[0]}.safetensors"
+        study.reports / "students" / name / f"fold{folds_of(study, name)[0]}-seed{study.train.seeds[0]}.safetensors"
     )
     if not weights.is_file():
         raise UserError(f"{weights.as_posix()}: not there; run `dvc repro` first.")

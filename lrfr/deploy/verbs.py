@@ -161,7 +161,7 @@ def identify(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The most similar people of a gallery: each by their most similar photograph."""
     from lrfr.deploy.find_faces import find_all
     from lrfr.deploy.recognizer import cosines
-    from lrfr.gate.photographs import list_photographs
+    from lrfr.gate.images import list_photographs
 
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top}: at least one person must be listed.")

@@ -1,44 +1,66 @@
-"""Archives that nobody has checked: read into memory within limits, never unpacked.
+"""Archives that nobody has checked: a tar is read into memory, a zip is unpacked into a new folder (`lrfr unpack`).
 
-A tar archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere. What is
-not a plain file under a plain name is refused, not repaired: an archive with such members is not the one that we know.
+An archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere.
+What is not a plain file or folder under a plain name is refused, not repaired: an archive with such members is not the
+one that we know, and two repaired names may become one file.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import re
+import shutil
+import stat
 import tarfile
 import unicodedata
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from lrfr.errors import UserError
+from lrfr.files import atomic_folder
+from lrfr.progress import bar
 
-# Our choices, from the largest archive that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar.
-MEMBERS = 50_000
-MEMBER_BYTES = 1 << 20
-TOTAL_BYTES = 1 << 28
+AGAIN = "fetch the archive again from a source that you trust"
 GZIP = b"\x1f\x8b"
 PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
+ENCRYPTED = 1  # bit of a zip member's flags
+Description = tuple[str, bool, str]  # of a member: see `checked`
+
+
+class Limits(NamedTuple):
+    """How many members an archive may have, and how many bytes, decompressed, one member and the whole."""
+
+    members: int
+    member_bytes: int
+    total_bytes: int
+
+
+# Our choices, from the largest that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar;
+# QMUL-SurvFace has 473,558 images of about 1 kB and lists of a few MB, as a zip.
+TAR = Limits(50_000, 1 << 20, 1 << 28)
+ZIP = Limits(1_000_000, 1 << 26, 1 << 34)
 
 
 class Counted:
-    """A stream that may be read up to a limit: what decompresses to more is refused after the limit, whatever its headers say."""
+    """A stream that may be read up to a limit: what is longer is refused, whatever its headers say."""
 
-    def __init__(self, stream: BinaryIO, limit: int, refusal: UserError) -> None:
+    def __init__(self, stream: BinaryIO, limit: int, refusal: str) -> None:
         self.stream, self.left, self.refusal = stream, limit, refusal
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(min(size, self.left + 1))
         self.left -= len(data)
         if self.left < 0:
-            raise self.refusal
+            raise UserError(self.refusal)
         return data
 
 
 class Header(tarfile.TarInfo):
-    """A member's header. `tarfile` takes a damaged header or a missing end for the end of the archive; here they are errors."""
+    """A member's header. `tarfile` takes a damaged one for the end of the archive; here it is an error."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -50,68 +72,115 @@ class Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from None
 
 
-def check_name(path: Path, name: str) -> None:
-    """UserError for a name that would lead out of a folder, or means different files on different systems."""
-    reason = None
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        reason = "an absolute name"
-    elif "\\" in name or not name.isprintable():
-        reason = "a backslash or control character in its name"
-    elif {"", ".", ".."} & set(name.split("/")):
-        reason = "a name with '..', '.' or an empty part"
-    if reason:
-        raise UserError(f"{path}: member {name!r} has {reason}; fetch the archive again from a source that you trust.")
-
-
-def read_members(
-    path: str | Path, members: int = MEMBERS, member_bytes: int = MEMBER_BYTES, total_bytes: int = TOTAL_BYTES
-) -> dict[str, bytes]:
-    """The regular files of a tar or gzipped tar archive, name -> bytes, in the archive's order.
-
-    members, member_bytes, total_bytes: limits for the number of members, the bytes of one, and the bytes of the whole
-    decompressed archive with its headers, which are counted while it is read.
-
-    Raises
-    ------
-    UserError
-        if the file is missing, is not a tar archive, is damaged or incomplete or exceeds a limit, or has a member that is neither
-        a plain file nor a folder, or whose name is absolute, leads out of the archive, or is another's but for its case.
-    """
-    path = Path(path)
-    again = "fetch the archive again from a source that you trust"
-    too_large = UserError(f"{path}: more than {total_bytes} bytes when decompressed; {again}.")
-    files: dict[str, bytes] = {}
-    seen: dict[str, bool] = {}  # name without case -> is it a folder
+@contextmanager
+def opened(path: Path, kind: str) -> Iterator[None]:
+    """Everything that goes wrong inside becomes a UserError about the archive."""
     try:
-        with open(path, "rb") as file:
-            packed = file.read(len(GZIP)) == GZIP
-            file.seek(0)
-            stream = Counted(gzip.GzipFile(fileobj=file) if packed else file, total_bytes, too_large)
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
-                for count, member in enumerate(archive, start=1):
-                    if count > members:
-                        raise UserError(f"{path}: more than {members} members; {again}.")
-                    name = member.name
-                    check_name(path, name)
-                    if not (member.isdir() or member.isreg()) or member.issparse():
-                        raise UserError(f"{path}: member {name!r} is a link, a device or a sparse file; {again}.")
-                    # as file systems that ignore case compare names; a folder may come twice, which harms nobody
-                    key = unicodedata.normalize("NFC", name).casefold()
-                    if key in seen and not (seen[key] and member.isdir()):
-                        raise UserError(
-                            f"{path}: member {name!r} comes twice, or twice but for upper and lower case; {again}."
-                        )
-                    seen[key] = member.isdir()
-                    if member.isreg():
-                        if member.size > member_bytes:
-                            raise UserError(f"{path}: member {name!r} has more than {member_bytes} bytes; {again}.")
-                        files[name] = archive.extractfile(member).read()
-            while stream.read(PIECE):  # to the end, where gzip keeps its checksum
-                pass
+        yield
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the path of the archive.") from None
     except Exception as error:  # decoders raise almost anything on hostile bytes
-        raise UserError(f"{path}: not a complete tar archive ({type(error).__name__}); {again}.") from None
+        if reason := getattr(error, "strerror", None):  # the system's word, not a decoder's
+            raise UserError(f"{path}: cannot be read or unpacked ({reason}); give other places.") from None
+        raise UserError(f"{path}: not a complete {kind} archive ({type(error).__name__}); {AGAIN}.") from None
+
+
+def checked(path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], Description]) -> Iterator[Any]:
+    """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
+
+    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may not
+    lead out of a folder or mean different files on different systems, and comes once, as file systems that ignore case
+    compare them; but a folder may come twice.
+    """
+    seen: dict[str, bool] = {}
+    for count, member in enumerate(members, start=1):
+        name, folder, reason = describe(member)
+        key = unicodedata.normalize("NFC", name).casefold()
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+            reason = "has an absolute name"
+        elif "\\" in name or not name.isprintable():
+            reason = "has a backslash or control character in its name"
+        elif {"", ".", ".."} & set(name.split("/")):
+            reason = "has a name with '..', '.' or an empty part"
+        elif key in seen and not (seen[key] and folder):
+            reason = "comes twice, or twice but for upper and lower case"
+        if reason or count > limit:
+            what = f"member {name!r} {reason}" if reason else f"more than {limit} members"
+            raise UserError(f"{path}: {what}; {AGAIN}.")
+        seen[key] = folder
+        yield member
+
+
+def describe_tar(member: tarfile.TarInfo) -> Description:
+    plain = (member.isdir() or member.isreg()) and not member.issparse()
+    return member.name, member.isdir(), "" if plain else "is a link, a device or a sparse file"
+
+
+def describe_zip(member: zipfile.ZipInfo) -> Description:
+    name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
+    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and member.is_dir() == name.endswith("/")
+    reason = "is encrypted (unpack it by hand, with its password)" if member.flag_bits & ENCRYPTED else ""
+    return name.removesuffix("/"), member.is_dir(), reason if plain else "is a link or a device"
+
+
+def read_members(path: str | Path, limits: Limits = TAR) -> dict[str, bytes]:
+    """The regular files of a tar or gzipped tar archive, name -> bytes, in the archive's order.
+
+    The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is
+    missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
+    """
+    path = Path(path)
+    files: dict[str, bytes] = {}
+    with opened(path, "tar"), open(path, "rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        refusal = f"{path}: more than {limits.total_bytes} bytes when decompressed; {AGAIN}."
+        stream = Counted(gzip.GzipFile(fileobj=file) if packed else file, limits.total_bytes, refusal)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
+            for member in checked(path, archive, limits.members, describe_tar):
+                if member.size > limits.member_bytes:
+                    reason = f"has more than {limits.member_bytes} bytes"
+                    raise UserError(f"{path}: member {member.name!r} {reason}; {AGAIN}.")
+                if member.isreg():
+                    files[member.name] = archive.extractfile(member).read()
+        while stream.read(PIECE):  # to the end, where gzip keeps its checksum
+            pass
     return files
+
+
+def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
+    """Unpack a zip archive into a new folder, which appears only when everything is in it.
+
+    Members are checked before anything is written, bytes are counted while they are written. Raises UserError if the
+    folder is there already or cannot be written, or the archive is missing, no zip archive, damaged or incomplete, exceeds
+    a limit, or has a member that `checked` refuses.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: is already there; choose a new folder.")
+    left = limits.total_bytes
+    with opened(path, "zip"), zipfile.ZipFile(path) as archive:
+        members = list(checked(path, archive.infolist(), limits.members, describe_zip))
+        with atomic_folder(folder) as new:
+            for member in bar(members, path.name):
+                target = new / member.orig_filename
+                (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+                if member.is_dir():
+                    continue
+                refusal = f"{path}: more bytes than allowed at member {member.orig_filename!r}; {AGAIN}."
+                with archive.open(member) as stream, open(target, "xb") as file:
+                    shutil.copyfileobj(Counted(stream, min(limits.member_bytes, left), refusal), file)
+                    left -= file.tell()
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb `unpack`."""
+    text = "a .zip file; what leads out of the folder, links, bombs are refused"
+    parser.add_argument("archive", type=Path, help=text)
+    parser.add_argument("folder", type=Path, help="a new folder, which appears only when everything is in it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The verb `unpack`."""
+    unpack(arguments.archive, arguments.folder)
+    print(f"{arguments.folder}: unpacked.")
+    return 0

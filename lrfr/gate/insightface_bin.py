@@ -1,8 +1,9 @@
 """InsightFace's verification sets (lfw, cfp_fp, agedb_30, calfw, cplfw): pairs of aligned faces in one `.bin` file.
 
-Such a file is a pickle of (encoded images, is-same list); images 2i and 2i + 1 are pair i. A pickle from elsewhere may call
-anything, so it is never loaded: `Symbolic` lets a few names through, and even those only as symbols that do nothing. What they
-stand for is then computed here, for exactly the forms in which bytes, booleans and arrays of them are pickled.
+Such a file is a pickle of (encoded images, is-same list); images 2i and 2i + 1 are pair i. A pickle from elsewhere may
+call anything, so it is never loaded: `Symbolic` lets a few names through, and even those only as symbols that do
+nothing. What they stand for is then computed here, for exactly the forms in which bytes, booleans and arrays of them
+are pickled.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_image, read_regular
+from lrfr.gate.images import read_pixels, read_regular
 from lrfr.gate.trees import Count
 
 FILE_BYTES = 1 << 29  # our choice: four times the largest of the known files (cfp_fp has 14,000 images of about 8 kB)
@@ -27,7 +28,7 @@ SIDE = 112  # pixels of InsightFace's aligned faces
 ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 PAIRS = {"lfw": 6000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000, "cfp_fp": 7000, "cfp_ff": 7000}
 FOLDS = 10  # of the protocol: contiguous, equally large
-# What Python 2 and 3 and NumPy 1 and 2 name in a pickle of bytes (protocol 2) and of arrays; nothing of it is ever called.
+# What Python 2 and 3 and NumPy 1 and 2 name in a pickle of bytes (protocol 2) and of arrays; nothing of it is called.
 NAMES = {
     ("_codecs", "encode"): "encode",
     ("numpy", "dtype"): "dtype",
@@ -43,40 +44,31 @@ class Refused(Exception):
     """What is wrong with a file, in a few words."""
 
 
-class Made:
-    """A call that a pickle asks for and nobody makes: the symbol, its arguments, and the state that is set afterwards."""
+class Call:
+    """A name that a pickle may mention, and what it would be called with and set to; nothing of that happens."""
 
-    __slots__ = ("arguments", "state", "symbol")
+    __slots__ = ("arguments", "name", "state")
+    __match_args__ = ("name", "arguments", "state")
 
-    def __init__(self, symbol: str, arguments: tuple) -> None:
-        self.symbol, self.arguments, self.state = symbol, arguments, None
+    def __init__(self, name: str, arguments: tuple | None = None) -> None:
+        self.name, self.arguments, self.state = name, arguments, None
+
+    def __call__(self, *arguments: object) -> Call:
+        return Call(self.name, arguments)
 
     def __setstate__(self, state: object) -> None:
+        if self.arguments is None:
+            raise Refused("it sets the state of a function")
         self.state = state
-
-
-class Symbol:
-    """A name that a pickle may mention. Calling it gives a `Made`; nothing can be set on it."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, *arguments: object) -> Made:
-        return Made(self.name, arguments)
-
-    def __setstate__(self, state: object) -> None:
-        raise Refused("it sets the state of a function")
 
 
 class Symbolic(pickle.Unpickler):
     """The one unpickler of this package: it finds no class and no function, only symbols for the names in `NAMES`."""
 
-    def find_class(self, module: str, name: str) -> Symbol:
+    def find_class(self, module: str, name: str) -> Call:
         if (module, name) not in NAMES:
             raise Refused(f"it asks for {module}.{name}, which no list of images needs")
-        return Symbol(NAMES[module, name])
+        return Call(NAMES[module, name])
 
     def persistent_load(self, pid: object) -> object:
         raise Refused("it refers to another file")
@@ -85,7 +77,8 @@ class Symbolic(pickle.Unpickler):
 def check_claims(data: bytes) -> None:
     """`Refused` for what would fill the machine: too many steps, or a memory numbered higher than there are steps.
 
-    Contents that end outside of the file, and a file without an end, raise ValueError. EXT refers to a table of this process.
+    Contents that end outside of the file, and a file without an end, raise ValueError. EXT refers to a table of this
+    process.
     """
     for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         if count > STEPS or (operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count):
@@ -96,44 +89,43 @@ def check_claims(data: bytes) -> None:
 
 def as_bytes(value: object) -> bytes:
     """Bytes, or the symbols for them: `_codecs.encode(text, "latin1")` of Python 3's protocol 2."""
-    if isinstance(value, Made) and value.symbol == "encode" and len(value.arguments) == 2:
-        text, encoding = value.arguments
-        if isinstance(text, str) and encoding in ("latin1", b"latin1"):
+    match value:
+        case bytes() | bytearray():
+            return bytes(value)
+        case Call("encode", (str(text), "latin1" | b"latin1")):
             return text.encode("latin1")
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
     raise Refused("it has something else where bytes belong")
 
 
 def as_dtype(value: object) -> np.dtype:
     """The symbol for a dtype of booleans or small whole numbers."""
-    code = value.arguments[0] if isinstance(value, Made) and value.symbol == "dtype" and value.arguments else None
-    code = code.decode("latin1") if isinstance(code, bytes) else code
-    if not isinstance(code, str) or code not in DTYPES:
-        raise Refused("it has an array of something else than booleans or small whole numbers")
-    return np.dtype(DTYPES[code]).newbyteorder("<")
+    match value:
+        case Call("dtype", (str() | bytes() as code, *_)):
+            code = code if isinstance(code, str) else code.decode("latin1")
+            if code in DTYPES:
+                return np.dtype(DTYPES[code]).newbyteorder("<")
+    raise Refused("it has an array of something else than booleans or small whole numbers")
 
 
 def as_array(value: object) -> NDArray:
     """The flat values of an array, a scalar, or a list of booleans and scalars."""
-    if isinstance(value, (list, tuple)):
-        return np.concatenate([np.zeros(0, np.int64), *(as_single(item) for item in value)])
-    if isinstance(value, (bool, int)) and value in (0, 1):
-        return np.array([value], np.int64)
-    if isinstance(value, Made) and value.symbol == "array" and isinstance(value.state, tuple) and len(value.state) == 5:
-        dtype, raw = value.state[2], value.state[4]
-    elif isinstance(value, Made) and value.symbol == "buffer" and len(value.arguments) == 4:
-        raw, dtype = value.arguments[:2]
-    elif isinstance(value, Made) and value.symbol == "scalar" and len(value.arguments) == 2:
-        dtype, raw = value.arguments
-    else:
-        raise Refused("it has something else where an array or a boolean belongs")
-    dtype = as_dtype(dtype)  # first: an array of objects has a list where others have bytes
-    return np.frombuffer(as_bytes(raw), dtype)
+    match value:
+        case list() | tuple():
+            return np.concatenate([np.zeros(0, np.int64), *map(as_single, value)])
+        case bool() | int() if value in (0, 1):
+            return np.array([value], np.int64)
+        case (
+            Call("array", _, (_, _, dtype, _, raw)) | Call("buffer", (raw, dtype, _, _)) | Call("scalar", (dtype, raw))
+        ):
+            dtype = as_dtype(dtype)  # first: an array of objects has a list where others have bytes
+            return np.frombuffer(as_bytes(raw), dtype)
+    raise Refused("it has something else where an array or a boolean belongs")
 
 
 def as_single(value: object) -> NDArray:
     """A boolean or scalar of a list, (1,): a larger array that a list names many times would fill the memory."""
+    if isinstance(value, (list, tuple)):
+        raise Refused("its list of booleans has lists inside")
     found = as_array(value)
     if found.size != 1:
         raise Refused("its list of booleans has arrays inside")
@@ -142,8 +134,9 @@ def as_single(value: object) -> NDArray:
 
 def as_image(value: object) -> bytes:
     """An encoded image: bytes, or an array of bytes (as OpenCV's encoder returns it)."""
-    if isinstance(value, Made) and value.symbol in ("array", "buffer"):
-        return as_array(value).astype(np.uint8).tobytes()
+    match value:
+        case Call("array" | "buffer"):
+            return as_array(value).astype(np.uint8).tobytes()
     return as_bytes(value)
 
 
@@ -161,7 +154,7 @@ class ImagePairs(NamedTuple):
     def read(self, i: int) -> NDArray[np.uint8]:
         """Image i, uint8 (112, 112, 3) RGB; UserError if it cannot be read or has another size."""
         what = f"{self.path}, image {i} (of pair {i // 2})"
-        image = read_image(self.images[i], what)
+        image = read_pixels(self.images[i], what)
         if image.shape != (SIDE, SIDE, 3):
             size = f"{image.shape[1]} x {image.shape[0]}"
             raise UserError(f"{what}: {size} pixels instead of {SIDE} x {SIDE}; fetch the set again.")
@@ -174,8 +167,6 @@ def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
     whole = Symbolic(io.BytesIO(data), encoding="bytes").load()
     if not isinstance(whole, (tuple, list)) or len(whole) != 2 or not isinstance(whole[0], (list, tuple)):
         raise Refused("it is no pair of a list of images and a list of booleans")
-    if isinstance(whole[1], (list, tuple)) and any(isinstance(item, (list, tuple)) for item in whole[1]):
-        raise Refused("its list of booleans has lists inside")
     images, size = [], 0
     for image in whole[0]:  # one that a short file names many times becomes as many copies here
         images.append(as_image(image))
@@ -195,20 +186,15 @@ def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
 def read_bin(path: Path) -> ImagePairs:
     """Read a `.bin` file into memory (60 to 120 MB), without running anything that it asks for.
 
-    Raises
-    ------
-    UserError
-        if the file is missing or too large, is not such a pickle, asks for any name that such pickles do not have, or has
-        numbers of images and booleans that do not belong together.
+    Raises UserError if the file is missing or too large, is not such a pickle, asks for any name that such pickles do
+    not have, or has numbers of images and booleans that do not belong together.
     """
-    path = Path(path)
+    data = read_regular(Path(path), FILE_BYTES)
     try:
-        images, same = parse(read_regular(path, FILE_BYTES))
-    except UserError:
-        raise
+        images, same = parse(data)
     except Refused as error:
         raise UserError(f"{path}: not a set of image pairs, {error}; fetch it from a source that you trust.") from None
     except Exception as error:  # unpickling raises almost anything on hostile bytes
         raise UserError(f"{path}: not a complete .bin file ({type(error).__name__}); fetch it again.") from None
-    counts = Count("pairs", len(same), PAIRS.get(path.stem)), Count("pairs of one person", int(same.sum()), None)
-    return ImagePairs(path, images, same, counts)
+    counts = Count("pairs", len(same), PAIRS.get(Path(path).stem)), Count("pairs of one person", int(same.sum()), None)
+    return ImagePairs(Path(path), images, same, counts)

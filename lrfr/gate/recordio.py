@@ -1,9 +1,9 @@
 """InsightFace's training sets in MXNet's RecordIO (`train.rec`, `train.idx`, `property`), read without MXNet.
 
-A record is two 32-bit words, the magic number and flag and length (3 and 29 bits), then the contents, padded to four bytes. A
-record whose contents include the aligned magic number is written in parts that leave it out: flag 1 starts, 2 goes on, 3 ends.
-The contents start with a header: flag, label, id, id2; flag labels more follow where flag > 0. Layout: dmlc-core's
-recordio.h; record 0 and the persons' records: InsightFace's `dataset.py`.
+A record is two 32-bit words, the magic number and flag and length (3 and 29 bits), then the contents, padded to four
+bytes. A record whose contents include the aligned magic number is written in parts that leave it out: flag 1 starts, 2
+goes on, 3 ends. The contents start with a header: flag, label, id, id2; flag labels more follow where flag > 0. Layout:
+dmlc-core's recordio.h; record 0 and the persons' records: InsightFace's `dataset.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_image, read_regular
+from lrfr.gate.images import read_pixels, read_regular
 from lrfr.gate.trees import Count
 from lrfr.progress import bar
 
@@ -42,30 +42,26 @@ class Record(NamedTuple):
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
 
-    Raises
-    ------
-    UserError
-        naming the line that is malformed, repeats a key or an offset, or points outside of the records or between words.
+    Raises UserError naming the line that is malformed, repeats a key or an offset, or points outside of the records or
+    between words.
     """
+
+    def refusal(line: int, reason: str) -> UserError:
+        return UserError(f"{path}, line {line}: {reason}; fetch the set again.")
+
     data = read_regular(path, INDEX_BYTES)
     if not re.fullmatch(rb"(?:%b\r?\n)*+(?:%b)?+\s*" % (LINE, LINE), data) or not data.strip():
         lines = data.splitlines() or [b""]
         wrong = next((i for i, line in enumerate(lines, start=1) if not re.fullmatch(LINE, line)), len(lines))
-        raise UserError(f"{path}, line {wrong}: not a key, a tab and an offset; fetch the index again.")
+        raise refusal(wrong, "not a key, a tab and an offset")
     keys, offsets = np.fromstring(data.decode("ascii"), np.int64, sep=" ").reshape(-1, 2).T
     for values, what in ((keys, "key"), (offsets, "offset")):
-        order = np.argsort(values, kind="stable")
-        twice = order[1:][values[order[1:]] == values[order[:-1]]]
+        twice = np.setdiff1d(np.arange(len(values)), np.unique(values, return_index=True)[1])
         if len(twice):
-            raise UserError(
-                f"{path}, line {twice.min() + 1}: {what} {values[twice.min()]} comes twice; fetch the index again."
-            )
+            raise refusal(twice[0] + 1, f"{what} {values[twice[0]]} comes twice")
     outside = np.flatnonzero((offsets > size - 8) | (offsets % 4 != 0))
     if len(outside):
-        line, offset = outside[0] + 1, offsets[outside[0]]
-        raise UserError(
-            f"{path}, line {line}: offset {offset} is no place of a record in {size} bytes; fetch both files again."
-        )
+        raise refusal(outside[0] + 1, f"offset {offsets[outside[0]]} is no place of a record in {size} bytes")
     order = np.argsort(keys)
     return keys[order], offsets[order]
 
@@ -84,8 +80,8 @@ class RecordSet:
     """Training images in random access: the file is mapped into memory, not read.
 
     labels: int64 (N,), the persons 0 ... people - 1. people: as `property` says. size: (height, width) of every image.
-    counts: what is there next to what `property` says. Raises UserError, naming file and line or record, at the first thing that
-    is wrong with property, index, record 0 and the persons' records; images are checked when they are read.
+    counts: what is there next to what `property` says. Raises UserError, naming file and line or record, at the first
+    thing that is wrong with property, index, record 0 and the persons' records; images are checked when they are read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,91 +89,81 @@ class RecordSet:
         self.people, *size = read_property(folder / PROPERTY)
         self.size = tuple(size)
         try:
-            if not self.path.is_file():
+            if not self.path.is_file():  # a pipe would be waited for
                 raise FileNotFoundError
             with open(self.path, "rb") as file:
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            raise UserError(
-                f"{self.path}: cannot be read ({type(error).__name__}); give the folder of a training set."
-            ) from None
+            reason = f"cannot be read ({type(error).__name__})"
+            raise UserError(f"{self.path}: {reason}; give the folder of a training set.") from None
         self.index, self.offsets = read_index(folder / INDEX, len(self.map))
         self.keys, self.labels = self.read_labels()
-        self.counts = (
-            Count("training images", len(self.keys), None),
-            Count("training people", len(np.unique(self.labels)), self.people),
-        )
+        found = Count("training people", len(np.unique(self.labels)), self.people)
+        self.counts = Count("training images", len(self.keys), None), found
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    def refusal(self, key: int, reason: str) -> UserError:
+        return UserError(f"{self.path}, record {key}: {reason}; fetch the set again.")
+
     def read(self, i: int) -> NDArray[np.uint8]:
         """Image i, uint8 (height, width, 3) RGB; UserError if its record is damaged or contradicts label or size."""
-        what = f"{self.path}, record {self.keys[i]}"
-        image = read_image(self.encoded(i), what)
+        image = read_pixels(self.encoded(i), f"{self.path}, record {self.keys[i]}")
         if image.shape != (*self.size, 3):
-            raise UserError(f"{what}: another size than {PROPERTY} says; fetch the set again.")
+            raise self.refusal(self.keys[i], f"another size than {PROPERTY} says")
         return image
 
     def encoded(self, i: int) -> bytes:
-        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts the label."""
+        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts a label."""
         key = int(self.keys[i])
         record = self.record(key)
         if self.label(key, record) != self.labels[i]:
-            raise UserError(
-                f"{self.path}, record {key}: another person than the persons' records say; fetch the set again."
-            )
+            raise self.refusal(key, "another person than the persons' records say")
         return record.data
 
     def record(self, key: int) -> Record:
         """The record of a key, its parts joined; UserError if it is not in the index, or is damaged."""
-
-        def damaged(reason: str) -> UserError:
-            return UserError(f"{self.path}, record {key}: {reason}; fetch the set again.")
-
         row = int(np.searchsorted(self.index, key))
         if row == len(self.index) or self.index[row] != key:
-            raise damaged(f"not in {INDEX}")
-        place, parts, total = int(self.offsets[row]), [], 0
-        while True:
+            raise self.refusal(key, f"not in {INDEX}")
+        place, parts, flag, total = int(self.offsets[row]), [], START, 0
+        while flag in (START, MIDDLE):
             if place + 8 > len(self.map) or self.map[place : place + 4] != MAGIC:
-                raise damaged(f"no record starts at byte {place}")
+                raise self.refusal(key, f"no record starts at byte {place}")
             (word,) = struct.unpack_from("<I", self.map, place + 4)
             flag, length = word >> 29, word & ((1 << 29) - 1)
             total += length
             if place + 8 + length > len(self.map) or total > RECORD_BYTES:
-                raise damaged(f"its {total} bytes end outside of the file or are too many")
+                raise self.refusal(key, f"its {total} bytes end outside of the file or are too many")
             if flag not in ((MIDDLE, END) if parts else (WHOLE, START)):
-                raise damaged(f"a part with flag {flag} is out of order")
+                raise self.refusal(key, f"a part with flag {flag} is out of order")
             parts.append(self.map[place + 8 : place + 8 + length])
             place += 8 + length + -length % 4
-            if flag in (WHOLE, END):
-                break
         data = MAGIC.join(parts)
         if len(data) < HEADER.size:
-            raise damaged("shorter than its header")
+            raise self.refusal(key, "shorter than its header")
         more, label, _, _ = HEADER.unpack_from(data)
         end = HEADER.size + 4 * more
         if end > len(data):
-            raise damaged(f"claims {more} labels and is too short for them")
+            raise self.refusal(key, f"claims {more} labels and is too short for them")
         labels = np.frombuffer(data[HEADER.size : end], "<f4") if more else np.array([label], np.float32)
         return Record(labels, data[end:])
 
     def label(self, key: int, record: Record, limit: int | None = None, place: int = 0) -> int:
         """A label as a whole number from 0 to limit - 1 (the number of people); UserError if it is anything else."""
         value, limit = float(record.labels[place]) if place < len(record.labels) else -1.0, limit or self.people
-        if not (value >= 0 and value == int(min(value, LABELS)) and value < limit):
-            raise UserError(
-                f"{self.path}, record {key}: label {value} is not from 0 to {limit - 1}; fetch the set again."
-            )
+        if not (0 <= value < min(limit, LABELS + 1) and value.is_integer()):  # comparisons with NaN are false
+            raise self.refusal(key, f"label {value} is not from 0 to {limit - 1}")
         return int(value)
 
     def read_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Keys and labels of the images.
 
-        Record 0 with two labels (a, b) says that images are 1 ... a - 1 and persons a ... b - 1, each with the range (first, last
-        + 1) of its images: then only the first and the last image of every person are looked at. Without it every record is an
-        image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are refused.
+        Record 0 with two labels (a, b) says that images are 1 ... a - 1 and persons a ... b - 1, each with the range
+        (first, last + 1) of its images: then only the first and the last image of every person are looked at. Without
+        it every record is an image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are
+        refused.
         """
         zero = self.record(0) if self.index[0] == 0 else None
         if zero is None or len(zero.labels) < 2:
@@ -186,21 +172,17 @@ class RecordSet:
         images, end = (self.label(0, zero, LABELS, place) for place in (0, 1))
         if not 1 < images < end or not np.array_equal(self.index, np.arange(end)):
             said = f"says that 1 ... {images - 1} are images and that there are {end} records"
-            raise UserError(f"{self.path}, record 0: {said}, {INDEX} differs; fetch both again.")
+            raise self.refusal(0, f"{said}, {INDEX} differs")
         labels = np.full(images, -1, np.int64)
         for key in bar(range(images, end), self.path.name):
             person = self.record(key)
             first, last = (self.label(key, person, images + 1, place) for place in (0, 1))
             if not 1 <= first < last or (labels[first:last] != -1).any():
-                claim = f"images {first} to {last - 1} are no range, or another person's"
-                raise UserError(f"{self.path}, record {key}: {claim}; fetch the set again.")
+                raise self.refusal(key, f"images {first} to {last - 1} are no range, or another person's")
             ends = {self.label(image, self.record(image)) for image in (first, last - 1)}
             if len(ends) > 1:
-                raise UserError(
-                    f"{self.path}, record {key}: its first and last image have two labels; fetch the set again."
-                )
+                raise self.refusal(key, "its first and last image have two labels")
             labels[first:last] = ends.pop()
         if (labels[1:] == -1).any():
-            image = int(np.argmin(labels[1:])) + 1
-            raise UserError(f"{self.path}, record {image}: an image of nobody; fetch the set again.")
+            raise self.refusal(int(np.argmin(labels[1:])) + 1, "an image of nobody")
         return np.arange(1, images, dtype=np.int64), labels[1:]

@@ -15,10 +15,7 @@ from lrfr.errors import UserError
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, or of a `.pt`/`.pth` state dict (read without running code from it).
 
-    Raises
-    ------
-    UserError
-        if the file is missing, is neither, or holds a value that is not finite.
+    Raises UserError if the file is missing, is neither, or holds a value that is not finite.
     """
     path = Path(path)
     try:
@@ -27,9 +24,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the path of a checkpoint.") from None
     except SafetensorError as error:
-        raise UserError(
-            f"{path}: not a safetensors file, or damaged ({error}); train again or fetch it again."
-        ) from None
+        reason = f"not a safetensors file, or damaged ({error})"
+        raise UserError(f"{path}: {reason}; train again or fetch it again.") from None
     except Exception:  # torch.load raises almost anything on hostile bytes
         raise UserError(f"{path}: not a state dict that torch can read safely; fetch the file again.") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
@@ -43,17 +39,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def insert_state(module: nn.Module, state: dict[str, Tensor], what: str | Path) -> None:
     """Load a complete state, by name; `what` names its file in messages.
 
-    Raises
-    ------
-    UserError
-        naming the first tensor by which the state belongs to another architecture; the module is then unchanged.
+    Raises UserError naming the first tensor by which the state belongs to another architecture; the module is then
+    unchanged.
     """
     own = module.state_dict()
     for name in [*own, *state]:
         expected, found = (tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (own, state))
         if expected != found:
-            difference = f"'{name}' should be {expected} and is {found}"
-            raise UserError(
-                f"{what}: a checkpoint of another architecture: {difference}; give one of the same network."
-            )
+            reason = f"a checkpoint of another architecture: '{name}' should be {expected} and is {found}"
+            raise UserError(f"{what}: {reason}; give one of the same network.")
     module.load_state_dict(state)

@@ -1,28 +1,30 @@
-"""What the readers of benchmark sets share: image files of one role, counts next to published ones, and checks of names."""
+"""Folders of images that nobody has checked: the images of one role of a set, one folder a person, and the list of all
+files.
+
+What every reader of a set shares is here too: counts next to published ones, and checks of names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_image
+from lrfr.gate.images import SUFFIXES, read_pixels
 from lrfr.progress import bar
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".webp"}  # of the sets that we read, and of copies of them
-# Files that systems leave in folders; what is not listed here is either an image or a reason to stop.
-LITTER = {"thumbs.db", "desktop.ini"}
+LITTER = {"thumbs.db", "desktop.ini"}  # what systems leave in folders; anything else is an image or a reason to stop
 
 
 class Count(NamedTuple):
-    """One number of a set: what is counted, how many there are here, and how many its authors name (None: nobody says)."""
+    """What is counted in a set, how many there are here, and how many its authors name (None: nobody says)."""
 
     what: str
     observed: int
@@ -51,7 +53,15 @@ class Faces:
 
     def read(self, i: int) -> NDArray[np.uint8]:
         """The pixels of image i, uint8 (H, W, 3) RGB; UserError if they cannot be read."""
-        return read_image(self.folder / self.names[i])
+        return read_pixels(self.folder / self.names[i])
+
+
+class Folders(NamedTuple):
+    """Faces with names "person/file" and ids 0, 1, 2, ... in the order of `people`, the sorted names of the folders."""
+
+    faces: Faces
+    people: tuple[str, ...]
+    counts: tuple[Count, ...]
 
 
 def shown(name: str) -> str:
@@ -70,13 +80,21 @@ def check_name(name: str, where: str | Path) -> None:
         raise UserError(f"{where}: the name {shown(name)} {reason}; fetch the set again.")
 
 
-def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the subfolders and of the files in a folder, each sorted; without hidden files and what systems leave behind.
+def prefix_number(name: str, where: str | Path) -> int:
+    """The whole number before the first "_" of a file's name; UserError if there is none."""
+    start, line, _ = name.partition("_")
+    if not (line and start.isascii() and start.isdecimal() and len(start) <= 9):
+        reason = "does not start with a person's number and '_'"
+        raise UserError(f"{where}: the name {shown(name)} {reason}; fetch the set again.")
+    return int(start)
 
-    Raises
-    ------
-    UserError
-        if the folder cannot be read, or holds a name that `check_name` refuses or something that is neither file nor folder.
+
+def entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the subfolders and of the files in a folder, each sorted; without hidden files and what systems leave
+    behind.
+
+    Raises UserError if the folder cannot be read, or holds a name that `check_name` refuses, or something that is
+    neither.
     """
     folders, files = [], []
     try:
@@ -88,9 +106,8 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
                 raise UserError(f"{folder / entry.name}: neither a file nor a folder; remove it.")
             (folders if entry.is_dir() else files).append(entry.name)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder}: cannot be read as a folder ({type(error).__name__}); give the set's folder."
-        ) from None
+        reason = f"cannot be read as a folder ({type(error).__name__})"
+        raise UserError(f"{folder}: {reason}; give the set's folder.") from None
     return folders, files
 
 
@@ -100,7 +117,7 @@ def is_image(name: str) -> bool:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Sorted names of the images in a folder that holds nothing else; UserError naming the first other thing, or if empty."""
+    """Sorted names of the images in a folder that holds nothing else; UserError if it does, or is empty."""
     folders, files = entries(folder)
     for name in [*folders, *(name for name in files if not is_image(name))]:
         raise UserError(f"{folder / name}: not an image, and the set has only images there; remove it.")
@@ -115,62 +132,103 @@ def locate(root: Path, name: str, inside: str) -> Path:
         if (folder / inside).is_dir():
             return folder
     if root.is_file():
-        raise UserError(f"{root}: a file; unpack it first, a zip archive for instance with lrfr.gate.zips.unpack.")
+        raise UserError(f"{root}: a file; unpack it first, a zip archive for instance with `lrfr unpack`.")
     raise UserError(f"{root}: no folder {inside} there or in {name}; give the folder into which the set was unpacked.")
+
+
+def read_folders(root: Path, images: int | None = None, people: int | None = None, numbered: bool = False) -> Folders:
+    """Read a tree of one folder a person (CASIA-WebFace, VGGFace2, the training parts of TinyFace and QMUL-SurvFace).
+
+    images, people: published numbers, for the counts only. numbered: whether every file must be called N_..., where N
+    is the number that is its folder's name (QMUL's sets). Other files beside the folders (lists, notes) are left alone.
+    Raises UserError naming the first image outside of a person's folder, empty folder, folder inside a person's folder,
+    file that is no image, name that cannot be used, or file of another person's number.
+    """
+    folders, files = entries(root)
+    for name in filter(is_image, files):
+        raise UserError(f"{root / name}: an image outside of a person's folder; put it into one or remove it.")
+    if not folders:
+        raise UserError(f"{root}: no folder there; give a folder that has one folder a person.")
+    names: list[str] = []
+    ids: list[int] = []
+    for label, person in enumerate(bar(folders, root.name)):
+        inside = images_in(root / person)
+        for name in inside if numbered else ():
+            number = prefix_number(name, root / person)
+            if not person.isdecimal() or int(person) != number:
+                reason = f"belongs to person {number}, not {person}"
+                raise UserError(f"{root / person / name}: {reason}; unpack the set again.")
+        names += [f"{person}/{name}" for name in inside]
+        ids += [label] * len(inside)
+    counts = Count("training images", len(names), images), Count("training people", len(folders), people)
+    return Folders(Faces(root, tuple(names), np.array(ids, np.int64)), tuple(folders), counts)
 
 
 def same_names(listed: list[str], there: list[str], source: Path, folder: Path) -> None:
     """UserError unless a list names every file of a folder, each once, and nothing else."""
-    seen: set[str] = set()
+    first = {name: row for row, name in reversed([*enumerate(listed, start=1)])}
     for row, name in enumerate(listed, start=1):
-        if name in seen:
+        if first[name] != row:
             raise UserError(f"{source}, entry {row}: {shown(name)} is listed twice; fetch the list again.")
-        seen.add(name)
-    missing, additional = sorted(seen.difference(there)), sorted(set(there) - seen)
+    missing, additional = sorted(first.keys() - set(there)), sorted(set(there) - first.keys())
     if missing:
-        row = listed.index(missing[0]) + 1
-        raise UserError(
-            f"{source}, entry {row}: {shown(missing[0])} and {len(missing) - 1} others are not in {folder}; unpack the set again."
-        )
+        what = f"{shown(missing[0])} and {len(missing) - 1} others are not in {folder}"
+        raise UserError(f"{source}, entry {first[missing[0]]}: {what}; unpack the set again.")
     if additional:
-        raise UserError(
-            f"{folder / additional[0]}: this file and {len(additional) - 1} others are not in {source}; remove them."
-        )
+        what = f"this file and {len(additional) - 1} others are not in {source}"
+        raise UserError(f"{folder / additional[0]}: {what}; remove them.")
 
 
-def prefix_number(name: str, where: str | Path) -> int:
-    """The whole number before the first "_" of a file's name; UserError if there is none."""
-    start = name.split("_", 1)[0]
-    if "_" not in name or not (start.isascii() and start.isdecimal() and len(start) <= 9):
-        raise UserError(
-            f"{where}: the name {shown(name)} does not start with a person's number and '_'; fetch the set again."
-        )
-    return int(start)
+def digest(path: Path) -> str:
+    """The sha256 of a file; UserError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); unpack the set again.") from None
 
 
 def identical(first: Faces, second: Faces, description: str) -> int:
     """How many images of `first` have the same bytes as one of `second`.
 
-    The same bytes under the same name are no coincidence but a file in two roles, which makes every score worthless: UserError.
+    The same bytes under the same name are no coincidence but a file in two roles, which makes every score worthless:
+    UserError.
     """
-
-    def digests(faces: Faces, of: Iterable[int]) -> dict[bytes, set[str]]:
-        found: dict[bytes, set[str]] = {}
-        for i in of:
-            try:
-                data = (faces.folder / faces.names[i]).read_bytes()
-            except OSError as error:
-                place = faces.folder / faces.names[i]
-                raise UserError(f"{place}: cannot be read ({error.strerror}); unpack the set again.") from None
-            found.setdefault(hashlib.sha256(data).digest(), set()).add(faces.names[i])
-        return found
-
-    known = digests(first, bar(range(len(first)), description))
-    shared = 0
-    for digest, names in digests(second, bar(range(len(second)), description)).items():
-        both = known.get(digest, set()) & names
-        if both:
+    known: dict[str, set[str]] = {}
+    other: dict[str, set[str]] = {}
+    for faces, found in ((first, known), (second, other)):
+        for name in bar(faces.names, description):
+            found.setdefault(digest(faces.folder / name), set()).add(name)
+    for data, names in other.items():
+        if both := known.get(data, set()) & names:
             places = f"{first.folder.name} and {second.folder.name}"
             raise UserError(f"{first.folder / min(both)}: the same file is in {places}; unpack the set again.")
-        shared += len(known.get(digest, ()))
-    return shared
+    return sum(len(known.get(data, ())) for data in other)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and in the folders below, sorted; without hidden ones and what systems leave behind."""
+    folders, files = entries(folder)
+    for name in folders:
+        if (folder / name).is_symlink():
+            raise UserError(f"{folder / name}: a link, which may lead anywhere; put the folder itself there.")
+    below = [path for name in folders for path in files_below(folder / name)]
+    return sorted([*(folder / name for name in files), *below])
+
+
+def make_listing(place: Path) -> bytes:
+    """Which bytes a set, a folder or one file, consists of, since results depend on it: CSV with name and sha256."""
+    paths = files_below(place) if place.is_dir() else [place]
+    base = place if place.is_dir() else place.parent
+    rows = [(path.relative_to(base).as_posix(), digest(path)) for path in bar(paths, place.name)]
+    return pd.DataFrame(rows, columns=["name", "sha256"]).to_csv(index=False, lineterminator="\n").encode()
+
+
+def check_listing(place: Path, listing: Path, command: str) -> None:
+    """UserError unless the set is, byte for byte, the one of a listing; command: that writes it."""
+    try:
+        known = listing.read_bytes()
+    except OSError as error:
+        raise UserError(f"{listing}: cannot be read ({error.strerror}); run `{command}`.") from None
+    if make_listing(place) != known:
+        raise UserError(f"{place}: its files are not those in {listing}; restore them, or run `{command}` again.")

@@ -1,27 +1,26 @@
 """What the five papers are compared with: no teacher, and five classic ways of using one.
 
 `scratch` has no term: the face loss on low-resolution views does everything.
-`kd`      Hinton et al. 2015: match softened class probabilities, T^2 KL(p_t || p_s) with p = softmax(z / T). The factor T^2
-          keeps the gradient's size while T varies. Summed over classes, averaged over the batch.
-`feature` 1 - cos(f_s, f_t) between embeddings, the plainest embedding distillation.
-`fitnet`  Romero et al. 2015: mean (r(F_s) - F_t)^2 at one hint level; r is a 1x1 convolution of the student's map.
-`at`      Zagoruyko and Komodakis 2017: mean (q_s - q_t)^2 of L2-normalised attention maps, averaged over stages (the paper
-          sums them; averaging keeps the weight independent of depth: our choice).
-`rkd`     Park et al. 2019: match relations instead of points, namely distances (divided by their mean) and cosines of the
-          angles that triplets form, both under the Huber loss. Embeddings are L2-normalised first (our choice: students
-          are compared as unit vectors). Coinciding rows contribute a zero gradient.
+`kd`      Hinton et al. 2015: match softened class probabilities.
+`feature` the plainest embedding distillation, by the cosine.
+`fitnet`  Romero et al. 2015: regress the teacher's map at one hint level; r is a 1x1 convolution of the student's map.
+`at`      Zagoruyko and Komodakis 2017: L2 between normalised attention maps, averaged over stages (the paper sums them;
+          averaging keeps the weight independent of depth: our choice).
+`rkd`     Park et al. 2019: match relations instead of points, namely distances and the angles that triplets form.
+          Embeddings are L2-normalised first (our choice: students are compared as unit vectors). Coinciding rows
+          contribute a zero gradient.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from lrfr.errors import UserError
-from lrfr.methods.common import attention_map, embedding_projector
+from lrfr.methods.common import Temperature, Weight, attention_map, embedding_projector, no_logs
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import cosine_to, unit
 
@@ -29,67 +28,105 @@ EQUAL = 1e-12  # squared distance of rows that count as equal, relative to their
 
 
 def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(p_teacher || p_student), a scalar >= 0: logits (B, C), sum over classes, mean over the batch."""
-    student = (student_logits / temperature).log_softmax(1)
-    teacher = (teacher_logits.detach() / temperature).log_softmax(1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    """Hinton's loss, a scalar >= 0: logits (B, C), sum over classes, mean over the batch.
+
+    >>> teacher, student = torch.tensor([[4.0, 0.0]]), torch.tensor([[2.0, 0.0]])
+    >>> [round(soft_targets(student, teacher, T).item(), 3) for T in (1, 2, 4)]  # T^2 keeps the size while T varies
+    [0.073, 0.269, 0.422]
+    """
+    log_p_s = (student_logits / temperature).log_softmax(1)  # p = softmax(z / T), (B, C)
+    log_p_t = (teacher_logits.detach() / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(log_p_s, log_p_t, reduction="batchmean", log_target=True)  # T^2 KL(p^t || p^s)
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) of equal dimension."""
-    return 1 - cosine_to(teacher, student).mean()
+    """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) or maps (B, C, H, W) of equal shape.
+
+    >>> cosine_distance(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[9.0, 0.0], [0.0, -1.0]]))  # (0 + 2) / 2
+    tensor(1.)
+    """
+    return 1 - cosine_to(teacher.flatten(1), student.flatten(1)).mean()  # (1/B) sum_i [1 - cos(f_i^s, f_i^t)]
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over batch and positions of the squared difference of L2-normalised maps: (B, 1, H, W) both, a scalar."""
-    return (unit(student.flatten(1)) - unit(teacher.detach().flatten(1))).square().mean()
+    """Mean over batch and positions of the squared difference of L2-normalised maps: (B, 1, H, W) both, a scalar.
+
+    >>> left, right = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 7.0]]]])
+    >>> attention_transfer(left, right)  # 2 (1 - cos) / (H W)
+    tensor(1.)
+    """
+    q_s, q_t = unit(student.flatten(1)), unit(teacher.detach().flatten(1))  # q = vec A / |vec A|, (B, H W)
+    return (q_s - q_t).square().mean()  # mean (q^s - q^t)^2
 
 
-def distances(embedding: Tensor) -> tuple[Tensor, Tensor]:
+def _distances(embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Inner products and Euclidean distances of all rows, float64 (B, B) both.
 
-    In float64 |a|^2 + |b|^2 - 2ab loses nothing that float32 embeddings have, and no array of size B x B x D is formed. Rows that
-    differ by less than a millionth of their length have no direction: distance 0, and no gradient.
+    In float64 |a|^2 + |b|^2 - 2ab loses nothing that float32 embeddings have, and no array B x B x D is formed. Rows
+    that differ by less than a millionth of their length have no direction: distance 0, and no gradient.
     """
     inner = embedding.double() @ embedding.double().T
     lengths = inner.diagonal()
     total = lengths[:, None] + lengths[None]
-    squared = total - 2 * inner
+    squared = total - 2 * inner  # |e_i - e_j|^2 = |e_i|^2 + |e_j|^2 - 2 e_i e_j
     apart = squared > EQUAL * total
     return inner, torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
 
 
 def relative_distances(embedding: Tensor) -> Tensor:
-    """Euclidean distances (B, B), divided by the mean of those that are not zero; all zero if no two rows differ."""
-    _, found = distances(embedding)
-    mean = found.sum() / (found > 0).sum().clamp_min(1)
-    return (found / torch.where(mean > 0, mean, 1.0)).to(embedding.dtype)
+    """Euclidean distances (B, B), divided by the mean of those that are not zero; all zero if no two rows differ.
+
+    >>> relative_distances(torch.tensor([[0.0], [1.0], [3.0]]))[0]  # 1, 2 and 3 have the mean 2
+    tensor([0.0000, 0.5000, 1.5000])
+    """
+    _, d = _distances(embedding)
+    mu = d.sum() / (d > 0).sum().clamp_min(1)
+    return (d / torch.where(mu > 0, mu, 1.0)).to(embedding.dtype)  # psi_D = |e_i - e_j| / mu
 
 
 def angle_cosines(embedding: Tensor) -> Tensor:
-    """Cosines (B, B, B) of the angle at row i between the directions to rows j and k; zero where a direction is missing."""
-    inner, found = distances(embedding)
+    """Cosines (B, B, B) of the angle at row i between the directions to rows j and k; zero where one is missing.
+
+    >>> angle_cosines(torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))[0, 1, 2]  # 45 degrees at the first point
+    tensor(0.7071)
+    """
+    inner, d = _distances(embedding)
     inner = inner.to(embedding.dtype)
     # (e_j - e_i) (e_k - e_i) = e_j e_k - e_i e_j - e_i e_k + e_i e_i
     product = inner[None] + (inner.diagonal()[:, None] - inner)[:, :, None] - inner[:, None, :]
-    inverse = torch.where(found > 0, torch.where(found > 0, found, 1.0).reciprocal(), 0.0).to(embedding.dtype)
-    return product * inverse[:, :, None] * inverse[:, None, :]
+    inverse = torch.where(d > 0, torch.where(d > 0, d, 1.0).reciprocal(), 0.0).to(embedding.dtype)
+    return (
+        product * inverse[:, :, None] * inverse[:, None, :]
+    )  # psi_A = (e_j - e_i) (e_k - e_i) / |e_j - e_i| |e_k - e_i|
 
 
 def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD-D: Huber loss between relative distances, mean over all B^2 entries: embeddings (B, D_s), (B, D_t)."""
-    return F.smooth_l1_loss(relative_distances(student), relative_distances(teacher.detach()))
+    """RKD-D, mean over all B^2 entries: embeddings (B, D_s), (B, D_t).
+
+    >>> relational_distance(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [5.0], [15.0]]))  # larger
+    tensor(0.)
+    """
+    return F.smooth_l1_loss(
+        relative_distances(student), relative_distances(teacher.detach())
+    )  # Huber(psi_D^s, psi_D^t)
 
 
 def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD-A: Huber loss between angle cosines, mean over all B^3 entries: embeddings (B, D_s), (B, D_t)."""
-    return F.smooth_l1_loss(angle_cosines(student), angle_cosines(teacher.detach()))
+    """RKD-A, mean over all B^3 entries: embeddings (B, D_s), (B, D_t).
+
+    >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> round(relational_angle(square, square * torch.tensor([1.0, 2.0])).item(), 4)  # stretched: other angles
+    0.0038
+    """
+    return F.smooth_l1_loss(angle_cosines(student), angle_cosines(teacher.detach()))  # Huber(psi_A^s, psi_A^t)
 
 
 class Scratch(nn.Module):
     """No teacher."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    matches_embeddings: ClassVar[bool] = False
+    logs = no_logs
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -104,25 +141,29 @@ class KD(nn.Module):
     """Hinton's soft targets on logits without margin."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    matches_embeddings: ClassVar[bool] = False
+    logs = no_logs
 
-    def __init__(self, shapes: Shapes, *, weight: float, temperature: float) -> None:
+    def __init__(self, shapes: Shapes, *, weight: Weight, temperature: Temperature) -> None:
         super().__init__()
         self.weight, self.temperature = weight, temperature
 
     def forward(
         self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
     ) -> dict[str, Tensor]:
-        return (
-            {"kd": self.weight * soft_targets(student_logits, targets.logits, self.temperature)} if self.weight else {}
-        )
+        if not self.weight:
+            return {}
+        return {"kd": self.weight * soft_targets(student_logits, targets.logits, self.temperature)}
 
 
 class Feature(nn.Module):
     """Cosine distance of embeddings."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    matches_embeddings: ClassVar[bool] = True
+    logs = no_logs
 
-    def __init__(self, shapes: Shapes, *, weight: float) -> None:
+    def __init__(self, shapes: Shapes, *, weight: Weight) -> None:
         super().__init__()
         self.weight = weight
         self.project = embedding_projector(shapes)
@@ -136,14 +177,14 @@ class Feature(nn.Module):
 
 
 class FitNet(nn.Module):
-    """One hint level, index `stage` from shallow (0) to deep; the regressor sits on the student's side."""
+    """Regression of one stage's feature map; `stage` counts the student's four from 0, shallow to deep."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"maps"})
+    matches_embeddings: ClassVar[bool] = False
+    logs = no_logs
 
-    def __init__(self, shapes: Shapes, *, weight: float, stage: int) -> None:
+    def __init__(self, shapes: Shapes, *, weight: Weight, stage: Annotated[int, Field(ge=0, le=3)]) -> None:
         super().__init__()
-        if not 0 <= stage < len(shapes.student_maps):
-            raise UserError(f"option 'stage': {stage} is no stage; choose 0 ... {len(shapes.student_maps) - 1}.")
         self.weight, self.stage = weight, stage
         self.regressor = nn.Conv2d(shapes.student_maps[stage][0], shapes.teacher_maps[stage][0], kernel_size=1)
 
@@ -153,15 +194,17 @@ class FitNet(nn.Module):
         if not self.weight:
             return {}
         hint = self.regressor(student.maps[self.stage])
-        return {"fitnet": self.weight * F.mse_loss(hint, targets.maps[self.stage].detach())}
+        return {"fitnet": self.weight * F.mse_loss(hint, targets.maps[self.stage].detach())}  # mean (r(F^s) - F^t)^2
 
 
 class AT(nn.Module):
     """Attention transfer at every stage."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    matches_embeddings: ClassVar[bool] = False
+    logs = no_logs
 
-    def __init__(self, shapes: Shapes, *, weight: float) -> None:
+    def __init__(self, shapes: Shapes, *, weight: Weight) -> None:
         super().__init__()
         self.weight = weight
 
@@ -179,18 +222,20 @@ class RKD(nn.Module):
     """Relational distillation; `distance` and `angle` are the weights of its two terms."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    matches_embeddings: ClassVar[bool] = False  # relations leave the two spaces turned against each other
+    logs = no_logs
 
-    def __init__(self, shapes: Shapes, *, distance: float, angle: float) -> None:
+    def __init__(self, shapes: Shapes, *, distance: Weight, angle: Weight) -> None:
         super().__init__()
         self.distance, self.angle = distance, angle
 
     def forward(
         self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
     ) -> dict[str, Tensor]:
-        own, other = unit(student.embedding), unit(targets.embedding)
+        e_s, e_t = unit(student.embedding), unit(targets.embedding)
         terms = {}
         if self.distance:
-            terms["distance"] = self.distance * relational_distance(own, other)
+            terms["distance"] = self.distance * relational_distance(e_s, e_t)
         if self.angle:
-            terms["angle"] = self.angle * relational_angle(own, other)
+            terms["angle"] = self.angle * relational_angle(e_s, e_t)
         return terms

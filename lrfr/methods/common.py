@@ -1,16 +1,29 @@
-"""What several methods share: ramps, the attention map, the embedding projector, and the check of a named option."""
+"""What several methods share: the types of options, the ramp, the attention map, the embedding projector."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from lrfr.errors import UserError
 from lrfr.models.features import Shapes
+
+# What an option may be (`check_options`). The bounds are wide: they keep out what nobody can mean.
+Weight = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]  # of a term
+Factor = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]  # of a part of a term
+Temperature = Annotated[float, Field(ge=0.01, le=1000, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # of training
+Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 def ramp(progress: float, warmup: float) -> float:
-    """Factor in [0, 1]: rises linearly while `progress` (fraction of training done) goes from 0 to `warmup`, then stays 1."""
+    """Factor in [0, 1]: rises linearly while `progress`, the fraction of training done, goes to `warmup`, then stays 1.
+
+    >>> [ramp(progress, warmup=0.5) for progress in (0.0, 0.25, 0.5, 1.0)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
     return min(progress / warmup, 1.0) if warmup > 0 else 1.0
 
 
@@ -20,9 +33,8 @@ class MeanSquare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return (
-            torch.linalg.vector_norm(x, dim=1, keepdim=True).square_() / x.shape[1]
-        )  # the norm writes no array of squares
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # unlike x.square(), it writes no second array
+        return norm.square_() / x.shape[1]
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
@@ -31,33 +43,36 @@ class MeanSquare(torch.autograd.Function):
 
 
 def attention_map(features: Tensor) -> Tensor:
-    """Where a stage is active: mean over channels of the squared activations, (B, C, H, W) -> (B, 1, H, W), not negative.
+    """Where a stage is active: A = mean_c F_c^2, (B, C, H, W) -> (B, 1, H, W), not negative, without parameters.
 
-    Zagoruyko and Komodakis (ICLR 2017), their F_sum^2 up to a constant. It has no parameters.
+    Zagoruyko and Komodakis (ICLR 2017), their F_sum^2 up to a constant.
+
+    >>> attention_map(torch.tensor([3.0, -4.0]).reshape(1, 2, 1, 1)).item()  # (9 + 16) / 2
+    12.5
     """
     return MeanSquare.apply(features)
 
 
 def entries(maps: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H W C): in this order nothing is copied if the maps lie channels last in memory, as students' do."""
+    """vec F: (B, C, H, W) -> (B, H W C), without a copy of maps that lie channels last in memory, as students' do.
+
+    >>> entries(torch.tensor([[[[1, 2]], [[3, 4]]]]))  # two channels of 1 x 2 pixels
+    tensor([[1, 3, 2, 4]])
+    """
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 def embedding_projector(shapes: Shapes) -> nn.Module:
-    """P: identity if the embeddings have the same dimension, else a linear map of the student's; never exported."""
+    """P: identity if the embeddings have the same dimension, else a linear map of the student's; never exported.
+
+    >>> embedding_projector(Shapes((), (), student_embedding=3, teacher_embedding=5, classes=2, images=9))
+    Linear(in_features=3, out_features=5, bias=False)
+    """
     if shapes.student_embedding == shapes.teacher_embedding:
         return nn.Identity()
     return nn.Linear(shapes.student_embedding, shapes.teacher_embedding, bias=False)
 
 
-def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value, if it is allowed.
-
-    Raises
-    ------
-    UserError
-        if it is not.
-    """
-    if value not in allowed:
-        raise UserError(f"option '{option}': '{value}' does not exist; choose one of {', '.join(allowed)}.")
-    return value
+def no_logs(method: nn.Module) -> dict[str, float]:
+    """`logs` of a method that has nothing to tell beside its terms."""
+    return {}

@@ -1,64 +1,76 @@
 """ICD-Face: intra-class compactness distillation (ICCV 2023).
 
-Idea. Pulling every student embedding to its teacher's (feature consistency, FCD) still leaves two faces of one person less
-similar under the student than under the teacher. So the *distribution* of these intra-class similarities is matched too
-(similarity-distribution consistency, SDC). One batch holds few pairs of one person; feature banks supply many.
+Idea. Pulling every student embedding to its teacher's (feature consistency, FCD) still leaves two faces of one person
+less similar under the student than under the teacher. So the *distribution* of these intra-class similarities is
+matched too (similarity-distribution consistency, SDC). One batch holds few pairs of a person; feature banks hold many.
 
-Known from the abstract: L2 feature consistency, feature banks, KL between the similarity distributions of teacher and student.
+Known from the abstract: L2 feature consistency, feature banks, KL between the two similarity distributions.
 From a third party (a public adaptation citing the paper's Algorithm 1): paired per-class banks, a validity counter and
-replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched on late.
-DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
-Not known, so our choice: log space throughout (clamped histograms lose their gradient when the distributions lie apart),
-step .01, the weights, the number of slots. The bank stores the image behind each slot, and a pair of an image with itself,
-mirrored or not, never counts: such a pair is a spike at 1 in both histograms. An image has at most one slot and overwrites it.
-A person with one photograph may hold a slot but forms no pair.
+replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched
+on late. DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
+Not known, so our choice: log space throughout (clamped histograms lose their gradient when the distributions lie
+apart), step .01, the weights, the number of slots. The bank stores the image behind each slot, and a pair of an image
+with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms. An image has at most one
+slot and overwrites it. A person with one photograph may hold a slot but forms no pair.
 
-    L_fcd = (1/2B) sum_i || P f_i^s/|.| - f_i^t/|.| ||^2
-    a_ik^t = <f_i^t, M_{y_i k}^t>,  a_ik^s = <f_i^s, M_{y_i k}^s>   over the usable slots k; unit vectors, banks without gradient
-    p_r proportional to sum_ik exp(-gamma (a_ik - t_r)^2),   t_r = -1 + r delta
-    L_sdc = KL(p^t || p^s)
     L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc
 Like MMD, L_sdc compares two collections and is blind to which pair is which.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from lrfr.methods.common import embedding_projector, one_of
+from lrfr.methods.common import Count, Fraction, Weight, embedding_projector
 from lrfr.methods.se_dfd import feature_distillation
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import unit
 
+Step = Annotated[float, Field(ge=0.0001, le=0.5, allow_inf_nan=False)]
+Gamma = Annotated[float, Field(ge=0.1, le=100_000, allow_inf_nan=False)]
 Candidates = tuple[Tensor, Tensor, Tensor]  # student (B, K, D_s), teacher (B, K, D_t), usable: bool (B, K)
 
 
 def log_histogram(similarities: Tensor, step: float, gamma: float) -> Tensor:
-    """Log of the soft histogram of similarities (N,), N >= 1, over the nodes -1, -1 + step, ... 1; sums to 1 after exp."""
-    nodes = step * torch.arange(round(2 / step) + 1, device=similarities.device, dtype=similarities.dtype) - 1
-    return (-gamma * (similarities[:, None] - nodes).square()).logsumexp(0).log_softmax(0)
+    """log p, the soft histogram of similarities (N,), N >= 1, over the nodes -1, -1 + step, ... 1; sums to 1 after exp.
+
+    >>> p = log_histogram(torch.tensor([0.0, 0.2]), step=0.5, gamma=8.0).exp()  # over -1, -0.5, 0, 0.5, 1
+    >>> [round(p_r, 2) for p_r in p.tolist()]
+    [0.0, 0.06, 0.69, 0.25, 0.0]
+    """
+    nodes = step * torch.arange(round(2 / step) + 1, device=similarities.device, dtype=similarities.dtype)
+    t = nodes - 1  # t_r = -1 + r delta, (R,)
+    squared = (similarities[:, None] - t).square()  # (a_ik - t_r)^2, (N, R)
+    log_h = (-gamma * squared).logsumexp(0)  # h_r = sum_ik exp(-gamma (a_ik - t_r)^2), (R,)
+    return log_h.log_softmax(0)  # p_r = h_r / sum_r h_r
 
 
 def similarity_distribution_consistency(
     student_similarities: Tensor, teacher_similarities: Tensor, step: float = 0.01, gamma: float = 50.0
 ) -> Tensor:
-    """KL(p_teacher || p_student) of soft histograms, a scalar >= 0.
+    """L_sdc, a scalar >= 0, between soft histograms.
 
-    Cosines (N,) of the same pairs in any order, in [-1, 1]; `step` between nodes, `gamma` = 1 / (2 sigma^2) of the Gaussian
-    that spreads a similarity over them (step should stay below sigma / 2). Without pairs the result is 0, with a graph.
+    Cosines (N,) of the same pairs in any order, in [-1, 1]; `step` between nodes, `gamma` = 1 / (2 sigma^2) of the
+    Gaussian that spreads a similarity over them (step should stay below sigma / 2). Without pairs the result is 0, with
+    a graph.
+
+    >>> teacher = torch.tensor([0.8, 0.6])
+    >>> [round(similarity_distribution_consistency(teacher - gap, teacher).item(), 2) for gap in (0.0, 0.2, 0.4)]
+    [0.0, 1.12, 5.23]
     """
     if student_similarities.numel() == 0:
         return student_similarities.sum()
-    student = log_histogram(student_similarities, step, gamma)
-    teacher = log_histogram(teacher_similarities.detach(), step, gamma)
-    return (teacher.exp() * (teacher - student)).sum()
+    log_p_s = log_histogram(student_similarities, step, gamma)
+    log_p_t = log_histogram(teacher_similarities.detach(), step, gamma)
+    return (log_p_t.exp() * (log_p_t - log_p_s)).sum()  # L_sdc = KL(p^t || p^s) = sum_r p_r^t log(p_r^t / p_r^s)
 
 
 class Bank(nn.Module):
-    """Unit embeddings of recent images, `slots` per person, the same slot for teacher and student; saved with the state.
+    """Unit embeddings of recent images, `slots` a person, the same slot for teacher and student; saved with the state.
 
     image: the image in a slot, -1 if empty. written: the write that filled it. writes: number of writes so far.
     """
@@ -73,7 +85,7 @@ class Bank(nn.Module):
         self.register_buffer("writes", torch.zeros((), dtype=torch.int64))
 
     def candidates(self, labels: Tensor, ids: Tensor) -> Candidates:
-        """The slots of each row's person; usable ones are filled, at most `max_age` writes old, and of another image."""
+        """The slots of each row's person; usable are filled ones, at most `max_age` writes old, of another image."""
         image = self.image[labels]
         fresh = self.writes - self.written[labels] <= self.max_age
         return self.student[labels], self.teacher[labels], (image >= 0) & fresh & (image != ids[:, None])
@@ -82,8 +94,8 @@ class Bank(nn.Module):
     def write(self, labels: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> None:
         """Store a batch. An image goes to its own slot if it has one, else to the person's oldest (empty ones first).
 
-        Of an image that occurs twice in the batch the last row is kept. New images of one person beyond the number of slots
-        are dropped.
+        Of an image that occurs twice in the batch the last row is kept. New images of one person beyond the number of
+        slots are dropped.
         """
         last = ~(ids[:, None] == ids[None]).triu(1).any(1)
         labels, ids, student, teacher = labels[last], ids[last], student[last].detach(), teacher[last].detach()
@@ -106,39 +118,44 @@ class Bank(nn.Module):
 
 
 def batch_candidates(labels: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> Candidates:
-    """The batch as its own bank: every other image of the same person (for the ablation)."""
+    """The batch as its own bank: every other image of the same person (for the ablation).
+
+    >>> batch_candidates(torch.tensor([0, 0, 1]), torch.tensor([7, 8, 9]), torch.eye(3), torch.eye(3))[2].tolist()
+    [[False, True, False], [True, False, False], [False, False, False]]
+    """
     usable = (labels[:, None] == labels[None]) & (ids[:, None] != ids[None])
     n = len(labels)
     return student.detach().expand(n, -1, -1), teacher.detach().expand(n, -1, -1), usable
 
 
 class ICDFace(nn.Module):
-    """Options: `fcd`, `sdc` weigh the terms; `slots` per person; `start` = progress from which SDC counts; `step`, `gamma` of
-    the histogram; `pairs` = "bank" or "batch"; `max_age` = writes (training steps) for which a slot stays usable.
+    """Options: `fcd`, `sdc` weigh the terms; `slots` per person; `start` = progress from which SDC counts; `step` and
+    `gamma` of the histogram; `pairs` = "bank" or "batch"; `max_age` = writes (training steps) a slot stays usable.
 
-    The attribute `pairs` tells how many pairs the last call used. The bank is read before the batch is written to it.
+    Logs `pairs`, how many the last call used: of too few, histograms mean nothing. The bank is read before the batch is
+    written to it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    matches_embeddings: ClassVar[bool] = True
 
     def __init__(
         self,
         shapes: Shapes,
         *,
-        fcd: float,
-        sdc: float,
-        slots: int,
-        start: float,
-        step: float,
-        gamma: float,
-        pairs: str,
-        max_age: int,
+        fcd: Weight,
+        sdc: Weight,
+        slots: Count,
+        start: Fraction,
+        step: Step,
+        gamma: Gamma,
+        pairs: Literal["bank", "batch"],
+        max_age: Count,
     ) -> None:
         super().__init__()
         self.fcd, self.sdc, self.start, self.step, self.gamma = fcd, sdc, start, step, gamma
         self.project = embedding_projector(shapes) if fcd else nn.Identity()
-        banked = one_of("pairs", pairs, ("bank", "batch")) == "bank" and sdc
-        self.bank = Bank(shapes, slots, max_age) if banked else None
+        self.bank = Bank(shapes, slots, max_age) if pairs == "bank" and sdc else None
         self.pairs = 0
 
     def forward(
@@ -147,22 +164,21 @@ class ICDFace(nn.Module):
         terms = {}
         if self.fcd:
             projected = self.project(student.embedding)
-            terms["fcd"] = self.fcd * 0.5 * feature_distillation(projected, targets.embedding)
+            terms["fcd"] = self.fcd * 0.5 * feature_distillation(projected, targets.embedding)  # L_fcd = L_dfd / 2
         if self.sdc:
             known = labels >= 0  # a person with one photograph has no second one to be similar to
-            own, other = unit(student.embedding)[known], unit(targets.embedding.detach())[known]
+            f_s, f_t = unit(student.embedding)[known], unit(targets.embedding.detach())[known]
             labels, ids = labels[known], targets.ids[known]
-            if self.bank is None:
-                student_bank, teacher_bank, usable = batch_candidates(labels, ids, own, other)
-            else:
-                student_bank, teacher_bank, usable = self.bank.candidates(labels, ids)
-            student_cosines = (own[:, None] * student_bank).sum(-1)[usable]
-            teacher_cosines = (other[:, None] * teacher_bank).sum(-1)[usable]
-            self.pairs = student_cosines.numel()
+            found = batch_candidates(labels, ids, f_s, f_t) if self.bank is None else self.bank.candidates(labels, ids)
+            m_s, m_t, usable = found  # M_{y_i k}, slot k of row i's person, (B, K, D); no gradient
+            a_s = (f_s[:, None] * m_s).sum(-1)[usable]  # a_ik^s = <f_i^s, M_{y_i k}^s>, (N,)
+            a_t = (f_t[:, None] * m_t).sum(-1)[usable]  # a_ik^t = <f_i^t, M_{y_i k}^t>, (N,)
+            self.pairs = a_s.numel()
             weight = self.sdc if progress >= self.start else 0.0
-            terms["sdc"] = weight * similarity_distribution_consistency(
-                student_cosines, teacher_cosines, self.step, self.gamma
-            )
+            terms["sdc"] = weight * similarity_distribution_consistency(a_s, a_t, self.step, self.gamma)
             if self.bank is not None and self.training:
-                self.bank.write(labels, ids, own, other)
+                self.bank.write(labels, ids, f_s, f_t)
         return terms
+
+    def logs(self) -> dict[str, float]:
+        return {"pairs": self.pairs}

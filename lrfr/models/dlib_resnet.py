@@ -1,14 +1,14 @@
 """dlib's face ResNet (Davis King, 2017, public domain) in torch: 150-pixel RGB faces to 128 numbers.
 
-7x7/2 convolution and 3x3/2 max pool, then 14 residual blocks in stages of 32, 64, 128 and 256 channels, global mean, and a
-matrix without bias. A block is conv3x3, ReLU, conv3x3, (gate,) + skip, ReLU; dlib's affine layers (frozen batch norms) are
-folded into the convolutions, which stay trainable. Peculiarities that decide whether descriptors agree with dlib's:
+7x7/2 convolution and 3x3/2 max pool, then 14 residual blocks in stages of 32, 64, 128 and 256 channels, global mean,
+and a matrix without bias. A block is conv3x3, ReLU, conv3x3, (gate,) + skip, ReLU; dlib's affine layers (frozen batch
+norms) are folded into the convolutions, which stay trainable. What decides whether descriptors agree with dlib's:
 
 - no padding in any layer that strides by 2, padding 1 in the others: 150 -> 72 -> 35 -> 17 -> 8 -> 4 -> 2 pixels;
-- the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels, rows and
-  columns, aligned at the first; in the last two such blocks it is the convolutions' side that is one row and column short.
+- the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels,
+  rows and columns, aligned at the first; in the last two such blocks the convolutions' side is a row and column short.
 
-`prefix` runs what fine-tuning of the last stage leaves frozen, `suffix` the rest, so that the former is computed once per face.
+`prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `suffix` runs the rest.
 """
 
 from __future__ import annotations
@@ -30,16 +30,11 @@ CHIP = 150  # pixels
 EMBEDDING = 128
 CHANNELS = (32, 64, 128, 256)  # of the four stages
 SIDES = (35, 17, 8, 4)  # of their maps for a 150-pixel chip
-BLOCKS = (
-    3,
-    4,
-    3,
-    3,
-)  # per stage; the first of every stage but the 32-channel one strides by 2; one more strided block follows
+BLOCKS = (3, 4, 3, 3)  # per stage; the first block of all stages but the first strides by 2, and one more block follows
 
 
 def add_padded(a: Tensor, b: Tensor) -> Tensor:
-    """dlib's `add_prev`: the sum (B, C, H, W) of two maps, each zero-padded behind to the larger channels, rows and columns."""
+    """dlib's `add_prev`: the sum of two maps (B, C, H, W), each zero-padded behind to the larger C, H and W."""
     shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
 
     def pad(x: Tensor) -> Tensor:
@@ -67,9 +62,9 @@ class Block(nn.Module):
 class DlibResNet(nn.Module):
     """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`.
 
-    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and raw:
-    faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual branch of
-    every block.
+    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and
+    raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual
+    branch of every block.
     """
 
     HEAD = ("fc.",)  # prefixes of the parameters of `head`, and of `suffix`
@@ -83,13 +78,11 @@ class DlibResNet(nn.Module):
         for inputs, outputs, count in zip((CHANNELS[0], *CHANNELS), CHANNELS, BLOCKS, strict=False):
             widths = pairwise((inputs, *(outputs,) * count))
             first = 1 if outputs == CHANNELS[0] else 2
-            stages.append(
-                nn.Sequential(*(Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths)))
-            )
+            blocks = (Block(i, o, first if n == 0 else 1, se_reduction) for n, (i, o) in enumerate(widths))
+            stages.append(nn.Sequential(*blocks))
         self.frozen_stages = nn.ModuleList(stages[:-1])
-        self.last_stage = nn.ModuleDict(
-            {"blocks": stages[-1], "top": Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)}
-        )
+        top = Block(CHANNELS[-1], CHANNELS[-1], 2, se_reduction)
+        self.last_stage = nn.ModuleDict({"blocks": stages[-1], "top": top})
         self.fc = nn.Linear(CHANNELS[-1], EMBEDDING, bias=False)
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -102,12 +95,12 @@ class DlibResNet(nn.Module):
         return tuple(maps)
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""
+        """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""
         last = self.last_stage["blocks"](x)
         return last, self.last_stage["top"](last).mean((2, 3))
 
     def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map, float (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
+        """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
         last, pooled = self.pooled(x)
         return last, self.head(pooled)
 
@@ -119,10 +112,6 @@ class DlibResNet(nn.Module):
         maps = self.prefix(x)
         last, embedding = self.suffix(maps[-1])
         return Features((*maps, last), embedding)
-
-    def convolutions(self) -> list[nn.Conv2d]:
-        """All convolutions in the order in which an image passes them."""
-        return [module for module in self.modules() if isinstance(module, nn.Conv2d)]
 
 
 def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +129,7 @@ def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
     UserError
         if the weights belong to another architecture.
     """
-    convs = net.convolutions()
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]  # as an image passes them
     own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
     found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
     if own != found:

@@ -1,8 +1,8 @@
 """The face loss that every student shares: cosine logits, and ArcFace's additive angular margin on the target class.
 
 ArcFace (Deng et al., CVPR 2019) replaces the target's logit s cos(theta) by s cos(theta + m). The class weights and the
-embedding are L2-normalised, so only angles count. Logits *without* margin are what the distillation methods compare; the
-margin belongs to the cross-entropy alone.
+embedding are L2-normalised, so only angles count. Logits *without* margin are what the distillation methods compare;
+the margin belongs to the cross-entropy alone.
 """
 
 from __future__ import annotations
@@ -19,70 +19,85 @@ SHORTEST = 1e-8  # our choice: a vector shorter than this has no direction
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     """Unit vectors along `dim`, same shape, at least float32.
 
-    A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant instead
-    would hand it a gradient of the order of one over that constant.
+    A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant
+    instead would hand it a gradient of the order of one over that constant.
+
+    >>> unit(torch.tensor([3.0, 4.0])), unit(torch.tensor([0.0, 0.0]))
+    (tensor([0.6000, 0.8000]), tensor([0., 0.]))
     """
-    vectors = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
-    squared = vectors.square().sum(dim, keepdim=True)
+    f = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
+    squared = f.square().sum(dim, keepdim=True)  # |f|^2
     alive = squared > SHORTEST**2
-    return vectors * torch.where(alive, torch.where(alive, squared, 1.0).rsqrt(), 0.0)
+    return f * torch.where(alive, torch.where(alive, squared, 1.0).rsqrt(), 0.0)  # f / |f|
 
 
 class RowCosine(torch.autograd.Function):
     """Cosines (B,) of rows a, r, both (B, D), and their gradient (r / |r| - cos a / |a|) / |a| with respect to a alone.
 
-    What autograd does with five arrays of the size of a is done with two: stage maps have tens of thousands of entries a face.
-    A row shorter than `SHORTEST` has cosine 0 and gradient 0.
+    What autograd does with five arrays of the size of a is done with two: stage maps have tens of thousands of entries
+    a face. A row shorter than `SHORTEST` has cosine 0 and gradient 0.
     """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor, r: Tensor) -> Tensor:
         lengths = (torch.linalg.vector_norm(x, dim=1) for x in (a, r))
         own, other = (torch.where(length > SHORTEST, length.reciprocal(), 0.0) for length in lengths)
-        cosine = torch.linalg.vecdot(a, r) * own * other
+        cosine = torch.linalg.vecdot(a, r) * own * other  # cos = <a, r> / |a| |r|
         ctx.save_for_backward(a, r, cosine, own, other)
         return cosine
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         a, r, cosine, own, other = ctx.saved_tensors
-        towards = r * (gradient * own * other)[:, None]
+        towards = r * (gradient * own * other)[:, None]  # r / |a| |r| - cos a / |a|^2
         return towards.addcmul_(a, -(gradient * cosine * own.square())[:, None]), None
 
 
 def cosine_to(references: Tensor, vectors: Tensor) -> Tensor:
-    """Cosine of each row with its reference: (B, D) both -> (B,), 0 for rows without a direction; references pass no gradient."""
+    """Cosine of each row with its reference: (B, D) both -> (B,), 0 without a direction; references get no gradient.
+
+    >>> cosine_to(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[5.0, 5.0], [0.0, 0.0]]))  # 45 degrees, none
+    tensor([0.7071, 0.0000])
+    """
     vectors = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
     return RowCosine.apply(vectors, references.detach().to(vectors.dtype))
 
 
 def cosine_logits(embedding: Tensor, weight: Tensor, scale: float) -> Tensor:
-    """scale * cosine between embeddings (B, D) and class weights (C, D): float (B, C) in [-scale, scale]."""
+    """Logits without margin, between embeddings (B, D) and class weights (C, D): float (B, C) in [-scale, scale].
+
+    >>> cosine_logits(torch.tensor([[2.0, 2.0]]), torch.tensor([[1.0, 1.0], [0.0, 9.0], [-3.0, -3.0]]), scale=10.0)
+    tensor([[ 10.0000,   7.0711, -10.0000]])
+    """
     with torch.autocast(embedding.device.type, enabled=False):  # half precision would round cosines to about 1e-3
-        return scale * F.linear(unit(embedding), unit(weight))
+        return scale * F.linear(unit(embedding), unit(weight))  # z_c = s cos(theta_c), cos(theta_c) = f W_c / |f| |W_c|
 
 
 def arcface_logits(
     embedding: Tensor, weight: Tensor, labels: Tensor, scale: float = 64.0, margin: float = 0.5
 ) -> Tensor:
-    """ArcFace's logits (B, C): scale * cos(theta), with scale * cos(theta + margin) at the label's class.
+    """ArcFace's logits (B, C): s cos(theta_c), with s cos(theta_y + m) at the label's class y.
 
     embedding: float (B, D) and weight: float (C, D), of any norm; labels: int64 (B,) in 0 ... C-1; margin in radians.
 
-    cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m) needs no arc cosine, whose slope is infinite at cos = +-1. Where
-    1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient.
+    cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m) needs no arc cosine, whose slope is infinite at cos = +-1.
+    Where 1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient.
 
-    Beyond theta + m = pi the formula is kept as it stands (our choice; some implementations continue with a straight line).
-    There the logit rises again with theta, so a face within m of the opposite of its class centre is not pulled back. At
-    m = 0.3 that means more than 162 degrees, which a head that starts from class means does not meet.
+    Beyond theta + m = pi the formula is kept as it stands (our choice; some implementations continue with a straight
+    line). There the logit rises again with theta, so a face within m of the opposite of its class centre is not pulled
+    back. At m = 0.3 that means more than 162 degrees, which a head that starts from class means does not meet.
+
+    >>> face, centres = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])  # 90 and 45 degrees away
+    >>> arcface_logits(face, centres, torch.tensor([1]), scale=10.0, margin=math.pi / 12)[0, 1]  # as if 60 degrees away
+    tensor(5.0000)
     """
-    logits = cosine_logits(embedding, weight, 1.0)
-    column = labels.unsqueeze(1)
-    cosine = logits.gather(1, column)
-    squared = 1 - cosine.square()
+    cos, y = cosine_logits(embedding, weight, 1.0), labels.unsqueeze(1)  # cos(theta_c), (B, C)
+    cos_y = cos.gather(1, y)
+    squared = 1 - cos_y.square()
     alive = squared > 0
-    sine = torch.where(alive, torch.where(alive, squared, 1.0).sqrt(), 0.0)
-    return scale * logits.scatter(1, column, cosine * math.cos(margin) - sine * math.sin(margin))
+    sin_y = torch.where(alive, torch.where(alive, squared, 1.0).sqrt(), 0.0)
+    shifted = cos_y * math.cos(margin) - sin_y * math.sin(margin)  # cos(theta_y + m), (B, 1)
+    return scale * cos.scatter(1, y, shifted)  # s cos(theta_c), but s cos(theta_y + m) at c = y
 
 
 class FaceHead(nn.Module):

@@ -1,7 +1,7 @@
-"""InceptionResnetV1 of facenet-pytorch (Szegedy et al., AAAI 2017; weights by David Sandberg, ported by Tim Esler) as a teacher.
+"""InceptionResnetV1 of facenet-pytorch (Szegedy et al., AAAI 2017; weights by David Sandberg) as a teacher.
 
-The library's network returns unit vectors only, so its own layers are run one after another here. Unlike dlib's network it was
-trained on angles: faces are compared by the unit vectors of its embeddings.
+The library's network returns unit vectors only, so its own layers are run one after another here. Unlike dlib's network
+it was trained on angles: faces are compared by the unit vectors of its embeddings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EMBEDDING = 512
 CHANNELS = (64, 256, 896, 1792)  # after the first pool, and after the blocks of 35, 17 and 8 pixels
 SIDES = (38, 17, 8, 3)  # of their maps for a 160-pixel chip
 RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
-# weights -> file of the release, and its SHA-256 as far as we know it; else the first download is remembered beside the file
+# weights -> file of the release, and its SHA-256; where we do not know it, the first download's is kept beside the file
 PUBLISHED: dict[str, tuple[str, str | None]] = {
     "vggface2": ("20180402-114759-vggface2.pt", "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"),
     "casia-webface": ("20180408-102900-casia-webface.pt", None),
@@ -30,7 +30,7 @@ PUBLISHED: dict[str, tuple[str, str | None]] = {
 
 
 class InceptionTeacher(nn.Module):
-    """float32 (B, 3, H, W) RGB in 0 ... 255, H and W from 75 -> `Features`; embedding (B, 512), before L2 normalisation."""
+    """float32 (B, 3, H, W) RGB in 0 ... 255, H and W from 75 -> `Features`; embedding (B, 512), not normalised."""
 
     HEAD = ("net.last_linear.", "net.last_bn.")  # prefixes of the parameters of `head`, and of `suffix`
     LAST_STAGE = ("net.mixed_7a.", "net.repeat_3.", "net.block8.", *HEAD)
@@ -42,10 +42,8 @@ class InceptionTeacher(nn.Module):
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
         """The first three maps of chips in 0 ... 255; the last one is what `suffix` takes."""
         if min(x.shape[2:]) < SMALLEST:
-            size = f"{x.shape[2]} x {x.shape[3]}"
-            raise UserError(
-                f"inception_resnet_v1: {size} pixels are too few; give chips of at least {SMALLEST} pixels."
-            )
+            size, least = f"{x.shape[2]} x {x.shape[3]}", f"give chips of at least {SMALLEST} pixels"
+            raise UserError(f"inception_resnet_v1: {size} pixels are too few; {least}.")
         n = self.net
         x = (x - 127.5) / 128  # "fixed image standardisation" of the published weights
         first = n.maxpool_3a(n.conv2d_2b(n.conv2d_2a(n.conv2d_1a(x))))
@@ -74,7 +72,7 @@ class InceptionTeacher(nn.Module):
 
 
 def fetch(weights: str) -> Path:
-    """Where torch keeps the published weights of a name in `PUBLISHED`; downloads them once, checks their hash every time.
+    """Where torch keeps the weights of a name in `PUBLISHED`; downloads them once, checks their hash every time.
 
     Raises
     ------
@@ -89,9 +87,7 @@ def fetch(weights: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(RELEASE + name, str(path))
         except OSError as error:  # urllib's errors are OSErrors
-            raise UserError(
-                f"{name}: cannot be downloaded from {RELEASE} ({error}); give its path as weights."
-            ) from None
+            raise UserError(f"{RELEASE}{name}: cannot be downloaded ({error}); give its path as weights.") from None
         memory.unlink(missing_ok=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is None and not memory.exists():

@@ -2,9 +2,9 @@
 
     q = mean of x over its pixels,   g = sigmoid(W2 relu(W1 q)),   y = g x        (per channel, no bias)
 
-Two gates share it. `SEBlock` is the paper's own, for networks trained from scratch. `IdentityGate` is for a network that was
-trained without gates: 2 sigmoid(W2 ...) with W2 = 0 is exactly 1, so gating changes nothing before it has been fine-tuned,
-whereas the paper's gate would halve every branch (our choice).
+Two gates share it. `SEBlock` is the paper's own, for networks trained from scratch. `IdentityGate` is for a network
+that was trained without gates: 2 sigmoid(W2 ...) with W2 = 0 is exactly 1, so gating changes nothing before it has been
+fine-tuned, whereas the paper's gate would halve every branch (our choice).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class SEBlock(nn.Module):
 class IdentityGate(nn.Module):
     """A gate 2 sigmoid(.) in (0, 2) that starts as the identity: maps (B, C, H, W) -> the same shape.
 
-    Rows of W1 start in pairs a, -a. With the two hidden units of a 32-channel block, both of them may otherwise be off for every
-    face, and a gate whose hidden units are off and whose W2 is 0 never learns.
+    Rows of W1 start in pairs a, -a. With the two hidden units of a 32-channel block, both of them may otherwise be off
+    for every face, and a gate whose hidden units are off and whose W2 is 0 never learns.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:

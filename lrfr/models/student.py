@@ -1,9 +1,9 @@
 """The one small student that every method trains.
 
-A four-stage residual network for 32-pixel faces: a stem that halves the side, one basic block a stage (He et al., CVPR 2016), and
-a global depthwise convolution before the embedding, which weighs the places of a face differently where average pooling would
-blur them together (MobileFaceNets, Chen et al., CCBR 2018). Widths are a parameter of the study; block counts are our choice,
-made by images per second on one CPU core.
+A four-stage residual network for 32-pixel faces: a stem that halves the side, one basic block a stage (He et al., CVPR
+2016), and a global depthwise convolution before the embedding, which weighs the places of a face differently where
+average pooling would blur them together (MobileFaceNets, Chen et al., CCBR 2018). Widths are a parameter of the study;
+block counts are our choice, made by images per second on one CPU core.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lrfr.config import Student
 from lrfr.models.features import Features
 from lrfr.models.se import SEBlock
-from lrfr.parameters import Student
 
 STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32-pixel input
 

@@ -1,8 +1,8 @@
 """The teachers, and what each of them states about itself.
 
 A teacher is a module with `forward(x) -> Features`, `prefix(x) -> maps` (the shallow stages that stay frozen) and
-`suffix(map) -> (last map, embedding)`. It takes float32 (B, 3, S, S) RGB in 0 ... 255, channels last in memory for speed, and
-normalises inside. A new teacher is one file and one line in `TEACHERS`.
+`suffix(map) -> (last map, embedding)`. It takes float32 (B, 3, S, S) RGB in 0 ... 255, channels last in memory for
+speed, and normalises inside. A new teacher is one file and one line in `TEACHERS`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class TeacherSpec(NamedTuple):
     """What a teacher states.
 
     chip: side of its aligned faces in pixels. mean, scale: it computes on (x - mean) / scale, RGB.
-    score: the space in which its L2 distances decide, "raw" embeddings or "unit" vectors. channels, sides: of its stage maps for
-    one chip, shallow to deep. embedding: dimensions. weights: names that `build` knows; everything else is a path.
-    build: (weights, SE reduction or None) -> module.
+    score: the space in which its L2 distances decide, "raw" embeddings or "unit" vectors. channels, sides: of its stage
+    maps for one chip, shallow to deep. embedding: dimensions. weights: names that `build` knows; everything else is a
+    path. build: (weights, SE reduction or None) -> module.
     """
 
     chip: int
@@ -56,9 +56,7 @@ def _build_dlib(weights: str, se_reduction: int | None) -> nn.Module:
 
 def _build_inception(weights: str, se_reduction: int | None) -> nn.Module:
     if se_reduction is not None:
-        raise UserError(
-            "inception_resnet_v1: has no squeeze-excitation variant; take the teacher dlib_resnet for se_dfd."
-        )
+        raise UserError("inception_resnet_v1: has no squeeze-excitation variant; take dlib_resnet for se_dfd.")
     teacher = inception.InceptionTeacher()
     if weights != "random":
         path = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
@@ -100,7 +98,7 @@ def build_teacher(name: str, weights: str, se_reduction: int | None = None) -> n
     ----------
     name : a key of `TEACHERS`.
     weights : one of the names in its spec, or a path.
-    se_reduction : add squeeze-excitation gates that start as the identity (`lrfr.models.se.IdentityGate`) with this reduction.
+    se_reduction : of gates that start as the identity (`lrfr.models.se.IdentityGate`); None means no gates.
 
     Raises
     ------

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import balanced_threshold
+from lrfr.methods import METHODS
 from lrfr.protocol.folds import TestFold
 from lrfr.protocol.official import official_metrics
 from lrfr.protocol.rows import DENSE, MISALIGNED, MISPLACED, OFFICIAL
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
-# Methods that pull each face's embedding towards the teacher's for the same face, so that teacher_lr means something. Attention,
-# maps, logits, relations (rkd) and whole clouds of embeddings (mkmmd is blind to who is who) leave the two spaces apart. se_dfd
-# matches the teacher with SE gates, whose embeddings are not those that stand in for the teacher here.
-MATCHES_EMBEDDINGS = ("feature", "icd_face")
 Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
 
 
@@ -81,7 +78,7 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
         teacher_hr = read_embedding(teacher, teacher_file, teacher_prefix + "hr", size)[fold.test]
         galleries = {"lr_lr": None, "hr_lr": hr}
         block = study.models.get(model)
-        if block is not None and block.method in MATCHES_EMBEDDINGS and block.teacher == "plain":
+        if block is not None and METHODS[block.method].matches_embeddings and block.teacher == "plain":
             galleries["teacher_lr"] = unit(read_embedding(teacher, teacher_file, teacher_prefix + "standardised", size))
         teacher_scores = pairs.scores(similarity(teacher_hr, teacher_hr))
         for resolution in study.resolutions:

@@ -35,6 +35,7 @@ from lrfr.parallel import parallel_map
 from lrfr.protocol.rows import MISALIGNED, VIEW2, read_official
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
+from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 BATCH = 50  # images a forward pass; no influence on the numbers beyond float sums
 CHUNK = 200  # faces a task that warps
@@ -128,9 +129,9 @@ def load_student(study: Study, name: str, number: int, seed: int) -> StudentNet:
 
 def student_embeddings(study: Study, name: str, moved: Moved | None, folder: Path) -> None:
     arrays = {}
-    for number in study.folds_of(name):
+    for number in folds_of(study, name):
         views = all_views(study, read_fold(study, number), moved)
-        for seed in study.seeds_of(name):
+        for seed in seeds_of(study, name):
             net = load_student(study, name, number, seed)
             arrays |= {f"fold{number}/seed{seed}/{key}": embed_views(net, pixels) for key, pixels in views.items()}
     save_arrays(folder / f"{name}.npz", arrays)
@@ -238,7 +239,7 @@ def run(study: Study) -> None:
         if moved is not None:
             tasks |= {f"misaligned-{name}": (study, name, moved.chips) for name in MISALIGNED}
         outcomes = parallel_map(teacher_part, list(tasks.values()), study.jobs, study.threads, "teacher")
-        armed = study.with_arms()
+        armed = with_arms(study)
         students = [(armed, name, moved, folder) for name in armed.models]
         parallel_map(student_embeddings, students, study.jobs, study.threads, "students")
         floor_embeddings(study, moved, folder)

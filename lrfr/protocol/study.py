@@ -37,14 +37,15 @@ from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evalua
 from lrfr.protocol.folds import build_fold, count, read_faces
 from lrfr.protocol.official import official_accuracy, official_pairs
 from lrfr.protocol.rows import DENSE, OFFICIAL, VIEW2, read_official
+from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 DYADIC = "dyadic multiplier"
 
 
 def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], dict[tuple[Key, int], NDArray]]:
     """Rows of points.csv, and per key and fold the mean over seeds in every draw."""
-    numbers = study.folds_of(model) if model in study.models else study.faces.run_folds
-    seeds = study.seeds_of(model) if model in study.models else study.train.seeds[:1]
+    numbers = folds_of(study, model) if model in study.models else study.faces.run_folds
+    seeds = seeds_of(study, model) if model in study.models else study.train.seeds[:1]
     points, draws = [], {}
     for number in sorted(numbers):
         fold = build_fold(study, number)
@@ -81,7 +82,7 @@ def fold_means(
     people: test people of each fold.
     """
     fold_sets = sorted(
-        {tuple(sorted(study.folds_of(m))) for m in study.models} | {tuple(sorted(study.faces.run_folds))}, key=len
+        {tuple(sorted(folds_of(study, m))) for m in study.models} | {tuple(sorted(study.faces.run_folds))}, key=len
     )
     rows, arrays = [], []
     for (kind, model), draws in results.items():
@@ -120,7 +121,7 @@ def view2(study: Study) -> tuple:
 def run(study: Study) -> None:
     """The `evaluate` stage."""
     tasks = [(study, "model", name) for name in (*REFERENCES, *study.models)]
-    tasks += [(study.with_arms(), "arm", name) for name in study.run_arms]
+    tasks += [(with_arms(study), "arm", name) for name in study.run_arms]
     with np.load(study.runs / "embeddings" / f"{SETTINGS}.npz") as archive:
         tasks += [
             (study, "setting", name) for name in dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)

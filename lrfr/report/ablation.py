@@ -38,7 +38,7 @@ def ablation_table(study: Study, draws: pd.DataFrame, values: np.ndarray, freedo
         difference = paired_difference(arm.value, base.value, *sides, study.evaluate.level, freedom[arm.folds])
         rows.append((study.study, method, name, DENSE, *cell, arm.value, arm.low, arm.high, *difference))
     table = pd.DataFrame(rows, columns=COLUMNS)
-    ranks = {method: k for k, method in enumerate(study.arms)}
+    ranks = {method: k for k, method in enumerate(study.models)}
     return table.sort_values(
         ["metric", "pairing", "method", "arm", "resolution"],
         key=lambda c: c.map({"method": ranks.get, "resolution": pixels}.get(c.name, str)),

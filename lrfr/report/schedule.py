@@ -14,6 +14,7 @@ from lrfr.config import Study
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.formats import CELL, SIGNIFICANT, markdown, per_cent, pixels
 from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.train.trainings import arm
 
 DIFFERENCE = ["against", "diff", "diff_low", "diff_high", "p", "p_holm"]
 COLUMNS = ["study", "model", "arm", "epochs", "protocol", *CELL, "value", "low", "high", "interval", *DIFFERENCE]
@@ -21,7 +22,7 @@ COLUMNS = ["study", "model", "arm", "epochs", "protocol", *CELL, "value", "low",
 
 def rescheduled(study: Study) -> dict[str, int]:
     """The trained arms that are a model with another schedule, <model>-<arm>, and their epochs."""
-    recipes = {name: study.arm(*name.split("-")).recipe or {} for name in study.run_arms}
+    recipes = {name: arm(study, name).recipe or {} for name in study.run_arms}
     return {name: int(recipe["epochs"]) for name, recipe in recipes.items() if "epochs" in recipe}
 
 

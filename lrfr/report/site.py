@@ -21,6 +21,7 @@ from lrfr.formats import headline, order, pixels, read_table
 from lrfr.protocol.rows import DENSE
 from lrfr.report import pages
 from lrfr.report.notebooks import abstract
+from lrfr.train.trainings import seeds_of
 
 LONGEST = 150  # rows of a table that the page shows in full; our choice
 
@@ -141,8 +142,7 @@ def table_section(study: Study, name: str) -> str:
 def notebook_folder(study: Study, name: str) -> Path:
     folder = study.reports / name
     if not (folder / "index.html").is_file():
-        stage = "cost_notebook" if name in study.cost_notebooks else "notebook"
-        raise UserError(f"{folder.as_posix()}/index.html: missing; run `dvc repro {stage}@{study.study}-{name}`.")
+        raise UserError(f"{folder.as_posix()}/index.html: missing; run `dvc repro notebook@{study.study}-{name}`.")
     return folder
 
 
@@ -187,7 +187,7 @@ def notebook_tables(study: Study) -> str:
 
 def index_html(study: Study) -> str:
     faces = study.faces
-    more = [f"<code>{name}</code>" for name in study.models if study.seeds_of(name) != study.train.seeds]
+    more = [f"<code>{name}</code>" for name in study.models if seeds_of(study, name) != study.train.seeds]
     summary = (
         f"{faces.people} people of the source <code>{faces.source}</code>, {len(faces.run_folds)} of {faces.folds} folds, "
         f"{len(study.models)} trained models, {len(study.train.seeds)} seed{'s' if len(study.train.seeds) > 1 else ''} each"

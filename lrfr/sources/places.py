@@ -14,7 +14,7 @@ from lrfr.gate.trees import Count
 
 
 class Chosen(NamedTuple):
-    """A set that has been checked. files: what to store where, once everything is checked. counts: what there is, to be shown."""
+    """A set that has been checked. files: what to store where. counts: what there is, to be shown."""
 
     files: dict[Path, bytes]
     counts: tuple[Count, ...]
@@ -48,9 +48,8 @@ class Place(NamedTuple):
         try:
             return Path(self.file.read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError):
-            raise UserError(
-                f"{self.what}: it is not known where it is; run `{self.command}` or set {self.variable}."
-            ) from None
+            how = f"run `{self.command}` or set {self.variable}"
+            raise UserError(f"{self.what}: it is not known where it is; {how}.") from None
 
     def choose(self, given: Path | None) -> tuple[Path, dict[Path, bytes]]:
         """The root that a user gives, or the known one, and what to store in which file (nothing, if it is known).
@@ -61,7 +60,6 @@ class Place(NamedTuple):
             return self.find(), {}
         known = os.environ.get(self.variable)
         if known and Path(known).resolve() != given.resolve():
-            raise UserError(
-                f"{self.variable}: is set to another place than {self.option} and would win; unset it or leave out {self.option}."
-            )
+            reason = f"is set to another place than {self.option} and would win"
+            raise UserError(f"{self.variable}: {reason}; unset it or leave out {self.option}.")
         return given, {self.file: f"{given.resolve()}\n".encode()}

@@ -1,41 +1,201 @@
-"""The `distill` stage: one call trains all folds and seeds of one model.
+"""The one loop that trains every student, and the stage `distill` around it: the same faces, draws, recipe and budget for all.
 
-Torch's global generator is used for initialisation only; what an image looks like is a function of (seed, epoch, image), so an
-interrupted training resumes bit for bit.
+Read it from top to bottom: what is seen (`batches`, `inputs`), what is lost (`losses`), how it is stepped (`epoch`), and when it
+is measured and saved (`train_one`). Torch's global generator is used for initialisation only; what an image looks like is a
+function of (seed, epoch, image), so an interrupted training resumes bit for bit.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from torch import Tensor
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from lrfr.config import Study
+from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, view_index
+from lrfr.evaluate.scores import pair_error
 from lrfr.files import atomic_folder
+from lrfr.methods import METHODS
+from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.heads import FaceHead, unit
+from lrfr.models.student import build_student, map_shapes, normalise
+from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.parameters import Model
 from lrfr.progress import bar
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.fold import read_fold
-from lrfr.train.trainer import Trainer
+from lrfr.train.fold import Fold, read_fold
+from lrfr.train.targets import Source
+from lrfr.train.trainings import Training, read_training
 
+MARGIN_RAMP = (
+    0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
+)
+MEASURED = 20  # batches of an epoch whose gradients are measured: enough for a mean, and an epoch may have hundreds
+BATCH = 100  # validation faces a forward pass
 SAVE_EVERY = 5  # epochs between resumable states
 VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER,
 VALIDATED = (8, 12, 16)  # at these pixels: where students are to be better than their teacher
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
 
 
-def read_hashes(study: Study, number: int) -> dict[str, str]:
+class Trainer:
+    """Student, face head, method and optimiser of one training, in one fold and with one seed."""
+
+    def __init__(self, training: Training, fold: Fold, seed: int) -> None:
+        self.model, self.train, self.views = training.model, training.train, training.views
+        self.fold, self.seed = fold, seed
+        self.fabric = Fabric(accelerator=training.accelerator, devices=1)
+        size, teacher = self.views.size, TEACHERS[training.teacher.name]
+        student_maps = map_shapes(training.student, self.model.student, size)
+        shapes = Shapes(
+            student_maps,
+            tuple((channels, side) for channels, (_, side) in zip(teacher.channels, student_maps, strict=True)),
+            training.student.embedding,
+            teacher.embedding,
+            int(fold.labels.max()) + 1,
+            len(fold.people),
+        )
+        student = build_student(training.student, self.model.student, size, seed)
+        self.source = Source(training, fold)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = self.source.class_weight if self.train.head == "teacher" else None
+            head = FaceHead(shapes.classes, training.student.embedding, self.train.scale, start)
+            self.method = METHODS[self.model.method](shapes, **self.model.options).to(self.fabric.device)
+        self.head = head.to(self.fabric.device)
+        parameters = [p for module in (student, self.head, self.method) for p in module.parameters()]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.train.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases, as usual
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.train.learning_rate)
+        self.student, self.optimizer = self.fabric.setup(student, optimizer)
+        self.persons = fold.persons
+        self.class_of = torch.full((len(fold.people),), -1)
+        self.class_of[fold.images] = torch.from_numpy(fold.labels)
+
+    def batches(self, epoch: int) -> list[tuple[np.ndarray, Draw]]:
+        """The epoch's batches: image numbers and what is drawn for each."""
+        train, views = self.train, self.views
+        hr = 1.0 if self.model.views == "hr" else views.hr_probability
+        draws = epoch_draws(self.seed, epoch, len(self.fold.people), views.smallest, views.largest, hr, train.jitter)
+        order = epoch_batches(self.seed, epoch, self.fold.images, self.persons, train.batch, train.people_per_batch)
+        return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
+
+    def inputs(self, ids: np.ndarray, draw: Draw) -> Tensor:
+        """The student's views of a batch, float (B, 3, S, S)."""
+        view = view_index(draw.resolution, self.views.smallest, self.views.largest)
+        pixels = torch.from_numpy(self.fold.views[ids, view])
+        mirrored = torch.from_numpy(draw.mirrored)
+        pixels[mirrored] = pixels[mirrored].flip(2)
+        gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
+        train, views = self.train, normalise(pixels)
+        if train.rotate or train.zoom or train.shift:
+            views = move(views, torch.from_numpy(draw.moves), train.rotate, train.zoom, train.shift)
+        return (views * gain + bias).contiguous(memory_format=torch.channels_last)
+
+    def losses(self, ids: np.ndarray, draw: Draw, progress: float) -> dict[str, Tensor]:
+        """The face loss and the method's weighted terms for one batch."""
+        device = self.fabric.device
+        labels = self.class_of[ids].to(device)
+        targets = Targets(*(to_device(field, device) for field in self.source(ids, draw)))
+        features = Features(*self.student(self.inputs(ids, draw).to(device)))
+        logits = self.head(features.embedding)
+        margin = self.train.margin * min(1.0, progress / MARGIN_RAMP)
+        face = self.head.loss(features.embedding, labels, margin)
+        return {"face": face, **self.method(features, logits, targets, labels, progress)}
+
+    def learning_rate(self, progress: float) -> float:
+        """Linear warm-up, then half a cosine to 0."""
+        warmup = self.train.warmup
+        factor = (
+            progress / warmup
+            if progress < warmup
+            else 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+        )
+        return self.train.learning_rate * factor
+
+    def epoch(
+        self, epoch: int, measure: bool = False, most: int | None = None
+    ) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
+        """Train one epoch, or its first `most` batches; return every term's mean and, if asked, every term's gradient ratio."""
+        self.student.train()
+        batches = self.batches(epoch)
+        sums: dict[str, list[float]] = {}
+        ratios: dict[str, list[tuple[str, float]]] = {}
+        for step, (ids, draw) in enumerate(batches[:most]):
+            progress = (epoch + (step + 1) / len(batches)) / self.train.epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(progress)
+            terms = self.losses(ids, draw, progress)
+            if measure and step < MEASURED:
+                for term, found in gradient_ratios(terms, self.student.stages).items():
+                    ratios.setdefault(term, []).append(found)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(torch.stack(list(terms.values())).sum())
+            self.optimizer.step()
+            for term, value in terms.items():
+                sums.setdefault(term, []).append(value.item())
+            for name, value in self.method.logs().items():
+                sums.setdefault(name, []).append(value)
+        means = {term: float(np.mean(values)) for term, values in sums.items()}
+        return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
+
+    def validation_error(self, resolution: int) -> float:
+        """EER of the validation people's pairs, both faces at `resolution` pixels."""
+        faces = self.fold.validation
+        view = int(view_index(np.array(resolution), self.views.smallest, self.views.largest))
+        self.student.eval()
+        with torch.no_grad():
+            pixels = normalise(torch.from_numpy(self.fold.views[faces, view])).to(self.fabric.device)
+            parts = [unit(Features(*self.student(part)).embedding) for part in pixels.split(BATCH)]
+        return pair_error(torch.cat(parts).cpu().numpy(), self.fold.people[faces])
+
+
+def to_device(field: Tensor | tuple[Tensor, ...] | None, device: torch.device) -> Tensor | tuple[Tensor, ...] | None:
+    if field is None:
+        return None
+    return tuple(t.to(device) for t in field) if isinstance(field, tuple) else field.to(device)
+
+
+def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> dict[str, tuple[str, float]]:
+    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach: is a term dead, or does it drown the rest?
+
+    Returns term -> (name of the stage, ratio); a term that reaches no stage (yet) has ratio 0 on the last one.
+    """
+
+    def norm(loss: Tensor, stage: nn.Module) -> float:
+        if not loss.requires_grad:
+            return 0.0
+        gradients = torch.autograd.grad(loss, list(stage.parameters()), retain_graph=True, allow_unused=True)
+        return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+
+    found = {}
+    for term, loss in terms.items():
+        if term == "face":
+            continue
+        found[term] = (f"stage{len(stages)}", 0.0)
+        for depth in range(len(stages), 0, -1):
+            size = norm(loss, stages[depth - 1])
+            if size > 0:
+                found[term] = (f"stage{depth}", size / norm(terms["face"], stages[depth - 1]))
+                break
+    return found
+
+
+def read_hashes(training: Training, number: int) -> dict[str, str]:
     """Path -> sha256 of everything that the training of one fold reads."""
-    shared = [study.runs / name for name in ("index.csv", "folds.csv", "views.npy")]
+    runs = training.runs
+    shared = [runs / name for name in ("index.csv", "folds.csv", "views.npy")]
     own = [
-        path
-        for kind in ("teacher", "targets")
-        for path in (study.runs / kind / f"fold{number}").rglob("*")
-        if path.is_file()
+        path for kind in ("teacher", "targets") for path in (runs / kind / f"fold{number}").rglob("*") if path.is_file()
     ]
 
     def digest(path: Path) -> str:
@@ -45,29 +205,18 @@ def read_hashes(study: Study, number: int) -> dict[str, str]:
     return {path.as_posix(): digest(path) for path in (*shared, *sorted(own))}
 
 
-def resume_key(
-    study: Study, model: Model, number: int, seed: int, code: str, files: dict[str, str]
-) -> dict[str, object]:
-    """Everything that shapes one training: parameters, code, and what it reads of faces, teachers and targets."""
-    settings = study.model_dump(
-        mode="json", include={"views", "student", "train", "teacher", "seed", "threads", "accelerator"}
-    )
-    return {"model": model.model_dump(), "fold": number, "draw": seed, "code": code, "files": files, **settings}
-
-
 def train_one(
-    study: Study, model: Model, number: int, seed: int, key: dict[str, object], folder: Path, heads: Path
+    training: Training, number: int, seed: int, state: Path, folder: Path, heads: Path
 ) -> tuple[list[tuple], list[tuple]]:
-    """Train one student of one fold and seed, from its last saved state if there is one; return its log and gradient ratios.
+    """Train one student of one fold and seed, from the state in `state` if there is one; return its log and gradient ratios.
 
     The student goes to `folder` in float16, as it is released and tested; class weights and the method's own state to `heads`.
     """
-    trainer = Trainer(study, model, read_fold(study, number), seed)
-    state = resume_folder(key)
+    trainer = Trainer(training, read_fold(training, number), seed)
     modules = {"student": trainer.student.module, "head": trainer.head, "method": trainer.method}
     start = {"epoch": 0, "log": [(number, seed, *row) for row in trainer.source.log], "gradients": []}
     progress = load_state(state, modules, trainer.optimizer) or start
-    epochs = study.train.epochs
+    epochs = training.train.epochs
     measured = {0: "start", min(round(EARLY * epochs), epochs - 1): "early", epochs - 1: "end"}
     for epoch in bar(range(progress["epoch"], epochs), f"fold {number} seed {seed}"):
         means, ratios = trainer.epoch(epoch, measure=epoch in measured)
@@ -96,21 +245,19 @@ def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def run(study: Study, name: str) -> None:
-    """The `distill` stage of one model: all its folds and seeds."""
-    model = study.models[name]
-    code = (study.runs / "code" / f"distill-{name}.txt").read_text(encoding="utf-8")
-    threads = model.tuned.threads if model.tuned else study.threads
+    """The `distill` stage of one training: all its folds and seeds."""
+    training, plan = read_training(study, name)
     with (
         atomic_folder(study.reports / "students" / name) as folder,
         atomic_folder(study.runs / "heads" / name) as heads,
     ):
         tasks = []
-        for number in study.folds_of(name):
-            files = read_hashes(study, number)
-            for seed in study.train.seeds:
-                key = resume_key(study, model, number, seed, code, files)
-                tasks.append((study, model, number, seed, key, folder, heads))
-        outcomes = parallel_map(train_one, tasks, study.jobs, threads, name)
+        for number in training.folds:
+            files = read_hashes(training, number)
+            for seed in training.train.seeds:
+                state = resume_folder({"plan": plan, "fold": number, "seed": seed, "files": files})
+                tasks.append((training, number, seed, state, folder, heads))
+        outcomes = parallel_map(train_one, tasks, study.jobs, training.threads, name)
         write = {"float_format": "%.6g", "index": False, "lineterminator": "\n"}
         logs = [row for log, _ in outcomes for row in log]
         pd.DataFrame(logs, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(folder / "log.csv", **write)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade
+from lrfr.train.trainings import Training
 
 
 class Fold(NamedTuple):
@@ -45,7 +46,7 @@ class Fold(NamedTuple):
         return np.unique(self.people[self.images], return_inverse=True)[1]
 
 
-def read_fold(study: Study, number: int) -> Fold:
+def read_fold(study: Study | Training, number: int) -> Fold:
     """Read what `prepare` wrote."""
     index = pd.read_csv(study.runs / "index.csv")
     folds = pd.read_csv(study.runs / "folds.csv")

@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lrfr.config import Study
+from lrfr.data.draws import Draw
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
+from lrfr.methods import METHODS
 from lrfr.models.features import Features, Targets
 from lrfr.models.heads import cosine_logits
 from lrfr.models.student import map_sides
@@ -24,6 +26,8 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
 from lrfr.train.teacher import Trained, load_trained
+from lrfr.train.trainings import Training
+from lrfr.train.tuned_teacher import tune
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
 PART = 25 * BATCH  # images a task: parts of a fold are computed side by side
@@ -193,17 +197,52 @@ def fill(study: Study, number: int, variant: str, folder: Path, names: list[str]
 
 
 def load_targets(
-    study: Study, fold: Fold, variant: str, needs: frozenset[str]
+    training: Study | Training, fold: Fold, variant: str, needs: frozenset[str]
 ) -> tuple[CachedTargets | None, OnlineTargets]:
     """The checked cache (None where it lacks what is needed) and the teacher behind it."""
-    trained = load_trained(study, fold.number, "se" if variant == "se" else study.teacher.setting)
-    online = OnlineTargets(trained, map_sides(study.views.size), needs)
-    folder = study.runs / "targets" / f"fold{fold.number}" / variant
+    trained = load_trained(training, fold.number, "se" if variant == "se" else training.teacher.setting)
+    online = OnlineTargets(trained, map_sides(training.views.size), needs)
+    folder = training.runs / "targets" / f"fold{fold.number}" / variant
     if not {KIND_OF[need] for need in needs} <= {kind(path.stem) for path in folder.glob("*.npy")}:
         return None, online
     cached = CachedTargets(folder, trained, needs)
     cached.check(online, fold)
     return cached, online
+
+
+class Source:
+    """The teacher's side of a batch, whatever the model's `teacher` is: none, cached, shuffled, or tuned and run on line."""
+
+    def __init__(self, training: Training, fold: Fold) -> None:
+        model = training.model
+        self.fold, self.needs = fold, METHODS[model.method].needs
+        self.cached: CachedTargets | None = None
+        self.online: OnlineTargets | None = None
+        self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
+        self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
+        self.class_weight: Tensor | None = None  # the teacher's class centres, of a teacher that does not mislead
+        if model.teacher == "tuned":
+            trained, self.log = tune(training, fold)
+            self.online = OnlineTargets(trained, map_sides(training.views.size), self.needs)
+        elif model.teacher != "none":
+            variant = "se" if model.teacher == "se" else "plain"
+            self.cached, self.online = load_targets(training, fold, variant, self.needs)
+            if model.teacher == "shuffled":
+                if self.cached is None:
+                    raise UserError(
+                        "a model with `teacher: shuffled` needs cached targets; raise targets.budget_mb in params.yaml."
+                    )
+                self.cached.shuffle(fold.persons)
+        if self.online is not None and model.teacher != "shuffled":
+            self.class_weight = self.online.trained.class_weight
+
+    def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
+        if self.cached is not None:
+            return self.cached(ids, draw.mirrored)
+        if self.online is None:
+            return Targets(torch.from_numpy(ids))
+        seen = draw.resolution if self.low_resolution else np.zeros_like(draw.resolution)
+        return self.online(ids, teacher_view(self.fold.chips[ids], seen, draw.mirrored))
 
 
 def confidence(logits: Tensor, labels: Tensor, temperature: float) -> float:

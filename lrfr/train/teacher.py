@@ -20,19 +20,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lrfr.config import Study
-from lrfr.data.draws import stream
+from lrfr.config import FineTune, Study
 from lrfr.files import atomic_folder
 from lrfr.gate.state import insert_state, read_state
 from lrfr.models.heads import FaceHead, unit
 from lrfr.models.teachers import build_teacher
 from lrfr.parallel import parallel_map
-from lrfr.parameters import FineTune
+from lrfr.streams import stream
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.fold import Fold, read_fold, teacher_input
+from lrfr.train.trainings import Training
 
 SE_REDUCTION = 16  # SE-Net's default
-STREAM = 1  # of `lrfr.data.draws.stream`: the order of the faces
 BATCH = 40  # images a forward pass; no influence on the numbers beyond float sums
 MARGIN_RAMP = 0.3  # as for students
 
@@ -97,9 +96,9 @@ def part_of(net: nn.Module, setting: str) -> Part:
     return Part(forward, named)
 
 
-def standardised(net: nn.Module, raw: Tensor, weight: Tensor, study: Study) -> Trained:
+def standardised(net: nn.Module, raw: Tensor, weight: Tensor, scale: float) -> Trained:
     """A teacher with the standardisation of its own raw embeddings (n, D) of the training faces."""
-    return Trained(net, *standardisation(raw), weight.detach(), study.teacher.scale)
+    return Trained(net, *standardisation(raw), weight.detach(), scale)
 
 
 def fine_tune(
@@ -113,7 +112,9 @@ def fine_tune(
     optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
     log = []
     for epoch in range(spec.epochs):
-        order = torch.from_numpy(stream(study.seed, epoch, STREAM).permutation(len(inputs)))[: len(inputs) // 2]
+        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))[
+            : len(inputs) // 2
+        ]
         margin = study.teacher.margin * min(1.0, (epoch + 1) / (MARGIN_RAMP * spec.epochs))
         losses, hits = [], 0
         for rows in order.split(spec.batch):
@@ -150,14 +151,14 @@ def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> 
             weight, log = fine_tune(study, part, frozen[setting], labels, getattr(study.teacher, setting))
             changed = {f"net.{name}": p for name, p in part.parameters.items()}
             raw = embed(part.forward, frozen[setting])
-        trained = standardised(net, raw, weight, study)
+        trained = standardised(net, raw, weight, study.teacher.scale)
         tensors = {**changed, "mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
         save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
         rows += [(number, setting, *row) for row in log]
     return rows
 
 
-def load_trained(study: Study, number: int, setting: str) -> Trained:
+def load_trained(study: Study | Training, number: int, setting: str) -> Trained:
     """Read what the `teacher` stage wrote for one fold and setting."""
     path = study.runs / "teacher" / f"fold{number}" / f"{setting}.safetensors"
     tensors = read_state(path)

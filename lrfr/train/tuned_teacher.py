@@ -10,56 +10,55 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lrfr.config import Study
 from lrfr.data.degrade import degrade
 from lrfr.data.draws import epoch_batches, epoch_draws
 from lrfr.evaluate.scores import pair_error
 from lrfr.models.heads import FaceHead
 from lrfr.models.teachers import TEACHERS
-from lrfr.parameters import Tuned
 from lrfr.train.fold import Fold, teacher_input, teacher_view
 from lrfr.train.teacher import Trained, embed, load_trained, standardised
+from lrfr.train.trainings import Training
 
 VALIDATED = (8, 16)  # pixels at which the validation EER is averaged: where the study looks first
 
 
-def validation_error(study: Study, trained: Trained, fold: Fold) -> float:
+def validation_error(teacher: str, trained: Trained, fold: Fold) -> float:
     """Mean EER of the validation people's pairs over `VALIDATED` pixels."""
     people = fold.people[fold.validation]
     errors = []
     for size in VALIDATED:
         views = degrade(torch.from_numpy(fold.chips[fold.validation]), size, fold.chips.shape[1])
         raw = embed(lambda x: trained.net(teacher_input(x)).embedding, views)
-        errors.append(pair_error(TEACHERS[study.teacher.name].comparable(raw).numpy(), people))
+        errors.append(pair_error(TEACHERS[teacher].comparable(raw).numpy(), people))
     return float(np.mean(errors))
 
 
 class Tuner:
     """The teacher, a face head over it, and one optimiser over all their weights."""
 
-    def __init__(self, study: Study, spec: Tuned, fold: Fold) -> None:
-        self.study, self.spec, self.fold = study, spec, fold
-        self.trained = load_trained(study, fold.number, "pretrained")
+    def __init__(self, training: Training, fold: Fold) -> None:
+        self.training, self.spec, self.fold = training, training.model.tuned, fold
+        self.trained = load_trained(training, fold.number, "pretrained")
         self.trained.net.requires_grad_(True)
-        self.head = FaceHead(*self.trained.class_weight.shape, study.teacher.scale, self.trained.class_weight)
+        self.head = FaceHead(*self.trained.class_weight.shape, training.teacher.scale, self.trained.class_weight)
         self.optimizer = torch.optim.AdamW(
-            [*self.trained.net.parameters(), *self.head.parameters()], lr=spec.learning_rate
+            [*self.trained.net.parameters(), *self.head.parameters()], lr=self.spec.learning_rate
         )
         self.class_of = torch.full((len(fold.people),), -1)
         self.class_of[fold.images] = torch.from_numpy(fold.labels)
 
     def epoch(self, epoch: int, most: int | None = None) -> float:
         """Train one epoch, or its first `most` batches, with the draw of views that students get; return the mean face loss."""
-        views, fold, batch = self.study.views, self.fold, self.spec.batch
+        views, fold, batch = self.training.views, self.fold, self.spec.batch
         draws = epoch_draws(
-            self.study.seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0
+            self.training.seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0
         )
         losses = []
-        for ids, half in epoch_batches(self.study.seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
+        for ids, half in epoch_batches(self.training.seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
             chips = teacher_view(fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])
             embedding = (self.trained.net(teacher_input(chips)).embedding - self.trained.mean) / self.trained.rms
             labels = self.class_of[ids]
-            loss = self.head.loss(embedding, labels, self.study.teacher.margin)
+            loss = self.head.loss(embedding, labels, self.training.teacher.margin)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -71,14 +70,14 @@ class Tuner:
         return {part: {name: t.clone() for name, t in state.items()} for part, state in tensors.items()}
 
 
-def tune(study: Study, spec: Tuned, fold: Fold) -> tuple[Trained, list[tuple[int, str, float]]]:
+def tune(training: Training, fold: Fold) -> tuple[Trained, list[tuple[int, str, float]]]:
     """Fine-tune all layers; return the teacher of the epoch that validation liked best, and the log as (epoch, term, value)."""
-    tuner = Tuner(study, spec, fold)
-    best, kept, since = validation_error(study, tuner.trained, fold), tuner.state(), 0
+    tuner, spec, teacher = Tuner(training, fold), training.model.tuned, training.teacher
+    best, kept, since = validation_error(teacher.name, tuner.trained, fold), tuner.state(), 0
     log = [(0, "teacher_validation_eer", best)]
     for epoch in range(1, spec.max_epochs + 1):
         log.append((epoch, "teacher_face", tuner.epoch(epoch)))
-        error = validation_error(study, tuner.trained, fold)
+        error = validation_error(teacher.name, tuner.trained, fold)
         log.append((epoch, "teacher_validation_eer", error))
         since = 0 if error < best else since + 1
         if error < best:
@@ -90,4 +89,4 @@ def tune(study: Study, spec: Tuned, fold: Fold) -> tuple[Trained, list[tuple[int
     net.requires_grad_(False)
     net.zero_grad(set_to_none=True)
     raw = embed(lambda x: net(teacher_input(x)).embedding, torch.from_numpy(fold.chips[fold.images]))
-    return standardised(net, raw, kept["head"]["weight"], study), log
+    return standardised(net, raw, kept["head"]["weight"], teacher.scale), log

@@ -9,7 +9,7 @@ from PIL import Image
 from lrfr.benchmarks import miniatures, survface, tinyface
 from lrfr.gate import insightface_bin, recordio
 from lrfr.sources import orl
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 WRITERS = {
     "tinyface": miniatures.write_tinyface,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lrfr.benchmarks import miniatures, scface, search
 from lrfr.benchmarks.scface import read_landmarks, read_scface
 from lrfr.errors import UserError
-from tests.data.refusals import refusal
 from tests.evaluate.embeddings import cosine, failed, lattice, people
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from lrfr.benchmarks.roles import Images, images_of
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
 from lrfr.deploy import find_faces as faces
-from lrfr.deploy import verbs
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
 from lrfr.gate import insightface_bin
@@ -56,7 +55,7 @@ def ask(made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
     monkeypatch.setattr(verb, "DRAWS", 20)
-    monkeypatch.setattr(verbs, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
+    monkeypatch.setattr(verb, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = cli.main(["benchmark-set", *map(str, arguments)])

@@ -8,9 +8,9 @@ import scipy.io
 
 from lrfr.benchmarks import miniatures, search, survface
 from lrfr.benchmarks.survface import STRANGER, read_search, read_training, read_verification
-from tests.data.refusals import refusal
 from tests.evaluate.embeddings import cosine, failed, from_similarities, lattice, people
 from tests.evaluate.test_verification import DISTANCES, KINDS
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import scipy.io
 from lrfr.benchmarks import miniatures, search, tinyface
 from lrfr.benchmarks.outcomes import table
 from lrfr.benchmarks.tinyface import DISTRACTOR, read_tinyface, read_training
-from tests.data.refusals import refusal
 from tests.evaluate.embeddings import cosine, failed, from_similarities, lattice, people
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from lrfr.data import degrade as d
+from lrfr.data.photographs import read_manifest
 from lrfr.errors import UserError
+from lrfr.gate.images import read_image
 from lrfr.sources import orl
-from lrfr.sources.manifests import read_manifest
-from lrfr.sources.registry import read_face
 
 
 def noise(shape, seed=0):
@@ -26,8 +26,7 @@ def smooth(batch=3, height=150, width=150):
 @pytest.fixture
 def faces(manifest):
     photographs = orl.Photographs()
-    rows = read_manifest(manifest).iloc[::90]
-    images = [read_face(photographs, name, sha) for name, sha in zip(rows["name"], rows["sha256"], strict=True)]
+    images = [read_image(photographs.read(name)) for name in read_manifest(manifest)["name"][::90]]
     return np.stack([np.asarray(image.resize((150, 150), Image.Resampling.BICUBIC)) for image in images])
 
 

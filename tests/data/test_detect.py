@@ -9,12 +9,11 @@ from PIL import Image
 
 from lrfr.data import detect
 from lrfr.data.align import COLUMNS, POINTS
+from lrfr.data.photographs import MANIFESTS, read_manifest
 from lrfr.errors import UserError
-from lrfr.files import read_image
-from lrfr.sources import orl
+from lrfr.gate.images import read_image
+from lrfr.sources import SOURCES, orl
 from lrfr.sources.lfw import ARCHIVE
-from lrfr.sources.manifests import MANIFESTS, read_manifest
-from lrfr.sources.registry import read_face
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +22,8 @@ def mtcnn():
 
 
 @pytest.fixture
-def face(manifest):
-    row = read_manifest(manifest).iloc[0]
-    return read_face(orl.Photographs(), row["name"], row["sha256"])
+def face():
+    return read_image(orl.Photographs().read("s1/1.pgm"))
 
 
 def plausible(points):
@@ -67,7 +65,7 @@ def test_no_face(mtcnn):
 def test_stage_does_not_depend_on_processes(study, monkeypatch):
     study.faces.people = 1
     monkeypatch.setattr(detect, "CHUNK", 5)
-    detect.run(study)
+    detect.run(study, SOURCES["orl"])
     table = pd.read_csv(study.reports / "landmarks.csv")
     names = read_manifest(MANIFESTS / "orl.csv", people=1)["name"]
     images = [(image, name, orl.Photographs().read(name)) for image, name in enumerate(names)]
@@ -83,7 +81,7 @@ def test_a_changed_photograph_stops_the_stage_before_the_detector_starts(study, 
     path.write_text(path.read_text().replace(sha256, "0" * 64))
     monkeypatch.setattr(detect, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(UserError, match=r"s4/10\.pgm: its bytes differ"):
-        detect.run(study)
+        detect.run(study, SOURCES["orl"])
 
 
 def test_a_photograph_without_a_face_is_recorded():

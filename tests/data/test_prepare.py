@@ -5,11 +5,13 @@ import pytest
 from lrfr.data import align, prepare
 from lrfr.data.align import COLUMNS
 from lrfr.data.degrade import view_bank
+from lrfr.data.photographs import MANIFESTS, read_manifest
 from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
-from lrfr.sources import lfw, orl
-from lrfr.sources.manifests import MANIFESTS, read_manifest
-from lrfr.sources.registry import SOURCES, read_face
+from lrfr.gate.images import read_image
+from lrfr.sources import SOURCES, lfw, orl
+
+ORL = SOURCES["orl"]
 
 POINTS = [30.0, 50.0, 62.0, 50.5, 46.0, 70.0, 34.0, 88.0, 58.0, 88.0]
 
@@ -32,7 +34,7 @@ def landmarks(study):
 
 
 def test_stage(study, landmarks):
-    prepare.run(study)
+    prepare.run(study, ORL)
     chips, views = np.load(study.runs / "chips.npy"), np.load(study.runs / "views.npy")
     assert (
         chips.shape == (40, 150, 150, 3)
@@ -41,8 +43,7 @@ def test_stage(study, landmarks):
     )
     assert np.array_equal(views, view_bank(chips, 8, 10, 32))
     for number, points in ((5, None), (7, np.reshape(POINTS, (5, 2)))):
-        row = read_manifest(MANIFESTS / "orl.csv", people=4).iloc[number]
-        face = read_face(orl.Photographs(), row["name"], row["sha256"])
+        face = read_image(orl.Photographs().read(f"s1/{number + 1}.pgm"))
         assert np.array_equal(chips[number], align.chip(face, points, orl.FALLBACK))
     index = pd.read_csv(study.runs / "index.csv")
     assert list(index.columns) == ["image", "person", "name", "fallback", "removed"]
@@ -58,14 +59,14 @@ def test_same_bytes_in_one_process_or_two(study, landmarks, monkeypatch):
     for jobs, chunk in ((2, 7), (1, 40)):
         study.jobs = jobs
         monkeypatch.setattr(prepare, "CHUNK", chunk)
-        prepare.run(study)
+        prepare.run(study, ORL)
         written.append([(study.runs / name).read_bytes() for name in NAMES])
     assert written[0] == written[1]
     assert {path.name for path in study.runs.iterdir()} == set(NAMES)
 
 
 def test_arrays_are_as_numpy_saves_them(study, landmarks, tmp_path):
-    prepare.run(study)
+    prepare.run(study, ORL)
     for name in ("chips.npy", "views.npy"):
         np.save(tmp_path / name, np.load(study.runs / name))
         assert (tmp_path / name).read_bytes() == (study.runs / name).read_bytes()
@@ -75,15 +76,20 @@ def test_a_changed_image_stops_the_stage(study, landmarks):
     path = MANIFESTS / "orl.csv"
     path.write_text(path.read_text().replace(read_manifest(path)["sha256"][3], "0" * 64))
     with pytest.raises(UserError, match=r"s1/4\.pgm: its bytes differ"):
-        prepare.run(study)
+        prepare.run(study, ORL)
     assert not study.runs.exists()
 
 
 def test_a_photograph_that_cannot_be_decoded_leaves_nothing(study, landmarks, monkeypatch):
     monkeypatch.setattr(prepare, "read_bytes", lambda *_: b"no image")
     with pytest.raises(UserError, match=r"s1/1\.pgm: not an image"):
-        prepare.run(study)
+        prepare.run(study, ORL)
     assert not list(study.runs.iterdir())
+
+
+@pytest.fixture
+def lfw_source(small_lfw):
+    return lfw.SOURCE._replace(manifest=small_lfw.manifest, fallback=(10, 10, 50, 50), first_fold={})
 
 
 @pytest.fixture
@@ -92,17 +98,15 @@ def lfw_study(study, small_lfw, monkeypatch):
     faces = small_lfw.photographs
     faces["G_Person/G_Person_0001.jpg"] = faces["B_Person/B_Person_0002.jpg"]
     small_lfw.write()
-    lfw.write_manifest(small_lfw.root, small_lfw.manifest)
-    source = SOURCES["lfw"]._replace(manifest=small_lfw.manifest, fallback=(10, 10, 50, 50), first_fold={})
-    monkeypatch.setitem(SOURCES, "lfw", source)
+    small_lfw.write_manifest()
     monkeypatch.setenv("LRFR_LFW_ROOT", str(small_lfw.root))
     study.faces.source, study.faces.people, study.faces.folds, study.faces.validation_people = "lfw", 8, 1, 1
     write_landmarks(study, len(faces), np.array([20, 22, 40, 22, 30, 32, 22, 42, 38, 42.0]))
     return study
 
 
-def test_lfw(lfw_study, small_lfw):
-    prepare.run(lfw_study)
+def test_lfw(lfw_study, lfw_source, small_lfw):
+    prepare.run(lfw_study, lfw_source)
     assert {path.name for path in lfw_study.runs.iterdir()} == set(NAMES)
     index = pd.read_csv(lfw_study.runs / "index.csv")
     wrong = ["B_Person/B_Person_0002.jpg", "G_Person/G_Person_0001.jpg"]
@@ -129,34 +133,34 @@ def test_lfw(lfw_study, small_lfw):
     assert all(pairs[f"image_{side}"].tolist() == numbers[expected[f"name_{side}"]].tolist() for side in "ab")
 
 
-def test_lfw_folds_are_its_own(lfw_study, monkeypatch):
+def test_lfw_folds_are_its_own(lfw_study, lfw_source):
     lfw_study.faces.folds = 5
     with pytest.raises(UserError, match=r"^faces\.folds: the official pairs of lfw make 1 folds; set it to that\.$"):
-        prepare.run(lfw_study)
+        prepare.run(lfw_study, lfw_source)
     lfw_study.faces.folds = 1
-    monkeypatch.setitem(SOURCES, "lfw", SOURCES["lfw"]._replace(first_fold={"test people": 7}))
+    lfw_source = lfw_source._replace(first_fold={"test people": 7})
     with pytest.raises(UserError, match=r"^lfw: fold 0 has test people: 6 instead of 7; "):
-        prepare.run(lfw_study)
+        prepare.run(lfw_study, lfw_source)
     assert not list(lfw_study.runs.iterdir())
 
 
-def test_lfw_with_fewer_people_than_its_pairs(lfw_study):
+def test_lfw_with_fewer_people_than_its_pairs(lfw_study, lfw_source):
     lfw_study.faces.people = 4
     table = pd.read_csv(lfw_study.reports / "landmarks.csv")
     table[:7].to_csv(lfw_study.reports / "landmarks.csv", index=False)
     with pytest.raises(
         UserError, match=r"E_Person/E_Person_0002\.jpg: an official pair needs this .*raise faces\.people"
     ):
-        prepare.run(lfw_study)
+        prepare.run(lfw_study, lfw_source)
 
 
 @pytest.mark.parametrize("change", [lambda t: t.iloc[:-1], lambda t: t.drop(columns="x3"), lambda t: t.iloc[::-1]])
 def test_landmarks_of_other_images(study, landmarks, change):
     change(landmarks).to_csv(study.reports / "landmarks.csv", index=False)
     with pytest.raises(UserError, match="run the detect stage again"):
-        prepare.run(study)
+        prepare.run(study, ORL)
 
 
 def test_missing_landmarks(study):
     with pytest.raises(UserError, match="landmarks.csv: cannot be read"):
-        prepare.run(study)
+        prepare.run(study, ORL)

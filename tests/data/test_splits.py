@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lrfr.data.photographs import COMMITTED, read_manifest
 from lrfr.data.splits import count_fold, identity_folds, lfw_folds, official
 from lrfr.errors import UserError
 from lrfr.sources import lfw
-from lrfr.sources.manifests import COMMITTED, read_manifest
 
 
 def people(table, fold, role):

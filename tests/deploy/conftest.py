@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lrfr.data import align
-from lrfr.files import read_image
+from lrfr.gate.images import read_image
 from lrfr.sources import orl
 
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from lrfr.config import Student
 from lrfr.data.align import chip
 from lrfr.data.degrade import hr_view
 from lrfr.models.student import StudentNet, build_student, normalise
-from lrfr.parameters import Student
 from lrfr.sources import orl
 
 NETWORK = {"channels": [8, 8, 12, 16], "se_channels": [8, 8, 11, 15], "se_reduction": 4, "embedding": 32}

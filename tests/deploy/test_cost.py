@@ -12,8 +12,9 @@ import pytest
 from lrfr.config import Study
 from lrfr.deploy import cost as benchmark
 from lrfr.deploy import measure
+from lrfr.train.distill import Trainer
 from lrfr.train.fold import read_fold
-from lrfr.train.trainer import Trainer
+from lrfr.train.trainings import training
 
 
 def write_log(study: Study, epochs: int) -> None:
@@ -108,7 +109,7 @@ def test_throughput_counts_the_images_of_the_batches(
     table = benchmark.throughput(study)
     assert list(table.columns) == ["part", "images_per_second", "share"]
     assert table.part.tolist() == ["data path", "forward and backward", "whole loop"]
-    images = len(Trainer(study, study.models["scratch"], read_fold(study, 0), 0).batches(study.train.epochs - 1)[0][0])
+    images = len(Trainer(training(study, "scratch"), read_fold(study, 0), 0).batches(study.train.epochs - 1)[0][0])
     assert table.images_per_second.tolist() == [images / 1, images / 2, images / 4] and table.share.tolist() == [
         2,
         1,

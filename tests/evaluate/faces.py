@@ -13,6 +13,7 @@ from lrfr import config
 from lrfr.config import Study
 from lrfr.protocol import study as evaluation
 from lrfr.report import tables
+from lrfr.train.trainings import folds_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("scratch", "kd", "feature", "hkdd", "se_dfd", "kd_tuned_teacher")
@@ -149,7 +150,7 @@ def write_embeddings(
         seeds = study.train.seeds if name in study.models else [first]
         quality = {"teacher": 0.7, "random_net": 4.0, "raw_pixels": 2.0, "scratch": 1.3}.get(name, 1.0)
         files[name] = {}
-        for fold in study.folds_of(name) if name in study.models else held_out:
+        for fold in folds_of(study, name) if name in study.models else held_out:
             people = person[held_out[fold]]
             for seed in seeds:
                 for resolution, noise in noises.items():
@@ -174,7 +175,7 @@ def write_embeddings(
 def write_gradients(study: Study) -> None:
     for name in study.models:  # scratch has no term beside the face loss
         keys = (
-            [(fold, seed) for fold in study.folds_of(name) for seed in study.train.seeds] if name != "scratch" else []
+            [(fold, seed) for fold in folds_of(study, name) for seed in study.train.seeds] if name != "scratch" else []
         )
         rows = [
             (*key, when, 0.1, name, 3, float(n)) for n, key in enumerate(keys) for when in ("start", "early", "end")

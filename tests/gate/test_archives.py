@@ -2,13 +2,16 @@ import contextlib
 import gzip
 import io
 import random
+import stat
+import struct
 import tarfile
+import zipfile
 
 import pytest
 
 from lrfr.errors import UserError
-from lrfr.gate import archives
-from lrfr.gate.archives import read_members
+from lrfr.gate.archives import TAR, ZIP, read_members, unpack
+from tests.gate import refusals
 
 
 def tar(path, members, mode="w:gz", form=tarfile.PAX_FORMAT):
@@ -32,10 +35,8 @@ def header(name, kind, link=""):
 
 
 def refusal(path, **limits):
-    with pytest.raises(UserError) as caught:
-        read_members(path, **limits)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: ") and text.endswith(".") and "\n" not in text
+    text = refusals.refusal(read_members, path, TAR._replace(**limits))
+    assert text.startswith(f"{path}: ")
     return text
 
 
@@ -91,13 +92,13 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
 
 def test_too_many_members(tmp_path):
     path = tar(tmp_path / "a.tgz", [(f"{i}", b"") for i in range(4)])
-    assert len(read_members(path, members=4)) == 4
+    assert len(read_members(path, TAR._replace(members=4))) == 4
     assert "more than 3 members" in refusal(path, members=3)
 
 
 def test_a_member_too_large(tmp_path):
     path = tar(tmp_path / "a.tgz", [("x", bytes(1000))])
-    assert len(read_members(path, member_bytes=1000)["x"]) == 1000
+    assert len(read_members(path, TAR._replace(member_bytes=1000))["x"]) == 1000
     assert "'x' has more than 999 bytes" in refusal(path, member_bytes=999)
 
 
@@ -158,9 +159,117 @@ def test_not_an_archive(tmp_path, data):
 
 
 def test_no_file(tmp_path):
-    assert "no such file" in refusal(tmp_path / "absent.tgz")
-    assert "not a complete" in refusal(tmp_path)
+    assert "No such file" in refusal(tmp_path / "absent.tgz")
+    assert "Is a directory" in refusal(tmp_path)
 
 
 def test_limits_leave_room_for_lfw():
-    assert archives.MEMBERS > 13_233 + 5_750 and archives.MEMBER_BYTES > 15_884 and archives.TOTAL_BYTES > 140_000_000
+    assert TAR.members > 13_233 + 5_750 and TAR.member_bytes > 15_884 and TAR.total_bytes > 140_000_000
+
+
+def packed(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Unpacking must be refused in one sentence, and leave nothing behind."""
+
+    def check(path, **limits):
+        before = sorted(tmp_path.rglob("*"))
+        text = refusals.refusal(unpack, path, tmp_path / "out", ZIP._replace(**limits))
+        assert text.startswith(f"{path}: ") and sorted(tmp_path.rglob("*")) == before
+        return text
+
+    return check
+
+
+def test_files_and_folders(tmp_path):
+    path = packed(tmp_path / "a.zip", [("b/", b""), ("b/c.jpg", b"one" * 1000), ("d/e/f.jpg", b"")])
+    unpack(path, tmp_path / "out")
+    found = {
+        p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
+    assert found == {"b/c.jpg": b"one" * 1000, "d/e/f.jpg": b""}
+    assert "already there" in refusals.refusal(unpack, path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "C:/x", "a\\x", "./x", "a//x", "a\nb"])
+def test_names_that_lead_elsewhere_in_a_zip(tmp_path, refused, name):
+    assert repr(name) in refused(packed(tmp_path / "a.zip", [("good", b"1"), (name, b"2")]))
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_devices_in_a_zip(tmp_path, refused, kind):
+    member = zipfile.ZipInfo("x")
+    member.external_attr = (kind | 0o777) << 16
+    assert "'x' is a link or a device" in refused(packed(tmp_path / "a.zip", [(member, b"/etc/passwd")]))
+
+
+@pytest.mark.parametrize("second", ["a/x", "A/X"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_that_collide_in_a_zip(tmp_path, refused, second):
+    assert "comes twice" in refused(packed(tmp_path / "a.zip", [("a/x", b"1"), (second, b"2")]))
+
+
+def test_a_file_in_the_place_of_a_folder_in_a_zip(tmp_path, refused):
+    refused(packed(tmp_path / "a.zip", [("a", b"1"), ("a/x", b"2")]))
+
+
+def test_limits(tmp_path, refused):
+    path = packed(tmp_path / "a.zip", [(f"{i}", bytes(1 << 20)) for i in range(8)])
+    assert path.stat().st_size < 20_000
+    assert "more than 7 members" in refused(path, members=7)
+    assert "at member '0'" in refused(path, member_bytes=(1 << 20) - 1)
+    assert "at member '4'" in refused(path, total_bytes=(1 << 22) + 1)
+    unpack(path, tmp_path / "out", ZIP._replace(members=8, member_bytes=1 << 20, total_bytes=1 << 23))
+
+
+def test_encrypted(tmp_path, refused):
+    data = bytearray(packed(tmp_path / "a.zip", [("x", b"1")]).read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    assert "is encrypted" in refused(tmp_path / "a.zip")
+
+
+def test_a_header_that_lies_about_its_size_in_a_zip(tmp_path, refused):
+    data = bytearray(packed(tmp_path / "a.zip", [("x", bytes(100_000))]).read_bytes())
+    place = data.index(b"PK\x01\x02") + 24
+    data[place : place + 4] = struct.pack("<I", 10)  # 10 bytes, it says
+    (tmp_path / "a.zip").write_bytes(data)
+    refused(tmp_path / "a.zip")
+
+
+def test_other_files(tmp_path, refused):
+    for data in (b"", b"hello", b"PK\x03\x04" + bytes(100), b"PK\x05\x06" + b"\xff" * 18):
+        (tmp_path / "x.zip").write_bytes(data)
+        assert "not a complete zip" in refused(tmp_path / "x.zip")
+    assert "No such file" in refused(tmp_path / "absent.zip")
+
+
+def test_damage_is_found_or_harmless(tmp_path):
+    data = packed(tmp_path / "a.zip", [("a/1", b"one" * 50), ("a/2", b"two" * 50)]).read_bytes()
+    rng = random.Random(0)
+    for i in range(60):
+        damaged = bytearray(data)
+        damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / "d.zip").write_bytes(damaged if i % 2 else damaged[: rng.randrange(len(data))])
+        try:
+            unpack(tmp_path / "d.zip", tmp_path / f"out{i}")
+        except UserError:
+            assert not (tmp_path / f"out{i}").exists()
+        else:
+            found = {path.read_bytes() for path in (tmp_path / f"out{i}").rglob("*") if path.is_file()}
+            assert found <= {b"one" * 50, b"two" * 50}  # a changed name, date or comment
+
+
+def test_no_name_is_used_that_the_system_would_change(tmp_path, refused):
+    """A zero byte ends a name for the library, not for us."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("good_name", b"1")
+    (tmp_path / "a.zip").write_bytes(file.getvalue().replace(b"good_name", b"bad\0_name"))
+    refused(tmp_path / "a.zip")

@@ -1,9 +1,8 @@
-"""The reader of dlib's format: on the real file, on files written here, and on damaged ones."""
+"""The reader of dlib's format: on the real file, and on one written here; every other one is refused."""
 
 from __future__ import annotations
 
-import importlib.util
-import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,33 +61,6 @@ def test_a_network_written_here_is_read_back() -> None:
     assert np.array_equal(weights.fc, FC)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "no dlib network"),
-        (INPUT + MATRIX, "no dlib network"),
-        (INPUT + CONV + AFFINE, "no dlib network"),
-        (INPUT + AFFINE + MATRIX, "out of place"),  # an affine layer without a convolution
-        (INPUT + CONV + MATRIX, "out of place"),  # a convolution without its affine layer
-        (SMALL[: len(SMALL) - 1], "ends within a record"),
-        (
-            INPUT + name("con_4") + integer(2) + integer(2**62) * 4,
-            "ends within a record",
-        ),  # must not ask for 2^250 bytes
-        (INPUT + name("con_4") + integer(2) + integer(-1) * 4, "negative size"),
-        (INPUT + name("con_4") + integer(3), "version"),
-        (INPUT + name("con_4") + b"\x00", "no integer"),
-        (name("input_rgb_image_sized") + integer(1) + integer(2000), "finite"),  # dlib's code for a non-number
-        (INPUT + CONV.replace(alias(2, 3, 2, 2), alias(2, 3, 2, 3)) + AFFINE + MATRIX, "shapes"),
-        (INPUT + CONV.replace(struct.pack("<f", 23.0), struct.pack("<f", np.nan)) + AFFINE + MATRIX, "finite"),
-        (INPUT + CONV + AFFINE + name("fc_2") + integer(4) + integer(2) + tensor(FC.T, 2, 3, 1, 1), "announced"),
-    ],
-)
-def test_wrong_bytes_are_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        parse(data)
-
-
 def test_the_real_file(real: bytes) -> None:
     weights = parse(real)
     assert len(weights.convs) == 29 and weights.fc.shape == (128, 256)
@@ -97,38 +69,27 @@ def test_the_real_file(real: bytes) -> None:
     assert sum(array.size for conv in weights.convs for array in conv[:4]) + weights.fc.size == 5_614_592
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.3, 0.999])
-def test_a_truncated_file_is_a_user_error_that_names_it(real: bytes, tmp_path: Path, fraction: float) -> None:
-    path = tmp_path / "cut.dat"
-    path.write_bytes(real[: int(len(real) * fraction)])
-    with pytest.raises(UserError, match="cut.dat"):
+def test_every_other_file_is_a_user_error_that_names_it(real: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "other.dat"
+    for other in (b"", SMALL, real[:-1], real + b"x", real[:1000] + bytes([real[1000] ^ 1]) + real[1001:]):
+        path.write_bytes(other)
+        with pytest.raises(UserError, match=r"other\.dat: not dlib's face ResNet \(its sha256 differs\)"):
+            read_dlib(path)
+    with path.open("r+b") as file:
+        file.truncate(dlib_weights.FILE_BYTES + 1)
+    with pytest.raises(UserError, match=r"other\.dat: larger than"):
         read_dlib(path)
-
-
-def test_garbled_headers_never_escape_as_another_error(real: bytes) -> None:
-    # flip bytes where the structure is, not in the middle of weights, where every value is as good as another
-    starts = [match.start() for match in dlib_weights.TAG.finditer(real)]
-    random = np.random.Generator(np.random.Philox(key=0))
-    refused = 0
-    for _ in range(30):
-        garbled = bytearray(real)
-        garbled[starts[int(random.integers(len(starts)))] + int(random.integers(25))] ^= int(random.integers(1, 256))
-        try:
-            parse(bytes(garbled))
-        except ValueError:
-            refused += 1
-    assert refused > 8
 
 
 def test_missing_file_and_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"none\.dat"):
         read_dlib(tmp_path / "none.dat")
-    spec = importlib.util.find_spec(dlib_weights.PACKAGE)
+    spec = find_spec(dlib_weights.PACKAGE)
     assert spec is not None
     spec.origin = str(tmp_path / "__init__.py")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(dlib_weights, "find_spec", lambda name: spec)
     with pytest.raises(UserError, match="reinstall"):
         embedded_path()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dlib_weights, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed"):
         embedded_path()

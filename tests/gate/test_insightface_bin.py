@@ -13,7 +13,7 @@ from PIL import Image
 from lrfr.errors import UserError
 from lrfr.gate import insightface_bin
 from lrfr.gate.insightface_bin import read_bin
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 def jpeg(number, side=112):
@@ -151,7 +151,7 @@ def test_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(insightface_bin, "FILE_BYTES", len(data) - 1)
     assert f"larger than {len(data) - 1} bytes" in refused(tmp_path, data)
     assert "cannot be read" in refusal(read_bin, tmp_path / "absent.bin")
-    assert "not a regular file" in refusal(read_bin, tmp_path)
+    assert "not a file" in refusal(read_bin, tmp_path)
 
 
 def test_an_image_is_checked_when_it_is_read(tmp_path):

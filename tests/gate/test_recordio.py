@@ -11,7 +11,7 @@ from lrfr.benchmarks import miniatures
 from lrfr.errors import UserError
 from lrfr.gate import recordio
 from lrfr.gate.recordio import MAGIC, RecordSet
-from tests.data.refusals import refusal
+from tests.gate.refusals import refusal
 
 
 def png(number):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -11,25 +11,20 @@ import yaml
 from torch import Tensor, nn
 
 from lrfr.methods import METHODS
-from lrfr.methods.common import attention_map
+from lrfr.methods.common import Weight, attention_map
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import cosine_logits
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
 
 
 def blocks() -> dict[str, tuple[str, dict[str, Any]]]:
-    """'model' or 'method-arm' -> method and complete options, as written in conf/."""
-    found, models = {}, {}
-    for file in sorted((CONF / "model").glob("*.yaml")):
-        models |= yaml.safe_load(file.read_text(encoding="utf-8"))["models"]
-    for name, block in models.items():
-        found[name] = block["method"], block["options"]
-    for file in sorted((CONF / "arm").glob("*.yaml")):
-        for name, arms in yaml.safe_load(file.read_text(encoding="utf-8"))["arms"].items():
-            for arm, change in arms.items():
-                method, options = found[name]
-                found[f"{name}-{arm}"] = method, {**options, **change.get("options", {})}
+    """'model' or 'model-arm' -> method and complete options, as written in conf/."""
+    conf = yaml.safe_load(CONF.read_text(encoding="utf-8"))
+    found = {name: (block["method"], block["options"]) for name, block in conf["models"].items()}
+    for name, change in conf["arms"].items():
+        method, options = found[change["like"]]
+        found[name] = method, {**options, **change.get("options", {})}
     return found
 
 
@@ -51,12 +46,10 @@ def build(block: str, shapes: Shapes) -> nn.Module:
 
 
 def count_terms(block: str) -> int:
-    """How many of the block's weights are not 0; weights are the options named like this."""
+    """How many of the block's weights are not 0."""
     method, options = BLOCKS[block]
-    names = ["weight", "hfd", "dkd", "dfd", "soft", "mmd", "fcd", "sdc"] + (
-        ["distance", "angle"] if method == "rkd" else []
-    )
-    return sum(options.get(name, 0) != 0 for name in names)
+    hints = get_type_hints(METHODS[method].__init__, include_extras=True)
+    return sum(hints[name] == Weight and value != 0 for name, value in options.items())
 
 
 def random(seed: int, *shape: int) -> Tensor:

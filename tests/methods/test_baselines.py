@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from lrfr.errors import UserError
 from lrfr.methods import METHODS
 from lrfr.methods.baselines import (
     angle_cosines,
@@ -80,11 +79,6 @@ def test_fitnet_with_an_identity_regressor_is_the_mean_squared_error(level: int,
     targets = Targets(torch.arange(2), maps=TEACHER_MAPS)
     terms = fitnet(Features(STUDENT_MAPS, STUDENT), STUDENT_LOGITS, targets, LOGIT_LABELS, 0.5)
     assert terms["fitnet"].item() == exactly(2 * value)
-
-
-def test_fitnet_refuses_a_stage_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match="'stage': 2 is no stage; choose 0 ... 1"):
-        METHODS["fitnet"](Shapes(((3, 4), (4, 2)), ((3, 4), (4, 2)), 6, 6, 3, 10), weight=1.0, stage=2)
 
 
 def huber(difference: float) -> float:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from lrfr.errors import UserError
-from lrfr.methods.common import attention_map, embedding_projector, entries, one_of, ramp
+from lrfr.methods.common import attention_map, embedding_projector, entries, ramp
 from lrfr.models.features import Shapes
 
 
@@ -31,9 +29,3 @@ def test_projector_only_where_dimensions_differ() -> None:
     embedding = torch.ones(2, 6)
     assert embedding_projector(shapes)(embedding) is embedding
     assert embedding_projector(shapes._replace(teacher_embedding=9))(embedding).shape == (2, 9)
-
-
-def test_unknown_value_of_an_option_is_one_sentence() -> None:
-    assert one_of("pairs", "bank", ("bank", "batch")) == "bank"
-    with pytest.raises(UserError, match="option 'pairs': 'banks' does not exist; choose one of bank, batch"):
-        one_of("pairs", "banks", ("bank", "batch"))

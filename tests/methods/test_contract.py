@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import math
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from lrfr.methods import METHODS
+from lrfr.methods import METHODS, Method
 from lrfr.methods.common import attention_map
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import cosine_logits
@@ -40,7 +43,22 @@ def test_every_method_has_a_block_and_every_demanded_arm_exists() -> None:
     names = ["hkdd", "se_dfd", "icd_face", "mkmmd", "acs_review"]
     arms = (*arms, "no_mmd mmd_only single_kernel tuned_teacher", "no_review no_pyramid l2")
     demanded = {f"{name}-{arm}" for name, line in zip(names, arms, strict=True) for arm in line.split()}
-    assert {block for block in BLOCKS if "-" in block} == demanded
+    assert {block for block in BLOCKS if "-" in block} >= demanded
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_the_contract(name: str) -> None:
+    """The members of the protocol `Method`; what it returns is tested below."""
+    method = METHODS[name]
+    assert method.needs <= {"embedding", "logits", "maps", "attention"}
+    assert type(method.matches_embeddings) is bool and not (
+        method.matches_embeddings and "embedding" not in method.needs
+    )
+    assert list(inspect.signature(method.forward).parameters) == list(inspect.signature(Method.forward).parameters)
+    parameters = list(inspect.signature(method).parameters.values())
+    assert parameters[0].name == "shapes" and all(p.kind is p.KEYWORD_ONLY for p in parameters[1:])
+    assert all(p.default is p.empty for p in parameters), "values stand in the parameters, not in code"
+    assert method.__doc__ and sys.modules[method.__module__].__doc__
 
 
 @every_block
@@ -71,11 +89,9 @@ def test_teacher_as_student_has_nothing_to_learn(block: str) -> None:
     method = fill(build(block, EQUAL), EQUAL, same=True)
     _, _, targets = batch(EQUAL)
     terms = method(*teacher_as_student(targets), targets, LABELS, 1.0)
-    learnable = {"fitnet"} | {
-        "review" if BLOCKS[block][1].get("review") else None
-    }  # regressor and fusion are never the identity
+    learnable = any(True for _ in method.parameters())  # a regressor or a fusion is never the identity
     for name, value in values(terms).items():
-        assert name in learnable or value == exactly(0), name
+        assert learnable or value == exactly(0), name
 
 
 @every_block
@@ -149,7 +165,7 @@ def test_order_of_the_batch_does_not_matter(block: str) -> None:
 @every_block
 @pytest.mark.parametrize("known", [9, 0])
 def test_rows_without_a_class_change_no_more_than_the_terms_that_need_one(block: str, known: int) -> None:
-    """Label -1 is a person with one photograph: terms are finite, and but for dkd and sdc the same as if there were classes."""
+    """Label -1 is a person with one photograph: terms are finite, and all but dkd and sdc as if there were classes."""
     method = fill(build(block, DIFFERENT), DIFFERENT)
     student, logits, targets = batch(DIFFERENT)
     leaves = [each.requires_grad_() for each in (*student.maps, student.embedding, logits.detach())]
@@ -171,7 +187,7 @@ BLIND = {"mmd": "MMD compares sets", "sdc": "a distribution of similarities forg
 
 @every_block
 def test_only_distribution_terms_are_blind_to_who_is_who(block: str) -> None:
-    """Permute the student's rows, against the teacher's, among the people (mmd) or the photographs of one person (sdc)."""
+    """Permute the student's rows against the teacher's, among people (mmd) or photographs of one person (sdc)."""
     method = fill(build(block, EQUAL), EQUAL)
     student, logits, targets = batch(EQUAL)
     labels = torch.zeros_like(LABELS)  # one person: a permutation keeps the labels
@@ -204,7 +220,6 @@ def test_state_survives_saving(block: str) -> None:
 def test_needs_are_enough_and_options_are_strict(block: str) -> None:
     name, options = BLOCKS[block]
     needs = METHODS[name].needs
-    assert needs <= {"embedding", "logits", "maps", "attention"}
     method = fill(build(block, DIFFERENT), DIFFERENT)
     student, logits, targets = batch(DIFFERENT)
     bare = targets._replace(
@@ -212,6 +227,7 @@ def test_needs_are_enough_and_options_are_strict(block: str) -> None:
     )
     complete = values(copy.deepcopy(method)(student, logits, targets, LABELS, 1.0))
     assert values(method(student, logits, bare, LABELS, 1.0)) == complete
+    assert all(isinstance(key, str) and math.isfinite(value) for key, value in method.logs().items())
     with pytest.raises(TypeError):
         METHODS[name](DIFFERENT, **options, no_such_option=1)
     for missing in options:
@@ -219,10 +235,10 @@ def test_needs_are_enough_and_options_are_strict(block: str) -> None:
             METHODS[name](DIFFERENT, **{key: value for key, value in options.items() if key != missing})
 
 
-# --- learning ---------------------------------------------------------------------------------------------------------------
+# --- learning ---
 
 IMAGES, PEOPLE = 32, 8
-# where a term of weight 1 must be after training on 32 images
+# where a term of weight 1 must be after training on 32 images; every term must at least be halved
 BOUNDS = {
     "kd": 0.02,
     "feature": 0.005,
@@ -247,7 +263,13 @@ def weight_of(block: str, term: str) -> float:
     return next(options[key] for key in WEIGHTS.get(term, (term, "weight")) if key in options)
 
 
-TRAINED = [b for n, b in enumerate(BLOCKS) if count_terms(b) and BLOCKS[b] not in list(BLOCKS.values())[:n]]
+def code_of(block: str) -> tuple[str, dict]:
+    """The method, and its options without their numbers, but for which are 0: blocks that run the same code."""
+    method, options = BLOCKS[block]
+    return method, {k: v if isinstance(v, bool | str | list) else v != 0 for k, v in options.items()}
+
+
+TRAINED = [b for n, b in enumerate(BLOCKS) if count_terms(b) and code_of(b) not in list(map(code_of, BLOCKS))[:n]]
 
 
 @pytest.mark.parametrize("block", TRAINED)
@@ -281,5 +303,5 @@ def test_overfits_32_images(block: str) -> None:
         sum(terms.values()).backward()
         optimiser.step()
     for name, value in values(terms).items():
-        weight = weight_of(block, name)
-        assert value / weight < BOUNDS[name] < 0.5 * first[name] / weight, name
+        assert value < 0.5 * first[name], name
+        assert name not in BOUNDS or value / weight_of(block, name) < BOUNDS[name], name

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from lrfr.errors import UserError
 from lrfr.methods.baselines import soft_targets
 from lrfr.methods.hkdd import HKDD, decoupled_kd, decoupled_terms, hierarchical_cosine, log_split
 from lrfr.methods.se_dfd import feature_distillation
@@ -177,8 +176,3 @@ def test_projectors_exist_only_where_channels_differ() -> None:
     assert not list(method.projectors[0].parameters())
     assert method.projectors[1](STUDENT_MAPS[1].float()).shape == (2, 7, 2, 2)
     assert not list(HKDD(shapes, **OPTIONS | {"hfd": 0}).parameters())
-
-
-def test_unknown_logit_loss_is_refused() -> None:
-    with pytest.raises(UserError, match="'logits'"):
-        HKDD(SHAPES, **OPTIONS | {"logits": "dkdd"})

@@ -37,7 +37,7 @@ def test_reference_and_loop(estimator: str) -> None:
 
 
 def test_by_hand() -> None:
-    # {0, 1} against {2, 3}: the mean squared distance of two different points is 20/6; bandwidths are chosen so that sigma^2 = 1
+    # {0, 1} against {2, 3}: the mean squared distance of two different points is 20/6; the bandwidth makes sigma^2 = 1
     x, y = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[2.0], [3.0]]).double()
     one = [math.log2(6 / 20)]
     assert mk_mmd(x, y, one).item() == exactly(1.162375548351)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lrfr.config import Study
+from lrfr.config import Student, Study
 from lrfr.models.se import SEBlock
 from lrfr.models.student import build_student, map_shapes, map_sides, normalise
-from lrfr.parameters import Student
 
 SPEC = Student(channels=(8, 12, 16, 20), se_channels=(8, 11, 15, 19), se_reduction=4, embedding=24)
 

@@ -11,6 +11,7 @@ import pytest
 from lrfr.config import Study
 from lrfr.evaluate.statistics import paired_difference
 from lrfr.report.ablation import COLUMNS, ablation_page, ablation_table
+from lrfr.train.trainings import with_arms
 
 DRAWS = 200
 
@@ -64,6 +65,6 @@ def test_other_protocols_and_agreement_are_left_out(study: Study) -> None:
 
 
 def test_arms_become_models_with_their_changes(study: Study) -> None:
-    armed = study.with_arms()
+    armed = with_arms(study)
     assert set(armed.models) - set(study.models) == set(study.run_arms) == {"hkdd-no_hfd"}
     assert armed.models["hkdd-no_hfd"].options["hfd"] == 0 and study.models["hkdd"].options["hfd"] != 0

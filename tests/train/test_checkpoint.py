@@ -17,7 +17,8 @@ from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
 from lrfr.train import distill
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.trainer import Trainer
+from lrfr.train.distill import Trainer
+from lrfr.train.trainings import plan_file
 
 
 def build(width: int = 33) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
@@ -178,7 +179,7 @@ def state_folders(study: Study, model: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     def spy(function: Callable, tasks: list[tuple], *rest: object) -> list[tuple[list, list]]:
         assert function is distill.train_one
-        found.extend(resume_folder(task[4]).name for task in tasks)
+        found.extend(task[3].name for task in tasks)
         return [([], []) for _ in tasks]
 
     with monkeypatch.context() as patch:
@@ -224,8 +225,8 @@ def test_another_seed_code_or_model_has_another_state(
         for model in ("scratch", "hr_student", "feature", "shuffled")
         for place in state_folders(study, model, monkeypatch)
     ]
-    path = study.runs / "code" / "distill-scratch.txt"
-    path.write_text(path.read_text(encoding="utf-8").replace("0", "1"), encoding="utf-8")
+    path = plan_file(study, "scratch")
+    path.write_text(path.read_text(encoding="utf-8").replace("0123456789abcdef", "1123456789abcdef"), encoding="utf-8")
     places += state_folders(study, "scratch", monkeypatch)
     assert len(set(places)) == len(places) == 10
 

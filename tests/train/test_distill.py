@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from lrfr.config import Study
 from lrfr.models.student import build_student
 from lrfr.train import distill
+from lrfr.train.distill import Trainer
 from lrfr.train.fold import read_fold
-from lrfr.train.trainer import Trainer
+from lrfr.train.trainings import training
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,7 +76,7 @@ def test_the_exported_student_holds_nothing_but_the_student(tiny: Study, changed
 def test_a_stored_student_is_the_trained_one_rounded(tiny: Study, changed: Callable[..., Study]):
     study = changed(tiny, {"train.epochs": 1})
     distill.run(study, "scratch")
-    trainer = Trainer(study, study.models["scratch"], read_fold(study, 0), 0)
+    trainer = Trainer(training(study, "scratch"), read_fold(study, 0), 0)
     trainer.epoch(0)
     stored = load_file(study.reports / "students" / "scratch" / "fold0-seed0.safetensors")
     for name, tensor in trainer.student.module.state_dict().items():

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from lrfr.config import Study
-from lrfr.data.draws import stream
 from lrfr.errors import UserError
 from lrfr.gate.state import read_state
 from lrfr.models.heads import unit
 from lrfr.models.teachers import build_teacher
+from lrfr.streams import stream
 from lrfr.train import teacher
 from lrfr.train.fold import read_fold, teacher_input
 
@@ -94,7 +94,7 @@ def test_people_with_a_single_photograph_are_no_class_of_the_teacher(singles: St
     assert log.accuracy.between(0, 1).all() and np.isfinite(log.loss).all()
     labels = np.tile(fold.labels, 2)
     for row in log.itertuples():  # accuracy is of those who are a class
-        seen = labels[stream(singles.seed, row.epoch, teacher.STREAM).permutation(26)[:13]]
+        seen = labels[stream("teacher_order", singles.seed, row.epoch).permutation(26)[:13]]
         hits = row.accuracy * (seen >= 0).sum()
         assert hits == pytest.approx(round(hits), abs=1e-3)
     assert log.accuracy.max() > 0

@@ -14,22 +14,23 @@ from lrfr.models.teachers import build_teacher
 from lrfr.train import tuned_teacher as tuned
 from lrfr.train.fold import read_fold
 from lrfr.train.teacher import load_trained
+from lrfr.train.trainings import training
 from lrfr.train.tuned_teacher import Tuner, tune, validation_error
 
 
 def test_the_validation_error_is_of_validation_people_at_low_resolution(tiny: Study):
     fold, trained = read_fold(tiny, 0), load_trained(tiny, 0, "pretrained")
-    error = validation_error(tiny, trained, fold)
+    error = validation_error(tiny.teacher.name, trained, fold)
     assert 0 <= error <= 1
     chips = np.array(fold.chips)
     chips[[*fold.images, *fold.test]] = 0
-    assert validation_error(tiny, trained, fold._replace(chips=chips)) == error
+    assert validation_error(tiny.teacher.name, trained, fold._replace(chips=chips)) == error
     chips[fold.validation] = chips[fold.validation][0]  # all faces alike: nothing can be told apart
-    assert validation_error(tiny, trained, fold._replace(chips=chips)) == pytest.approx(0.5)
+    assert validation_error(tiny.teacher.name, trained, fold._replace(chips=chips)) == pytest.approx(0.5)
 
 
 def test_an_epoch_trains_every_layer(tiny: Study):
-    tuner = Tuner(tiny, tiny.models["kd_tuned_teacher"].tuned, read_fold(tiny, 0))
+    tuner = Tuner(training(tiny, "kd_tuned_teacher"), read_fold(tiny, 0))
     before = tuner.state()
     assert tuner.epoch(1) > 0
     after = tuner.state()
@@ -41,7 +42,7 @@ def test_an_epoch_trains_every_layer(tiny: Study):
 @pytest.mark.parametrize(("most", "steps"), [(None, 2), (1, 1), (0, 0), (9, 2)])
 def test_an_epoch_may_be_cut_short(tiny: Study, monkeypatch: pytest.MonkeyPatch, most: int | None, steps: int):
     """18 photographs in batches of 9; nothing is trained, so that only steps are counted."""
-    tuner, seen = Tuner(tiny, tiny.models["kd_tuned_teacher"].tuned, read_fold(tiny, 0)), []
+    tuner, seen = Tuner(training(tiny, "kd_tuned_teacher"), read_fold(tiny, 0)), []
     weight = torch.ones((), requires_grad=True)
     monkeypatch.setattr(tuner.head, "loss", lambda *rest: seen.append(rest[1].tolist()) or weight * 2)
     monkeypatch.setattr(tuner.trained.net, "forward", lambda x: Features((), torch.zeros(len(x), 128)))
@@ -51,7 +52,7 @@ def test_an_epoch_may_be_cut_short(tiny: Study, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_people_with_a_single_photograph_are_no_class_of_the_tuned_teacher(singles: Study):
-    tuner = Tuner(singles, singles.models["kd_tuned_teacher"].tuned, fold := read_fold(singles, 0))
+    tuner = Tuner(training(singles, "kd_tuned_teacher"), fold := read_fold(singles, 0))
     assert tuner.head.weight.shape[0] == 2 and tuner.class_of[fold.images].tolist() == fold.labels.tolist()
     assert np.isfinite(tuner.epoch(1)) and all(p.isfinite().all() for p in tuner.trained.net.parameters())
 
@@ -67,7 +68,9 @@ def test_people_with_a_single_photograph_are_no_class_of_the_tuned_teacher(singl
 def test_it_stops_when_validation_stops_improving_and_keeps_the_best(
     tiny: Study, monkeypatch: pytest.MonkeyPatch, errors: list[float], epochs: int, best: int
 ):
-    spec = tiny.models["kd_tuned_teacher"].tuned.model_copy(update={"patience": 2, "max_epochs": 4})
+    one = training(tiny, "kd_tuned_teacher")
+    spec = one.model.tuned.model_copy(update={"patience": 2, "max_epochs": 4})
+    one = one.model_copy(update={"model": one.model.model_copy(update={"tuned": spec})})
 
     def epoch(self: Tuner, number: int, most: int | None = None) -> float:
         with torch.no_grad():
@@ -78,7 +81,7 @@ def test_it_stops_when_validation_stops_improving_and_keeps_the_best(
     monkeypatch.setattr(Tuner, "epoch", epoch)
     monkeypatch.setattr(tuned, "validation_error", lambda *_: next(script))
     monkeypatch.setattr(tuned, "embed", lambda function, inputs: torch.randn(len(inputs), 128))
-    trained, log = tune(tiny, spec, read_fold(tiny, 0))
+    trained, log = tune(one, read_fold(tiny, 0))
     assert [value for _, term, value in log if term == "teacher_validation_eer"] == errors[: epochs + 1]
     assert [(e, value) for e, term, value in log if term == "teacher_face"] == [(e, e) for e in range(1, epochs + 1)]
     expected = torch.full((128, 256), float(best)) if best else build_teacher("dlib_resnet", "embedded").fc.weight
@@ -88,7 +91,7 @@ def test_it_stops_when_validation_stops_improving_and_keeps_the_best(
 
 def test_the_same_study_tunes_the_same_teacher(tiny: Study, changed: Callable[..., Study]):
     fold, spec = read_fold(tiny, 0), tiny.models["kd_tuned_teacher"].tuned
-    (first, log), (second, other) = (tune(tiny, spec, fold) for _ in range(2))
+    (first, log), (second, other) = (tune(training(tiny, "kd_tuned_teacher"), fold) for _ in range(2))
     assert (
         log == other and torch.equal(first.class_weight, second.class_weight) and torch.equal(first.mean, second.mean)
     )

@@ -9,9 +9,10 @@ import pytest
 
 from lrfr.config import Study
 from lrfr.train import tuning
+from lrfr.train.distill import Trainer
 from lrfr.train.fold import read_fold
 from lrfr.train.ranking import COLUMNS
-from lrfr.train.trainer import Trainer
+from lrfr.train.trainings import candidate, trials
 
 
 def grid(option: str, *values: float) -> dict[str, object]:
@@ -22,21 +23,22 @@ def table(study: Study, name: str = "feature") -> pd.DataFrame:
     return pd.read_csv(study.reports / "students" / "tuning" / f"{name}.csv")
 
 
-def test_a_candidate_differs_in_one_option_and_in_the_length_of_training(tiny: Study, changed: Callable[..., Study]):
+def test_a_trial_differs_in_one_option_and_in_the_length_of_training(tiny: Study, changed: Callable[..., Study]):
     study = changed(tiny, {"tuning": grid("weight", 1, 2, 4)})
-    shorter, model = tuning.candidate(study, "feature", 4.0)
-    assert model == study.models["feature"].model_copy(update={"options": {"weight": 4.0}})
-    assert shorter.model_dump() == changed(study, {"train.epochs": 2}).model_dump()
-    assert (
-        study.models["feature"].options == tiny.models["feature"].options and study.train.epochs == 3
-    )  # left as it was
+    short = trials(study, "feature")
+    tried = candidate(short.training, short.grid.option, 4.0)
+    assert tried.model == study.models["feature"].model_copy(update={"options": {"weight": 4.0}})
+    assert tried.train.model_dump() == {**study.train.model_dump(), "epochs": 2, "seeds": (0,)}
+    assert short.training.model.options == {"weight": 1}  # whatever has been chosen: a choice asks for no new trial
+    assert study.models["feature"].options == tiny.models["feature"].options and study.train.epochs == 3
 
 
 def test_an_option_of_the_recipe_changes_the_recipe(tiny: Study, changed: Callable[..., Study]):
     study = changed(tiny, {"tuning": grid("train.scale", 4, 8, 16)})
-    shorter, model = tuning.candidate(study, "feature", 16.0)
-    assert model == study.models["feature"]
-    assert shorter.model_dump() == changed(study, {"train.epochs": 2, "train.scale": 16.0}).model_dump()
+    short = trials(study, "feature")
+    tried = candidate(short.training, short.grid.option, 16.0)
+    assert tried.model == study.models["feature"]
+    assert tried.train.model_dump() == {**study.train.model_dump(), "epochs": 2, "scale": 16.0, "seeds": (0,)}
 
 
 def test_the_stage(tiny: Study, changed: Callable[..., Study]):
@@ -49,8 +51,8 @@ def test_the_stage(tiny: Study, changed: Callable[..., Study]):
     assert found.chosen.sum() == 1 and found.value[found.chosen.idxmax()] == found.value.min()
     assert [path.name for path in (study.reports / "students").iterdir()] == ["tuning"]  # and no student is kept
     # the first candidate by hand
-    shorter, model = tuning.candidate(study, "feature", 0.5)
-    trainer = Trainer(shorter, model, read_fold(shorter, 0), study.train.seeds[0])
+    short = candidate(trials(study, "feature").training, "weight", 0.5)
+    trainer = Trainer(short, read_fold(short, 0), study.train.seeds[0])
     trainer.epoch(0), trainer.epoch(1)
     errors = [trainer.validation_error(resolution) for resolution in (8, 12, 16)]
     assert found.value[0] == pytest.approx(sum(errors) / 3, rel=1e-5)
@@ -66,6 +68,6 @@ def test_one_value_is_chosen_even_if_several_are_equally_good(
     tiny: Study, monkeypatch: pytest.MonkeyPatch, errors: list[float], chosen: int
 ):
     script = dict(zip(tiny.tuning.grid["feature"].values, errors, strict=True))
-    monkeypatch.setattr(tuning, "trial", lambda study, name, value: script[value])
+    monkeypatch.setattr(tuning, "trial", lambda training: script[training.model.options["weight"]])
     tuning.run(tiny, "feature")
     assert table(tiny).chosen.tolist() == [int(row == chosen) for row in range(3)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrfr.train.augment import move
+from lrfr.data.draws import move
 
 
 def views(count: int, side: int) -> Tensor:

@@ -11,21 +11,21 @@ import torch
 from torch import nn
 
 from lrfr.config import Study
-from lrfr.data.draws import Draw, view_index
+from lrfr.data.draws import Draw, move, view_index
 from lrfr.errors import UserError
 from lrfr.models.student import normalise
-from lrfr.train import trainer as loop
-from lrfr.train.augment import move
+from lrfr.train import distill as loop
+from lrfr.train.distill import Trainer, gradient_ratios
 from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
-from lrfr.train.trainer import Trainer, gradient_ratios
+from lrfr.train.trainings import training
 
 MOVED = np.float32([[0.5, -1, 1, -0.25], [-1, 0.5, -0.5, 1]])  # drawn moves of two rows
 
 
 @pytest.mark.parametrize("model", ["kd", "fitnet", "at", "se_dfd", "kd_tuned_teacher"])
 def test_the_teacher_is_frozen_in_eval_mode_and_gets_no_gradient(tiny: Study, model: str):
-    trainer = Trainer(tiny, tiny.models[model], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, model), read_fold(tiny, 0), 0)
     trainer.source.cached = None
     net = trainer.source.online.trained.net
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -38,7 +38,7 @@ def test_the_teacher_is_frozen_in_eval_mode_and_gets_no_gradient(tiny: Study, mo
 
 
 def test_every_parameter_of_student_head_and_method_is_trained_once(tiny: Study):
-    trainer = Trainer(tiny, tiny.models["fitnet"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "fitnet"), read_fold(tiny, 0), 0)
     modules = (trainer.student.module, trainer.head, trainer.method)
     own = [id(p) for module in modules for p in module.parameters()]
     groups = trainer.optimizer.param_groups
@@ -49,7 +49,7 @@ def test_every_parameter_of_student_head_and_method_is_trained_once(tiny: Study)
 
 def test_all_models_of_a_seed_start_from_the_same_student_and_see_the_same_draws(tiny: Study):
     first, second, high = (
-        Trainer(tiny, tiny.models[name], read_fold(tiny, 0), 0) for name in ("scratch", "fitnet", "hr_student")
+        Trainer(training(tiny, name), read_fold(tiny, 0), 0) for name in ("scratch", "fitnet", "hr_student")
     )
     states = [trainer.student.module.state_dict() for trainer in (first, second, high)]
     assert all(torch.equal(states[0][name], other[name]) for name in states[0] for other in states[1:])
@@ -67,7 +67,7 @@ def test_the_head_may_start_from_the_class_centres_of_the_teacher(tiny: Study, c
     random, study = (changed(tiny, {"student.embedding": 128, "train.head": head}) for head in ("random", "teacher"))
     fold = read_fold(tiny, 0)
     for name, setting in (("feature", tiny.teacher.setting), ("se_dfd", "se"), ("scratch", None), ("shuffled", None)):
-        first, second = (Trainer(each, each.models[name], fold, 0) for each in (random, study))
+        first, second = (Trainer(training(each, name), fold, 0) for each in (random, study))
         expected = load_trained(tiny, 0, setting).class_weight if setting else first.head.weight
         assert torch.equal(second.head.weight, expected) and second.head.weight.requires_grad
         if setting:
@@ -78,7 +78,7 @@ def test_the_head_may_start_from_the_class_centres_of_the_teacher(tiny: Study, c
 
 
 def test_the_student_sees_the_drawn_views(tiny: Study):
-    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
     ids, views = trainer.fold.images[[3, 1]], trainer.fold.views
     draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED)
     found = trainer.inputs(ids, draw)
@@ -92,7 +92,7 @@ def test_the_student_sees_the_drawn_views(tiny: Study):
 def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Callable[..., Study]):
     study = changed(tiny, {"train.rotate": 8, "train.zoom": 0.1, "train.shift": 0.05})
     fold = read_fold(study, 0)
-    plain, moved = (Trainer(each, each.models["scratch"], fold, 0) for each in (tiny, study))
+    plain, moved = (Trainer(training(each, "scratch"), fold, 0) for each in (tiny, study))
     draw = Draw(np.array([9, 16]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED)
     gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
     ids = fold.images[[3, 1]]
@@ -103,12 +103,12 @@ def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Ca
         memory_format=torch.channels_last
     )
     for name in ("rotate", "zoom", "shift"):  # each of them alone is enough
-        alone = Trainer(changed(tiny, {f"train.{name}": 0.3}), tiny.models["scratch"], fold, 0)
+        alone = Trainer(training(changed(tiny, {f"train.{name}": 0.3}), "scratch"), fold, 0)
         assert not torch.equal(alone.inputs(ids, draw), plain.inputs(ids, draw))
 
 
 def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: Study):
-    trainer = Trainer(tiny, tiny.models["feature"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "feature"), read_fold(tiny, 0), 0)
     ids = trainer.fold.images[:3]
     draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3), np.zeros((3, 4)))
     cached = trainer.source(ids, draw)
@@ -117,7 +117,7 @@ def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: S
 
 
 def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
-    trainer = Trainer(tiny, tiny.models["kd_tuned_teacher"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "kd_tuned_teacher"), read_fold(tiny, 0), 0)
     terms = {term for _, term, _ in trainer.source.log}
     assert trainer.source.cached is None and terms == {"teacher_face", "teacher_validation_eer"}
     ids, flags = trainer.fold.images[:2], np.zeros(2, dtype=bool)
@@ -135,7 +135,7 @@ def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
 
 def test_shuffled_targets_are_shuffled(tiny: Study):
     fold = read_fold(tiny, 0)
-    plain, shuffled = (Trainer(tiny, tiny.models[name], fold, 0) for name in ("feature", "shuffled"))
+    plain, shuffled = (Trainer(training(tiny, name), fold, 0) for name in ("feature", "shuffled"))
     ids, draw = plain.batches(0)[0]
     distances = torch.cdist(shuffled.source(ids, draw).embedding, plain.source(ids, draw).embedding).diagonal()
     assert distances.min() > 0
@@ -147,11 +147,11 @@ def test_targets_that_are_not_stored_are_never_passed_off_as_shuffled(tiny: Stud
     for path in (study.runs / "targets" / "fold0" / "plain").glob("attention*.npy"):
         path.unlink()
     with pytest.raises(UserError, match="shuffled"):
-        Trainer(study, study.models["at"], read_fold(study, 0), 0)
+        Trainer(training(study, "at"), read_fold(study, 0), 0)
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero(tiny: Study):
-    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
     rate, warmup = tiny.train.learning_rate, tiny.train.warmup
     assert trainer.learning_rate(warmup / 2) == pytest.approx(rate / 2)
     assert trainer.learning_rate(warmup) == pytest.approx(rate)
@@ -161,7 +161,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(tiny: Study):
 
 
 def test_the_margin_grows_from_zero(tiny: Study, monkeypatch: pytest.MonkeyPatch):
-    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
     ids, draw = trainer.batches(0)[0]
     seen = []
     monkeypatch.setattr(trainer.head, "loss", lambda embedding, labels, margin: seen.append(margin) or embedding.sum())
@@ -171,9 +171,8 @@ def test_the_margin_grows_from_zero(tiny: Study, monkeypatch: pytest.MonkeyPatch
 
 
 def test_training_lowers_the_face_loss(tiny: Study, changed: Callable[..., Study]):
-    trainer = Trainer(
-        changed(tiny, {"train.epochs": 8, "train.margin": 0.0}), tiny.models["scratch"], read_fold(tiny, 0), 0
-    )
+    study = changed(tiny, {"train.epochs": 8, "train.margin": 0.0})
+    trainer = Trainer(training(study, "scratch"), read_fold(study, 0), 0)
     losses = [trainer.epoch(epoch)[0]["face"] for epoch in range(8)]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -205,14 +204,14 @@ def test_gradient_ratios_of_a_network_that_can_be_computed_by_hand():
 
 
 def test_measuring_changes_no_weight(tiny: Study):
-    first, second = (Trainer(tiny, tiny.models["hkdd"], read_fold(tiny, 0), 0) for _ in range(2))
+    first, second = (Trainer(training(tiny, "hkdd"), read_fold(tiny, 0), 0) for _ in range(2))
     first.epoch(0, measure=True), second.epoch(0)
     pairs = zip(first.student.module.state_dict().values(), second.student.module.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_only_the_first_batches_are_measured(tiny: Study, monkeypatch: pytest.MonkeyPatch):
-    trainer = Trainer(tiny, tiny.models["hkdd"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "hkdd"), read_fold(tiny, 0), 0)
     assert len(trainer.batches(0)) == 2
     seen = []
     monkeypatch.setattr(loop, "MEASURED", 1)
@@ -226,7 +225,7 @@ def test_only_the_first_batches_are_measured(tiny: Study, monkeypatch: pytest.Mo
 
 
 def test_an_epoch_may_be_cut_short_and_begins_as_ever(tiny: Study):
-    whole, part = (Trainer(tiny, tiny.models["feature"], read_fold(tiny, 0), 0) for _ in range(2))
+    whole, part = (Trainer(training(tiny, "feature"), read_fold(tiny, 0), 0) for _ in range(2))
     part.epoch(1, most=1)
     rate = part.optimizer.param_groups[0]["lr"]
     assert rate == pytest.approx(whole.learning_rate((1 + 1 / 2) / 3))  # an epoch's progress is that of all its batches
@@ -245,7 +244,7 @@ def test_an_epoch_may_be_cut_short_and_begins_as_ever(tiny: Study):
 def test_the_validation_error_changes_no_weight_and_knows_no_training_person(
     tiny: Study, monkeypatch: pytest.MonkeyPatch, resolution: int
 ):
-    trainer = Trainer(tiny, tiny.models["scratch"], read_fold(tiny, 0), 0)
+    trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
     before = {name: tensor.clone() for name, tensor in trainer.student.module.state_dict().items()}
     error = trainer.validation_error(resolution)
     assert 0 <= error <= 1
@@ -266,7 +265,7 @@ def test_the_validation_error_changes_no_weight_and_knows_no_training_person(
 def test_people_with_a_single_photograph_are_taught_but_are_no_class(singles: Study, model: str):
     fold = read_fold(singles, 0)
     assert sorted(fold.labels) == [-1] + [0] * 6 + [1] * 6 and set(fold.persons) == {0, 1, 2}
-    trainer = Trainer(singles, singles.models[model], fold, 0)
+    trainer = Trainer(training(singles, model), fold, 0)
     assert trainer.head.weight.shape[0] == 2
     alone = int(fold.images[fold.labels == -1][0])
     assert trainer.class_of[fold.images].tolist() == fold.labels.tolist()

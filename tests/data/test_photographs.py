@@ -1,13 +1,15 @@
+import hashlib
+
 import pandas as pd
 import pytest
 
+from lrfr.data.photographs import COMMITTED, make_manifest, read_bytes, read_manifest
 from lrfr.errors import UserError
-from lrfr.sources.manifests import COMMITTED, read_manifest, write_manifest
 
 
 def test_written_and_read(tmp_path):
     photographs = [("b/1", "b", b"x"), ("a/1", "a", b"y"), ("a/2", "NA", b"")]  # a person may be called anything
-    write_manifest(tmp_path / "m.csv", photographs)
+    (tmp_path / "m.csv").write_bytes(make_manifest(photographs))
     table = read_manifest(tmp_path / "m.csv")
     assert table[["image", "name", "person"]].values.tolist() == [[0, "b/1", "b"], [1, "a/1", "a"], [2, "a/2", "NA"]]
     assert table["sha256"][2] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
@@ -48,3 +50,14 @@ def test_missing_or_empty_manifest(tmp_path):
     for name in ("empty.csv", "absent.csv"):
         with pytest.raises(UserError, match=f"{name}: cannot be read"):
             read_manifest(tmp_path / name)
+
+
+class Held(dict):
+    read = dict.__getitem__
+
+
+def test_bytes_are_checked():
+    photographs, sha256 = Held({"a.jpg": b"x", "b.jpg": b"y"}), hashlib.sha256(b"x").hexdigest()
+    assert read_bytes(photographs, "a.jpg", sha256) == b"x"
+    with pytest.raises(UserError, match=r"^b\.jpg: its bytes differ from the manifest \(sha256\); [^.]*\.$"):
+        read_bytes(photographs, "b.jpg", sha256)

@@ -10,12 +10,12 @@ import pytest
 
 from lrfr.benchmarks import miniatures
 from lrfr.data import align, detect, prepare
+from lrfr.data.photographs import read_bytes, read_manifest
+from lrfr.gate.images import read_image
 from lrfr.gate.insightface_bin import ARCFACE
 from lrfr.gate.recordio import RecordSet
-from lrfr.sources import training_set
-from lrfr.sources.manifests import read_manifest
-from lrfr.sources.registry import SOURCES, read_face
-from tests.data.refusals import refusal
+from lrfr.sources import SOURCES, recordio
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def root(tmp_path, monkeypatch):
 def study(root, tmp_path, monkeypatch):
     """A study on the first three people, after `lrfr study` has stored what it stores."""
     monkeypatch.chdir(tmp_path)
-    for file, data in training_set.choose_root(root).files.items():
+    for file, data in recordio.choose_root(root).files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
     return SimpleNamespace(
@@ -46,42 +46,41 @@ def study(root, tmp_path, monkeypatch):
 
 
 def test_the_manifest_lists_every_face(study, root):
-    table, records = read_manifest(training_set.MANIFEST), RecordSet(root)
+    table, records = read_manifest(recordio.MANIFEST), RecordSet(root)
     assert table["name"].tolist() == [str(key) for key in range(1, 13)]
     assert table["person"].tolist() == [str(label) for label in records.labels]
     photographs = SOURCES["recordio"].open()
     for i, row in enumerate(table.itertuples()):
-        assert np.array_equal(np.asarray(read_face(photographs, row.name, row.sha256)), records.read(i))
+        assert read_bytes(photographs, row.name, row.sha256) == records.encoded(i)
 
 
 def test_what_is_stored_and_counted(root, tmp_path):
-    chosen = training_set.choose_root(root)
-    assert chosen.files.keys() == {training_set.MANIFEST, tmp_path / "cache" / "recordio-root"}
+    chosen = recordio.choose_root(root)
+    assert chosen.files.keys() == {recordio.MANIFEST, tmp_path / "cache" / "recordio-root"}
     assert [(c.what, c.observed, c.published) for c in chosen.counts] == [
         ("training images", 12, None),
         ("training people", 4, 4),
     ]
-    assert str(root) not in chosen.files[training_set.MANIFEST].decode()
+    assert str(root) not in chosen.files[recordio.MANIFEST].decode()
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "recordio-root").write_text(f"{root}\n")
-    assert training_set.choose_root(None).files == {training_set.MANIFEST: chosen.files[training_set.MANIFEST]}
+    assert recordio.choose_root(None).files == {recordio.MANIFEST: chosen.files[recordio.MANIFEST]}
 
 
 def test_nothing_is_detected_in_aligned_faces(study, monkeypatch):
     monkeypatch.setattr(detect, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
-    detect.run(study)
+    detect.run(study, recordio.SOURCE)
     table = pd.read_csv(study.reports / "landmarks.csv")
     assert table["image"].tolist() == list(range(9)) and table["found"].all() and table["probability"].isna().all()
     assert np.array_equal(table[align.POINTS].to_numpy(), np.tile(ARCFACE.ravel(), (9, 1)))
 
 
 def test_chips_are_warped_by_the_template(study, root):
-    detect.run(study)
-    prepare.run(study)
+    detect.run(study, recordio.SOURCE)
+    prepare.run(study, recordio.SOURCE)
     chips, photographs = np.load(study.runs / "chips.npy"), SOURCES["recordio"].open()
-    row = read_manifest(training_set.MANIFEST).iloc[4]
-    face = read_face(photographs, row["name"], row["sha256"])
-    assert len(chips) == 9 and np.array_equal(chips[4], align.chip(face, ARCFACE, training_set.WHOLE))
+    face = read_image(photographs.read(read_manifest(recordio.MANIFEST)["name"][4]))
+    assert len(chips) == 9 and np.array_equal(chips[4], align.chip(face, ARCFACE, recordio.WHOLE))
     index = pd.read_csv(study.runs / "index.csv")
     assert index["person"].tolist() == [0] * 3 + [1] * 3 + [2] * 3 and not index[["fallback", "removed"]].any(axis=None)
     assert set(pd.read_csv(study.runs / "folds.csv")["role"]) == {"train", "validation", "test"}
@@ -89,31 +88,31 @@ def test_chips_are_warped_by_the_template(study, root):
 
 def test_only_equal_pixels_are_one_photograph(study, monkeypatch):
     """Faces of two people that are alike at 24 pixels stay, one under two labels does not."""
-    detect.run(study)
+    detect.run(study, recordio.SOURCE)
     monkeypatch.setattr(prepare.duplicates, "THRESHOLD", -1.0)
-    prepare.run(study)
+    prepare.run(study, recordio.SOURCE)
     assert pd.read_csv(study.runs / "duplicates.csv").empty
     monkeypatch.setattr(
         prepare, "read_bytes", lambda photographs, name, sha256: photographs.read("1" if name == "4" else name)
     )
-    prepare.run(study)
+    prepare.run(study, recordio.SOURCE)
     assert np.flatnonzero(pd.read_csv(study.runs / "index.csv")["removed"]).tolist() == [0, 3]
 
 
 def test_another_set_at_the_known_place_is_refused(study, root):
-    detect.run(study)
+    detect.run(study, recordio.SOURCE)
     for path in root.iterdir():
         path.unlink()
     miniatures.write_records(root, 4, 4)
-    assert "4: its bytes differ from the manifest" in refusal(prepare.run, study)
+    assert "4: its bytes differ from the manifest" in refusal(prepare.run, study, recordio.SOURCE)
 
 
 def test_refusals(root, tmp_path):
-    photographs = training_set.Photographs(root)
+    photographs = recordio.Photographs(root)
     for name in ("0", "13", "99999", "x"):
         assert refusal(photographs.read, name).startswith(f"record {name}: missing from")
     (root / "property").write_text("4,96,112")
-    assert "faces of 112 x 96 pixels; 112 x 112, aligned, are needed" in refusal(training_set.Photographs, root)
-    unknown = refusal(training_set.choose_root, None)
+    assert "faces of 112 x 96 pixels; 112 x 112, aligned, are needed" in refusal(recordio.Photographs, root)
+    unknown = refusal(recordio.choose_root, None)
     assert "it is not known where it is; run `lrfr study paper --root PATH` or set LRFR_RECORDIO_ROOT" in unknown
-    assert "property: cannot be read" in refusal(training_set.choose_root, tmp_path)
+    assert "property: cannot be read" in refusal(recordio.choose_root, tmp_path)

@@ -1,8 +1,9 @@
-"""The source `recordio`: a training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace, MS1MV2).
+"""The source `recordio`: a training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace,
+MS1MV2).
 
-Which set it is, nobody here can know. So `lrfr study paper --root PATH` writes a manifest of it, on which the study depends: with
-another set, or another version of it, everything is computed again. The manifest holds numbers and hashes, no pixel, and stays
-with the user. Names are the keys of records, persons their labels.
+Which set it is, nobody here can know. So `lrfr study paper --root PATH` writes a manifest of it, on which the study
+depends: with another set, or another version of it, everything is computed again. The manifest holds numbers and
+hashes, no pixel, and stays with the user. Names are the keys of records, persons their labels.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lrfr.data.photographs import Source, make_manifest
 from lrfr.errors import UserError
-from lrfr.gate.insightface_bin import SIDE
+from lrfr.gate.insightface_bin import ARCFACE, SIDE
 from lrfr.gate.recordio import RecordSet
 from lrfr.progress import bar
-from lrfr.sources.manifests import make_manifest
 from lrfr.sources.places import Chosen, Place
 
 MANIFEST = Path("data/recordio.csv")  # ignored by git; no part of data.dvc, whose manifests are the same for everybody
@@ -25,15 +26,13 @@ WHOLE = (0, 0, SIDE, SIDE)  # left, top, right, bottom; never used, since the la
 
 
 class Photographs:
-    """The faces of the set at a root (the known one, by default). Raises UserError if there is none, or of another size."""
+    """The faces of the set at a root (the known one, by default). UserError if there is none, or of another size."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.records = RecordSet(PLACE.find() if root is None else root)
         if self.records.size != (SIDE, SIDE):
-            height, width = self.records.size
-            raise UserError(
-                f"{self.records.path}: faces of {width} x {height} pixels; {SIDE} x {SIDE}, aligned, are needed."
-            )
+            faces = "faces of {1} x {0} pixels".format(*self.records.size)
+            raise UserError(f"{self.records.path}: {faces}; {SIDE} x {SIDE}, aligned, are needed.")
 
     def read(self, name: str) -> bytes:
         """The encoded bytes of one face, decoded once to check its size; UserError if it is missing or damaged."""
@@ -55,3 +54,6 @@ def choose_root(given: Path | None) -> Chosen:
     root, files = PLACE.choose(given)
     photographs = Photographs(root)
     return Chosen(files | {MANIFEST: make_manifest(photographs.faces())}, photographs.records.counts)
+
+
+SOURCE = Source(MANIFEST, WHOLE, ARCFACE, Photographs, choose_root)

@@ -1,3 +1,4 @@
+import hashlib
 import os
 
 import numpy as np
@@ -6,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrfr.errors import UserError
-from lrfr.gate.folders import read_folders
-from lrfr.gate.trees import Faces, check_name, identical, prefix_number
-from tests.data.refusals import refusal
+from lrfr.gate.trees import Faces, check_listing, check_name, identical, make_listing, prefix_number, read_folders
+from tests.gate.refusals import refusal
 
 
 @pytest.fixture
@@ -92,3 +92,45 @@ def test_any_name_is_a_number_or_a_sentence(name):
             assert str(error).startswith("set: ") and str(error).isprintable()
         else:
             assert result is None or name.startswith((str(result), "0"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("set/b/2.jpg", "set/b/1.jpg", "set/a.mat"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path / "set"
+
+
+def test_every_file_is_listed_by_name(folder, tmp_path):
+    (folder / "Thumbs.db").write_bytes(b"x")  # what systems leave behind is no part of a set
+    rows = make_listing(folder).decode().splitlines()
+    expected = [
+        f"{name},{hashlib.sha256(f'set/{name}'.encode()).hexdigest()}" for name in ("a.mat", "b/1.jpg", "b/2.jpg")
+    ]
+    assert rows == ["name,sha256", *expected]
+    assert make_listing(folder / "a.mat").decode().splitlines() == ["name,sha256", expected[0]]
+    folder.rename(tmp_path / "elsewhere")
+    assert make_listing(tmp_path / "elsewhere").decode().splitlines() == rows
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "b" / "1.jpg").write_bytes(b"y"),
+        lambda folder: (folder / "b" / "1.jpg").unlink(),
+        lambda folder: (folder / "b" / "3.jpg").write_bytes(b"y"),
+        lambda folder: (folder / "b" / "1.jpg").rename(folder / "1.jpg"),
+    ],
+    ids=["changed", "missing", "additional", "moved"],
+)
+def test_a_set_that_has_changed_is_refused(folder, tmp_path, change):
+    (tmp_path / "list.csv").write_bytes(make_listing(folder))
+    check_listing(folder, tmp_path / "list.csv", "lrfr study")
+    change(folder)
+    message = refusal(check_listing, folder, tmp_path / "list.csv", "lrfr study")
+    assert "its files are not those in" in message and "run `lrfr study` again" in message
+
+
+def test_a_list_that_is_missing(folder, tmp_path):
+    assert "list.csv: cannot be read" in refusal(check_listing, folder, tmp_path / "list.csv", "lrfr study")

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
+from lrfr.data.photographs import make_manifest
 from lrfr.sources import lfw
 
 
@@ -39,6 +40,9 @@ class SmallLfw:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
 
+    def write_manifest(self):
+        self.manifest.write_bytes(make_manifest(lfw.Photographs(self.root).faces()))
+
     def unpack(self):
         """The same as a folder instead of an archive; returns the folder."""
         for name, data in self.photographs.items():
@@ -58,5 +62,5 @@ def make_small_lfw(tmp_path, monkeypatch):
     monkeypatch.setattr(lfw, "PEOPLE", 8)
     monkeypatch.setattr(lfw, "PAIRS_SHA256", hashlib.sha256(small.pairs.encode()).hexdigest())
     small.manifest = tmp_path / "small.csv"
-    lfw.write_manifest(small.root, small.manifest)
+    small.write_manifest()
     return small

@@ -1,0 +1,43 @@
+"""The stages of `dvc.yaml`: where each is, and what it does. Their modules are imported only when they run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """module: its function `run(study)` is the stage, or `run(study, item)` if the stage is run for one `item` at a time.
+
+    item: option that names one, as in `--training kd`; empty if there is none. source: `run` is also given the study's source of
+    photographs, an entry of `lrfr.sources.SOURCES`.
+    """
+
+    module: str
+    text: str
+    item: str = ""
+    source: bool = False
+
+
+STAGES = {
+    "plan": Stage("lrfr.plan", "write down what shapes each stage and each training: parameters and code"),
+    "detect": Stage("lrfr.data.detect", "find faces and landmarks", source=True),
+    "prepare": Stage(
+        "lrfr.data.prepare", "check, align and divide the faces; make their low-resolution views", source=True
+    ),
+    "teacher": Stage("lrfr.train.teacher", "fine-tune the teacher on the HR training people of every fold"),
+    "targets": Stage("lrfr.train.targets", "compute the teacher's outputs for the training faces, once"),
+    "tune": Stage("lrfr.train.tuning", "try three values of one number of a model", "model"),
+    "distill": Stage("lrfr.train.distill", "train one model, arm or further seed: all its folds", "training"),
+    "rank": Stage("lrfr.train.ranking", "order the models by the validation people's errors"),
+    "embed": Stage("lrfr.protocol.embed", "embed the held-out faces with every model"),
+    "evaluate": Stage("lrfr.protocol.study", "score all pairs; bootstrap over identities"),
+    "summary": Stage("lrfr.report.tables", "write the study's tables"),
+    "sets": Stage("lrfr.benchmarks.stage", "score one benchmark set of the study", "set"),
+    "mirror": Stage("lrfr.deploy.mirror", "measure what averaging a face with its mirror image buys"),
+    "export": Stage("lrfr.deploy.export", "write the student that was ranked first as ONNX"),
+    "benchmark": Stage("lrfr.deploy.cost", "measure everything that is measured in seconds"),
+    "status": Stage("lrfr.report.status", "list what of the study has run and what has not"),
+    "claims": Stage("lrfr.report.claims", "hold the five abstracts' claims against the study's tables"),
+    "notebook": Stage("lrfr.report.notebooks", "execute one notebook into the report", "notebook"),
+    "site": Stage("lrfr.report.site", "tie the report together in index.html"),
+}

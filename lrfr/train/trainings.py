@@ -1,0 +1,135 @@
+"""Which trainings a study consists of, and everything that shapes each: folds, seeds, recipe, arm.
+
+A `Training` has all parameters that one student's training reads and nothing else. The stage `plan` writes it, with a hash of
+the code, to runs/<study>/plan/<name>.json; that file is what the stage `distill` reads, what DVC watches, and what names the
+state of an interrupted training. So a training is done again if, and only if, its own file has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lrfr.config import Block, Faces, Grid, Model, Student, Study, Targets, Teacher, Train, Views
+
+
+class Training(Block):
+    """Parameters of one training. `name`: of its folder; `model`: its block; `train.seeds` and `folds`: its students."""
+
+    name: str
+    study: str
+    model: Model
+    train: Train
+    folds: tuple[int, ...]
+    faces: Faces
+    views: Views
+    student: Student
+    teacher: Teacher
+    targets: Targets
+    seed: int
+    threads: int
+    accelerator: str
+
+    @property
+    def runs(self) -> Path:
+        """Intermediate results, as `Study.runs`."""
+        return Path("runs") / self.study
+
+
+class Trials(Block):
+    """A model's tuning: one short training for each value of one number; `training` is that of the first value."""
+
+    training: Training
+    grid: Grid
+
+
+def arm(study: Study, name: str) -> Model:
+    """The block of an arm: its model's with the arm's changes (options are merged, the rest is replaced)."""
+    variant = study.variants[name] if name in study.variants else study.arms[name]
+    base, changes = study.models[variant.like].model_dump(), variant.changes
+    return Model(**{**base, **changes, "options": {**base["options"], **changes.get("options", {})}})
+
+
+def all_models(study: Study) -> dict[str, Model]:
+    """Blocks of the models and of the arms that are trained, by name."""
+    return {**study.models, **{name: arm(study, name) for name in study.run_arms}}
+
+
+def with_arms(study: Study) -> Study:
+    """This study with the arms that are trained as further models."""
+    return study.model_copy(update={"models": all_models(study)})
+
+
+def folds_of(study: Study, name: str) -> tuple[int, ...]:
+    """The folds for which a model or an arm is trained."""
+    return study.faces.run_folds if all_models(study)[name].folds == "all" else study.faces.run_folds[:1]
+
+
+def seeds_of(study: Study, name: str) -> tuple[int, ...]:
+    """Seeds of a model or an arm: those of all models, then its own."""
+    return (*study.train.seeds, *(v.seed for v in study.variants.values() if v.like == name and v.seed is not None))
+
+
+def train_of(study: Study, model: Model) -> Train:
+    """`train` as the model's recipe asks for it."""
+    return Train(**{**study.train.model_dump(), **(model.recipe or {})})
+
+
+def training(study: Study, name: str) -> Training:
+    """All parameters of one training: of a model, an arm or a further seed."""
+    variant = study.variants.get(name)
+    of = variant.like if variant is not None and variant.seed is not None else name
+    model = all_models(study)[of]
+    train = train_of(study, model)
+    if of != name:
+        train = train.model_copy(update={"seeds": (variant.seed,)})
+    return Training(
+        name=name,
+        study=study.study,
+        model=model,
+        train=train,
+        folds=folds_of(study, of),
+        faces=study.faces,
+        views=study.views,
+        student=study.student,
+        teacher=study.teacher,
+        targets=study.targets,
+        seed=study.seed,
+        threads=model.tuned.threads if model.tuned else study.threads,
+        accelerator=study.accelerator,
+    )
+
+
+RECIPE = "train."  # start of an option that is no method's but the recipe's
+
+
+def candidate(base: Training, option: str, value: float) -> Training:
+    """A training with one value tried: of the method's `option`, or of `train.<name>`."""
+    if option.startswith(RECIPE):
+        recipe = {option.removeprefix(RECIPE): value}
+        return base.model_copy(update={"train": base.train.model_copy(update=recipe)})
+    options = {**base.model.options, option: value}
+    return base.model_copy(update={"model": base.model.model_copy(update={"options": options})})
+
+
+def trials(study: Study, name: str) -> Trials:
+    """A model's tuning: first fold, first seed, and the epochs of tuning.
+
+    The value that was chosen stands among the model's options; here the grid's first takes its place, or every choice would ask
+    for another trial.
+    """
+    grid, whole = study.tuning.grid[name], training(study, name)
+    short = whole.train.model_copy(update={"epochs": study.tuning.epochs, "seeds": whole.train.seeds[:1]})
+    one = whole.model_copy(update={"train": short, "folds": whole.folds[:1]})
+    return Trials(training=candidate(one, grid.option, grid.values[0]), grid=grid)
+
+
+def plan_file(study: Study | Training, name: str) -> Path:
+    """Where the stage `plan` writes what shapes a stage or a training."""
+    return study.runs / "plan" / f"{name}.json"
+
+
+def read_training(study: Study, name: str) -> tuple[Training, str]:
+    """A training as `plan` has written it, and the text of its file."""
+    text = plan_file(study, name).read_text(encoding="utf-8")
+    return Training(**json.loads(text)["parameters"]), text
