@@ -2,8 +2,7 @@
 
 Three policies say what a model sees of an image. `whole`: everything, as detectors fail on native low-resolution crops.
 `landmarks`: the set's own points, aligned as in training. `detect`: MTCNN's points of the largest face. Whatever goes
-wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, which the protocols count
-as a miss.
+wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, which is a miss.
 """
 
 from __future__ import annotations
@@ -60,8 +59,7 @@ class Embedded(NamedTuple):
 def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", net: nn.Module | None = None) -> Tested:
     """A teacher fed with upsampled faces: the hard baseline that every student is held against.
 
-    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study; None for the published
-    weights.
+    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study, or None.
     """
     spec, path = TEACHERS[name], Path(weights)
     if weights == "embedded" or weights in inception.PUBLISHED:
@@ -77,8 +75,7 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
 
 
 def locator(policy: str, images: Images) -> Callable[[int, np.ndarray], np.ndarray | None]:
-    """(i, pixels) -> points (5, 2) by which image i is aligned, None for the whole image; UserError if no face is
-    found.
+    """(i, pixels) -> points (5, 2) to align image i by, None for the whole image; UserError if there is no face.
 
     `detect` looks for faces as in photographs (`find_faces.look`) and takes the largest.
     """

@@ -3,8 +3,7 @@
 The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
 Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
 distance < threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without
-the grid (see `verification.ten_fold_accuracy`). The best accuracy that some threshold reaches on the test pairs
-themselves is no result.
+the grid (see `verification.ten_fold_accuracy`). The best accuracy of any threshold on the test itself is no result.
 
 A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have, so no
 threshold of the grid calls it the same: an error if it is genuine, counted either way. The toolkit knows no failures.
@@ -34,8 +33,7 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
 
     embeddings: float (2n, D) in the order of the file, pair i in rows 2i and 2i + 1, image and mirror image already
     added, NaN row = failed acquisition; same: bool (n,). Metrics: accuracy, accuracy_std (over folds), accuracy_exact,
-    auc, eer. Raises ValueError if there are not two rows per pair, or like `checked_embeddings` and
-    `ten_fold_accuracy`.
+    auc, eer. Raises ValueError if there are not two rows per pair, or like `ten_fold_accuracy`.
     """
     embeddings, failed = checked_embeddings(embeddings, "images")
     same = np.asarray(same)
@@ -63,8 +61,7 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
 def open_bin(path: Path) -> Opened:
     """Any `.bin` file; the results have its name. Its faces are aligned, so their landmarks are InsightFace's.
 
-    It does not say who is who, so every pair is of people of its own: intervals are too narrow by as much as people
-    recur.
+    It does not say who is who, so every pair is of people of its own: intervals are too narrow if people recur.
     """
     check_name(path.name, path)
     data = read_bin(path)

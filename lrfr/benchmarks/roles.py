@@ -51,8 +51,7 @@ class Opened(NamedTuple):
 def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> Images:
     """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth.
 
-    The mouth counts twice, once for each corner: the least squares over the two corners are those over their mean,
-    twice.
+    The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
     """
 
     def points(i: int) -> NDArray:
@@ -70,8 +69,8 @@ def read_role(folder: Path, places: tuple[Path, ...], list_name: str, variable: 
     """Faces of a folder in the order of its .mat list, as QMUL's two sets have them, and the list's path.
 
     places: the folders where archives have the list; the first that has it counts. The list has the file names in
-    `<variable>_set` and the identities in `<variable>_ids`, and must name every file of the folder once; UserError
-    otherwise.
+    `<variable>_set` and the identities in `<variable>_ids`, and must name every file of the folder once, else
+    UserError.
     """
     source = next((place / list_name for place in places if (place / list_name).is_file()), places[0] / list_name)
     names = [name for (name,) in read_names(source, f"{variable}_set", columns=1)]

@@ -13,8 +13,7 @@ distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No offi
 differ by their draw: the splits of `tested_subjects` are ours, several draws, the same on every machine. A model
 fine-tuned on the 50 of one split may be tested on the 80 of that split only.
 
-The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties are
-pessimistic.
+The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta).
 """
 
 from __future__ import annotations
@@ -158,8 +157,7 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
 def read_scface(root: Path) -> SCface:
     """Read the set at a root, the folder with the mugshots or the one that holds SCface_database.
 
-    Raises UserError naming the file or line that is wrong, the first missing image, or the image that has no landmarks
-    where others have.
+    Raises UserError naming the file or line that is wrong, the first missing image, or an image without landmarks.
     """
     root = root / NAME if (root / NAME).is_dir() else root
     gallery = read_mugshots(root)
@@ -207,8 +205,7 @@ def evaluate(
 
     gallery (s, D), probes (p, D): float, images and mirror images already fused, NaN row = failed acquisition;
     subjects: numbers, one per row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...;
-    decisions: rank1@d1 ..., of the probes at that distance. Raises ValueError like `check_structure` and
-    `search.search`.
+    decisions: rank1@d1 ..., of the probes at that distance. Raises ValueError like `check_structure`.
     """
     (gallery, gallery_failed), (probes, probe_failed) = (
         checked_embeddings(x, name) for x, name in ((gallery, "gallery"), (probes, "probes"))

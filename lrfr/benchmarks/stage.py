@@ -2,12 +2,10 @@
 
 Scored are the students of the first fold and seed, and, fed with the low-resolution faces as they are, the teacher that
 taught them: a student that does not beat it has learned nothing about small faces. All see the same images, by the
-set's own policy, and nothing is chosen by any number here: the models are ranked before, by the validation people
-(`lrfr.train.ranking`).
+set's own policy, and nothing is chosen by any number here: the models are ranked before, by the validation people.
 
 Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and metric, and
-tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.formats.families`), with Holm's
-correction within a question.
+tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.formats.families`).
 """
 
 from __future__ import annotations

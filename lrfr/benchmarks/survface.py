@@ -11,8 +11,7 @@ videos from which it was cut was withdrawn by their owners later. The files:
 Verification follows the set's own MATLAB code (test_face_verification.m): a pair is accepted if the Euclidean distance
 of its unit vectors is < t, t = 0.200, 0.201 ... 2.000; TAR is interpolated linearly between the points of that ROC, the
 area under it is taken by trapezoids, and the accuracy is the mean over ten folds, each at the first t that is best on
-the other nine. Interpolation invents operating points below one impostor in the list, so the conservative TAR stands
-beside it.
+the other nine. Interpolation invents operating points below one impostor in the list, so the conservative TAR is added.
 
 Identification follows the public ports of the open-set protocol: the template of a person is the mean of the features
 of its gallery images, brought to length 1. FPIR = share of unmated probes with any template above the threshold; TPIR20
@@ -20,8 +19,7 @@ of its gallery images, brought to length 1. FPIR = share of unmated probes with 
 here the threshold is exact. Unmated probes are probes and never join the gallery.
 
 Failed acquisitions (NaN rows): a pair with one is never accepted, a failed probe is a miss or no alarm, a failed
-gallery image is left out of its template, and a person without any other has a template that never matches. All stay in
-the denominators.
+gallery image is left out of its template, and a person without any other has a template that never matches. All count.
 """
 
 from __future__ import annotations
@@ -87,12 +85,11 @@ def number_of(name: str, folder: Path) -> int:
 
 
 def read_search(root: Path) -> OpenSet:
-    """Read the identification part at a root, the folder QMUL-SurvFace or the one that holds it. All bytes are read
-    once.
+    """Read the identification part at a root, the folder QMUL-SurvFace or the one around it. All bytes are read once.
 
     Raises UserError naming the file and entry that is wrong: folders and lists that differ, a person with two
-    identities, different people in gallery and mated probes, an unmated probe of an enrolled person, or one file in the
-    gallery and among the probes.
+    identities, different people in gallery and mated probes, an unmated probe of an enrolled person, or one file in
+    both.
     """
     root = locate(root, NAME, SEARCH)
     places = (root / SEARCH, root / SEARCH_CODE)
@@ -111,9 +108,7 @@ def read_search(root: Path) -> OpenSet:
     unmated = Faces(folder, tuple(names), np.array([number_of(name, folder) for name in names], np.int64))
     for name, number in zip(names, unmated.ids.tolist(), strict=True):
         if number in enrolled:
-            raise UserError(
-                f"{folder / name}: person {number} is in the gallery, so it is mated; unpack the set again."
-            )
+            raise UserError(f"{folder / name}: person {number} is in the gallery, not unmated; unpack the set again.")
     shared = [identical(gallery, mated, "gallery against mated")]
     shared.append(identical(gallery, unmated, "gallery against unmated"))
     counts = (
@@ -223,8 +218,7 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
 
     embeddings: float (images, D), NaN row = failed acquisition; positive, negative: int (n, 2), rows of the genuine and
     of the impostor pairs. Metrics: tar_interpolated@far=..., tar@far=... (conservative: `verification.tar_at_far`),
-    auc, accuracy, accuracy_std. Raises ValueError if there are fewer than ten pairs of a kind, or like
-    `search.checked_embeddings`.
+    auc, accuracy, accuracy_std. Raises ValueError if there are fewer than ten pairs of a kind.
     """
     embeddings, failed = checked_embeddings(embeddings, "verification images")
     kinds = [np.asarray(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (positive, negative)]

@@ -40,9 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     ):
         faces.add_argument(option, dest="policy", action="store_const", const=policy, help=text)
     parser.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to write the tables as CSV (default: nowhere)"
-    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write tables as CSV (default: nowhere)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
 
 
