@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lrfr.benchmarks.roles import Images
+from lrfr.benchmarks.outcomes import Images
 from lrfr.data.degrade import mirror
 from lrfr.deploy.find_faces import align, detector, look, view
 from lrfr.errors import UserError

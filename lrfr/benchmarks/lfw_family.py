@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrfr.benchmarks.outcomes import Outcome, accuracy_of, draw_pairs
-from lrfr.benchmarks.roles import Images, Opened, Protocol
+from lrfr.benchmarks.outcomes import Images, Opened, Outcome, Protocol, accuracy_of, draw_pairs
 from lrfr.benchmarks.search import checked_embeddings
 from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fold_accuracy
 from lrfr.gate.insightface_bin import ARCFACE, read_bin

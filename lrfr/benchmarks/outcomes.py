@@ -1,4 +1,5 @@
-"""What a benchmark hands back for a model, and how models are compared: intervals over people, paired differences.
+"""What a benchmark hands on, what it hands back for a model, and how models are compared: intervals, paired
+differences.
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
 it is, so the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see
@@ -13,6 +14,7 @@ over the pairs of models that one question asks for, within one metric.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -31,6 +33,7 @@ from lrfr.evaluate.statistics import (
     paired_difference,
     percentile,
 )
+from lrfr.gate.trees import Count, Faces
 
 CHUNK = 2**22  # numbers drawn at a time
 SEED = 0  # of the draws: one for all, so that differences are paired
@@ -55,6 +58,7 @@ class Outcome(NamedTuple):
 
 
 Outcomes = Mapping[str, Outcome]  # by model
+Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
 
 
 class Draws(NamedTuple):
@@ -66,6 +70,50 @@ class Draws(NamedTuple):
     values: dict[str, dict[str, NDArray[np.float64]]]
     freedom: int | None
     level: float
+
+
+class Images(NamedTuple):
+    """Images of one role. name(i): for messages. read(i): uint8 (H, W, 3) RGB, or UserError.
+
+    points(i): float (5, 2), landmarks in pixels as `align.TEMPLATE` has them; None where the set has no landmarks.
+    """
+
+    size: int
+    name: Callable[[int], str]
+    read: Callable[[int], NDArray]
+    points: Callable[[int], NDArray] | None = None
+
+
+class Protocol(NamedTuple):
+    """evaluate: a model's embeddings by role -> its outcome. draw: outcomes by model, draws=, level= -> `Draws`."""
+
+    evaluate: Callable[[Vectors], Outcome]
+    draw: Callable[..., Draws]
+
+
+class Opened(NamedTuple):
+    """A set that has been read and checked, with no image decoded.
+
+    name: of the results. policies: keys of `acquisition.FACES` that it allows, the first is the default.
+    """
+
+    name: str
+    images: dict[str, Images]
+    counts: tuple[Count, ...]
+    protocols: dict[str, Protocol]
+    policies: tuple[str, ...]
+
+
+def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> Images:
+    """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth.
+
+    The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
+    """
+
+    def points(i: int) -> NDArray:
+        return landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]
+
+    return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points if landmarks else None)
 
 
 def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) -> Statistic:

@@ -13,7 +13,7 @@ distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No offi
 differ by their draw: the splits of `tested_subjects` are ours, several draws, the same on every machine. A model
 fine-tuned on the 50 of one split may be tested on the 80 of that split only.
 
-The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta).
+The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties lose.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import Outcome, draw_probes, mean_of
-from lrfr.benchmarks.roles import Opened, Protocol, Vectors, images_of
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, Vectors, draw_probes, images_of, mean_of
 from lrfr.benchmarks.search import checked_embeddings, hits, optimistic, search
 from lrfr.errors import UserError
 from lrfr.gate.images import read_regular

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrfr.benchmarks.lfw_family import open_bin
-from lrfr.benchmarks.roles import Opened
+from lrfr.benchmarks.outcomes import Opened
 from lrfr.benchmarks.scface import open_scface
 from lrfr.benchmarks.survface import open_survface
 from lrfr.benchmarks.tinyface import open_tinyface

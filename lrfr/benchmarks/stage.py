@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lrfr.benchmarks.acquisition import Tested, direct_feed_teacher
-from lrfr.benchmarks.scoring import Report, assess, front, rates
 from lrfr.benchmarks.sets import open_known
+from lrfr.benchmarks.verb import Report, assess, front, rates
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
 from lrfr.formats import families, order, page, per_cent, wide, write_table

@@ -31,9 +31,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import Outcome, Statistic, accuracy_of, draw_pairs, draw_probes, mean_of
-from lrfr.benchmarks.roles import Opened, Protocol, images_of, person_numbers, read_role, training_counts
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, accuracy_of, draw_pairs, draw_probes, images_of, mean_of
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
+from lrfr.benchmarks.tinyface import person_numbers, read_role  # both sets come with the same kind of lists
 from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
 from lrfr.evaluate.verification import FOLDS, FoldAccuracy, correct_at, tar_at_far
@@ -230,7 +230,7 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
     distances[failed[pairs].any(axis=1)] = np.inf
     accuracy, right = fold_accuracy(distances, same)
-    statistics: dict[str, Statistic] = {}
+    statistics = {}
     for rate in RATES:
         statistics[f"tar_interpolated@far={rate:g}"] = lambda w, rate=rate: interpolated_tar(distances, same, w, rate)
         statistics[f"tar@far={rate:g}"] = lambda w, rate=rate: tar_at_far(-distances, same, rate, w)
@@ -294,9 +294,7 @@ def identification(
         won = 1 - (total[beaten[0]] + total[beaten[1]]) / (2 * total[-1])  # a tie is half
         return mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
 
-    statistics: dict[str, Statistic] = {
-        f"tpir{RANK}@fpir={fpir:g}": lambda w, fpir=fpir: rate(w, fpir) for fpir in FPIRS
-    }
+    statistics = {f"tpir{RANK}@fpir={fpir:g}": lambda w, fpir=fpir: rate(w, fpir) for fpir in FPIRS}
     statistics[f"tpir{RANK}_auc"] = area
     statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
     failures = {"gallery": gallery_failed, "templates": np.isnan(means).all(axis=1), "mated": mated_failed}
@@ -329,5 +327,6 @@ def open_survface(root: Path) -> Opened:
     }
     images = {"verification": images_of(paired.faces)}
     images |= {role: images_of(getattr(found, role)) for role in ("gallery", "mated", "unmated")}
-    counts = paired.counts + found.counts + training_counts(read_training, root, NAME, TRAINING)
+    there = any((folder / TRAINING).is_dir() for folder in (root, root / NAME))
+    counts = paired.counts + found.counts + (read_training(root).counts if there else ())
     return Opened("survface", images, counts, protocols, ("whole", "detect"))

@@ -26,11 +26,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrfr.benchmarks.outcomes import Outcome, draw_probes, mean_of
-from lrfr.benchmarks.roles import Opened, Protocol, images_of, person_numbers, read_role, training_counts
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, draw_probes, images_of, mean_of
 from lrfr.benchmarks.search import average_precisions, checked_embeddings, hits, optimistic, require_mates, search
 from lrfr.errors import UserError
-from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, read_folders
+from lrfr.gate.matlab import read_ids, read_names
+from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders, same_names
 
 NAME, TEST, TRAINING = "tinyface", "Testing_Set", "Training_Set"
 LISTS = (TEST, "Face_Identification_Evaluation")
@@ -49,6 +49,31 @@ class TinyFace(NamedTuple):
     probes: Faces
     distractors: Faces
     counts: tuple[Count, ...]
+
+
+def read_role(folder: Path, places: tuple[Path, ...], list_name: str, variable: str) -> tuple[Faces, Path]:
+    """Faces of a folder in the order of its .mat list, as QMUL's two sets have them, and the list's path.
+
+    places: the folders where archives have the list; the first that has it counts. The list has the file names in
+    `<variable>_set` and the identities in `<variable>_ids`, and must name every file once, else UserError.
+    """
+    source = next((place / list_name for place in places if (place / list_name).is_file()), places[0] / list_name)
+    names = [name for (name,) in read_names(source, f"{variable}_set", columns=1)]
+    same_names(names, images_in(folder), source, folder)
+    return Faces(folder, tuple(names), read_ids(source, f"{variable}_ids", len(names))), source
+
+
+def person_numbers(roles: list[tuple[Faces, Path]]) -> dict[int, int]:
+    """Number at the start of the file names -> identity in the lists; UserError unless they go together one to one."""
+    identity: dict[int, int] = {}
+    number_of: dict[int, int] = {}
+    for faces, source in roles:
+        for row, (name, person) in enumerate(zip(faces.names, faces.ids.tolist(), strict=True), start=1):
+            where = f"{source}, entry {row}"
+            number = prefix_number(name, where)
+            if identity.setdefault(number, person) != person or number_of.setdefault(person, number) != number:
+                raise UserError(f"{where}: {name!r} has identity {person}, others contradict; fetch the list again.")
+    return identity
 
 
 def read_tinyface(root: Path) -> TinyFace:
@@ -128,5 +153,6 @@ def open_tinyface(root: Path) -> Opened:
         partial(draw_probes, identities=probes, strata=np.zeros(len(probes))),
     )
     images = {role: images_of(getattr(data, role)) for role in ("probes", "gallery", "distractors")}
-    counts = data.counts + training_counts(read_training, root, NAME, TRAINING)
+    there = any((folder / TRAINING).is_dir() for folder in (root, root / NAME))
+    counts = data.counts + (read_training(root).counts if there else ())
     return Opened("tinyface", images, counts, {"identification": protocol}, ("whole", "detect"))

@@ -19,7 +19,7 @@ from PIL import Image
 from lrfr import cli, config
 from lrfr.benchmarks import acquisition, lfw_family, miniatures, scface, survface, tinyface, verb
 from lrfr.benchmarks import sets as benchmark_sets
-from lrfr.benchmarks.roles import Images, images_of
+from lrfr.benchmarks.outcomes import Images, images_of
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
 from lrfr.deploy import find_faces as faces

@@ -8,7 +8,7 @@ import pytest
 
 from lrfr.benchmarks import stage
 from lrfr.benchmarks.outcomes import Outcome, differences, draw_probes, mean_of
-from lrfr.benchmarks.scoring import Report
+from lrfr.benchmarks.verb import Report
 from lrfr.evaluate.statistics import holm
 from lrfr.formats import families
 
