@@ -1,4 +1,5 @@
-# The two commands: `make study` and `make test`. What they install goes into .venv; `make clean` removes it.
+# The two commands: `make study` and `make test`; `make check` looks at style and types. What they install goes into .venv;
+# `make clean` removes it.
 # Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -15,13 +16,18 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1
 # Tests commit in temporary clones, also where nobody has told git a name.
 TESTER := GIT_AUTHOR_NAME=lrfr GIT_AUTHOR_EMAIL=lrfr@localhost GIT_COMMITTER_NAME=lrfr GIT_COMMITTER_EMAIL=lrfr@localhost
 
-.PHONY: study test setup clean
+.PHONY: study test check setup clean
 
 study: $(STAMP)
 	$(RUN) lrfr repro
 
 test: $(STAMP)
-	$(RUN) $(TESTER) python -m pytest
+	$(RUN) $(TESTER) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+
+check: $(STAMP)
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
 
 setup: $(STAMP)
 

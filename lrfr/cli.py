@@ -95,7 +95,7 @@ def parser(verb: str | None) -> argparse.ArgumentParser:
         usage="lrfr VERB ...",
     )
     top.add_argument("--version", action="version", version=f"lrfr {__version__}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS)
+    verbs = top.add_subparsers(prog="lrfr", dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS)
     for name, one in VERBS.items():
         command = verbs.add_parser(name, description=f"{one.text}.", epilog=f"example: {one.example}")
         if name == verb:

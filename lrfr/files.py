@@ -1,4 +1,4 @@
-"""Atomic writing: a file or folder appears complete, or not at all."""
+"""Files: written whole or not at all, and found in installed packages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -37,8 +38,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new empty folder beside `path`; it replaces `path` on success and disappears on failure.
 
-    A folder cannot be renamed over another one that has contents: the old one steps aside first and returns if renaming
-    fails.
+    A folder cannot be renamed over one that has contents: the old one steps aside, and returns if renaming fails.
     """
     path = Path(path)
     temporary, old = _beside(path, "new"), _beside(path, "old")
@@ -56,3 +56,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def package_data(package: str, inside: str) -> Path | None:
+    """A file or folder of an installed package, which is located and not imported; None if it is not there."""
+    spec = find_spec(package)
+    path = Path(spec.origin).parent / inside if spec and spec.origin else None
+    return path if path and path.exists() else None

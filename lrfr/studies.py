@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -69,10 +70,10 @@ def check(study: Study, file: str) -> None:
             f"{', '.join(map(str, VALIDATED))}, so take smallest at most {min(VALIDATED)} and largest at least {max(VALIDATED)}."
         )
     blocks = {f"models.{name}": model for name, model in study.models.items()}
-    for key, names in (("models", study.run_arms), ("arms", study.arms)):
-        for name in names:
+    for key, variants in (("models", study.variants), ("arms", study.arms)):
+        for name, variant in variants.items():
             try:
-                blocks[f"{key}.{name}"] = arm(study, name)
+                blocks[f"{key}.{name}"] = arm(study, variant)
             except ValidationError as error:
                 raise UserError(sentence(error, f"{file}: {key}.{name}")) from None
     for name, model in all_models(study).items():
@@ -195,9 +196,11 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
 
 
 def refuse_to_lose_edits() -> None:
-    """UserError, with a list, if params.yaml holds changes by hand that conf/ does not have."""
+    """UserError, with a list, if params.yaml holds changes that are neither in git nor in conf/."""
     import yaml
 
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], capture_output=True).returncode == 0:
+        return  # git has it
     try:
         ours = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
         _, theirs = compose(ours["study"], [])
@@ -209,8 +212,8 @@ def refuse_to_lose_edits() -> None:
     if changed := differences(ours, theirs):
         shown = "; ".join(changed[:5]) + ("; ..." if len(changed) > 5 else "")
         raise UserError(
-            f"params.yaml: has {len(changed)} change(s) of yours ({shown}); keep them in conf/study/{ours['study']}.yaml or in "
-            "another file, or throw them away with --force."
+            f"params.yaml: differs from conf/ in {len(changed)} place(s) ({shown}); if that is your work, keep it in "
+            f"conf/study/{ours['study']}.yaml or commit it; --force throws it away."
         )
 
 

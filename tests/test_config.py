@@ -33,7 +33,7 @@ def test_every_study_composes_to_a_valid_one(composed: Callable[[str], dict], na
     check(study, "params.yaml")
     for name, variant in study.arms.items():
         same = name == "se_dfd-student_only" and study.teacher.se is None  # there the model has the plain teacher already
-        assert (arm(study, name) != study.models[variant.like]) is not same, f"{name} changes nothing"
+        assert (arm(study, variant) != study.models[variant.like]) is not same, f"{name} changes nothing"
 
 
 def test_the_committed_parameters_are_the_composition_of_orl(composed: Callable[[str], dict]):
@@ -110,10 +110,10 @@ def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, compo
 
 def test_an_arm_merges_options_and_replaces_the_rest(composed: Callable[[str], dict]):
     study = Study(**composed("orl"))
-    found = arm(study, "hkdd-beta_1")
+    found = arm(study, study.arms["hkdd-beta_1"])
     assert found.options == study.models["hkdd"].options | {"beta": 1}
     assert found.model_copy(update={"options": study.models["hkdd"].options}) == study.models["hkdd"]
-    assert arm(study, "mkmmd-tuned_teacher").tuned is not None
+    assert arm(study, study.arms["mkmmd-tuned_teacher"]).tuned is not None
     assert study.models["hkdd"].options["beta"] != 1  # the block itself is untouched
 
 

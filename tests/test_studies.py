@@ -222,7 +222,7 @@ def test_changes_by_hand_are_not_thrown_away(clone: Path, capsys: pytest.Capture
     for name in ("smoke", "orl"):
         assert cli.main(["study", name]) == 2 and path.read_text(encoding="utf-8") == edited
         error = capsys.readouterr().err
-        assert "has 2 change(s) of yours" in error and error.count("\n") == 1
+        assert "differs from conf/ in 2 place(s)" in error and error.count("\n") == 1
         assert "train.epochs: 3 instead of 30" in error and "models.hkdd.options.hfd: 7 instead of 5" in error
     assert cli.main(["study", "orl", "--force"]) == 0 and config.load().train.epochs == 30
     assert cli.main(["study", "smoke"]) == 0 and cli.main(["study", "orl"]) == 0  # nothing to lose

@@ -1,5 +1,4 @@
-"""What a study needs of a source of photographs: a manifest that says which they are, and bytes that are checked
-against it.
+"""What a study needs of a source of photographs: a manifest, and bytes that are checked against it.
 
 The sources themselves are in `lrfr.sources`, one file each; a stage is given the one of its study.
 """

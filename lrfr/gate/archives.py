@@ -88,9 +88,9 @@ def opened(path: Path, kind: str) -> Iterator[None]:
 def checked(path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], Description]) -> Iterator[Any]:
     """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
 
-    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may not
-    lead out of a folder or mean different files on different systems, and comes once, as file systems that ignore case
-    compare them; but a folder may come twice.
+    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may
+    not lead out of a folder or mean different files on different systems. It comes once, as file systems that ignore
+    case compare them; only a folder may come twice.
     """
     seen: dict[str, bool] = {}
     for count, member in enumerate(members, start=1):
@@ -152,8 +152,8 @@ def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
     Members are checked before anything is written, bytes are counted while they are written. Raises UserError if the
-    folder is there already or cannot be written, or the archive is missing, no zip archive, damaged or incomplete, exceeds
-    a limit, or has a member that `checked` refuses.
+    folder is there already or cannot be written, or the archive is missing, no zip archive, damaged or incomplete,
+    exceeds a limit, or has a member that `checked` refuses.
     """
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")

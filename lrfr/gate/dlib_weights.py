@@ -18,13 +18,13 @@ import hashlib
 import io
 import math
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lrfr.errors import UserError
+from lrfr.files import package_data
 from lrfr.gate.images import read_regular
 
 PACKAGE = "face_recognition_models"
@@ -100,12 +100,11 @@ def parse(data: bytes) -> DlibWeights:
 
 def embedded_path() -> Path:
     """Where the installed package keeps dlib's face ResNet; UserError if it is not installed, or lacks the file."""
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError("face-recognition-models: not installed; run `make setup` or install it with pip.")
-    path = Path(spec.origin).parent / FILE
-    if not path.is_file():
-        raise UserError(f"{path}: the file is missing from the package; reinstall face-recognition-models.")
+    path = package_data(PACKAGE, FILE)
+    if path is None:
+        raise UserError(
+            "face-recognition-models: not installed, or without its file; run `make setup` or reinstall it."
+        )
     return path
 
 

@@ -1,5 +1,4 @@
-"""Images that nobody has checked: the one decoder, with a limit for known collections and another for a user's
-photographs.
+"""Images that nobody has checked: one decoder, with two limits, for collections and for a user's photographs.
 
 Headers are read before a pixel is decoded, an incomplete file is refused and never filled up, the EXIF orientation is
 applied, and the first frame of a moving image counts.
@@ -47,10 +46,10 @@ def decode(
     limit: str,
     to_rgb: Callable[[Image.Image, str], Image.Image],
 ) -> Image.Image:
-    """An encoded image, upright, as `to_rgb` makes it; UserError for what is no image, damaged, incomplete or too
-    large.
+    """An encoded image, upright, as `to_rgb` makes it.
 
-    name: for messages. fits: whether an image of this width and height may be decoded; limit: the same in words.
+    name: for messages. fits: whether an image of this width and height may be decoded; limit: the same in words. Raises
+    UserError for what is no image, damaged, incomplete or too large.
     """
     if not data:
         raise UserError(f"{name}: the file is empty; fetch it again.")

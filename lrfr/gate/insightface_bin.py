@@ -1,9 +1,8 @@
 """InsightFace's verification sets (lfw, cfp_fp, agedb_30, calfw, cplfw): pairs of aligned faces in one `.bin` file.
 
 Such a file is a pickle of (encoded images, is-same list); images 2i and 2i + 1 are pair i. A pickle from elsewhere may
-call anything, so it is never loaded: `Symbolic` lets a few names through, and even those only as symbols that do
-nothing. What they stand for is then computed here, for exactly the forms in which bytes, booleans and arrays of them
-are pickled.
+call anything, so it is never loaded: `Symbolic` lets a few names through, as symbols that do nothing. What they stand
+for is computed here, for exactly the forms in which bytes, booleans and arrays of them are pickled.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ NAMES = {
     **{(f"numpy.{core}.numeric", "_frombuffer"): "buffer" for core in ("core", "_core")},
 }
 DTYPES = {"b1": np.bool_, "u1": np.uint8, "i1": np.int8, "i4": np.int32, "i8": np.int64}
+DTYPES |= {code.encode(): dtype for code, dtype in DTYPES.items()}  # as Python 2 wrote them
 
 
 class Refused(Exception):
@@ -75,15 +75,11 @@ class Symbolic(pickle.Unpickler):
 
 
 def check_claims(data: bytes) -> None:
-    """`Refused` for what would fill the machine: too many steps, or a memory numbered higher than there are steps.
-
-    Contents that end outside of the file, and a file without an end, raise ValueError. EXT refers to a table of this
-    process.
-    """
+    """`Refused` for too many steps, or a memory numbered higher than there are steps; ValueError for an early end."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         if count > STEPS or (operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count):
             raise Refused("it claims more objects than a list of images has")
-        if operation.name.startswith("EXT"):
+        if operation.name.startswith("EXT"):  # a table of this process
             raise Refused("it refers to a table outside of the file")
 
 
@@ -100,10 +96,8 @@ def as_bytes(value: object) -> bytes:
 def as_dtype(value: object) -> np.dtype:
     """The symbol for a dtype of booleans or small whole numbers."""
     match value:
-        case Call("dtype", (str() | bytes() as code, *_)):
-            code = code if isinstance(code, str) else code.decode("latin1")
-            if code in DTYPES:
-                return np.dtype(DTYPES[code]).newbyteorder("<")
+        case Call("dtype", (str() | bytes() as code, *_)) if code in DTYPES:
+            return np.dtype(DTYPES[code]).newbyteorder("<")
     raise Refused("it has an array of something else than booleans or small whole numbers")
 
 
@@ -111,7 +105,12 @@ def as_array(value: object) -> NDArray:
     """The flat values of an array, a scalar, or a list of booleans and scalars."""
     match value:
         case list() | tuple():
-            return np.concatenate([np.zeros(0, np.int64), *map(as_single, value)])
+            found = [np.zeros(0, np.int64)]
+            for item in value:  # a larger array that a list names many times would fill the memory
+                if isinstance(item, (list, tuple)) or (one := as_array(item)).size != 1:
+                    raise Refused("its list of booleans has lists or arrays inside")
+                found.append(one)
+            return np.concatenate(found)
         case bool() | int() if value in (0, 1):
             return np.array([value], np.int64)
         case (
@@ -120,16 +119,6 @@ def as_array(value: object) -> NDArray:
             dtype = as_dtype(dtype)  # first: an array of objects has a list where others have bytes
             return np.frombuffer(as_bytes(raw), dtype)
     raise Refused("it has something else where an array or a boolean belongs")
-
-
-def as_single(value: object) -> NDArray:
-    """A boolean or scalar of a list, (1,): a larger array that a list names many times would fill the memory."""
-    if isinstance(value, (list, tuple)):
-        raise Refused("its list of booleans has lists inside")
-    found = as_array(value)
-    if found.size != 1:
-        raise Refused("its list of booleans has arrays inside")
-    return found
 
 
 def as_image(value: object) -> bytes:

@@ -42,28 +42,21 @@ class Record(NamedTuple):
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
 
-    Raises UserError naming the line that is malformed, repeats a key or an offset, or points outside of the records or
-    between words.
+    Raises UserError for a malformed line, a key or offset that comes twice, and an offset where no record can be.
     """
-
-    def refusal(line: int, reason: str) -> UserError:
-        return UserError(f"{path}, line {line}: {reason}; fetch the set again.")
-
-    data = read_regular(path, INDEX_BYTES)
+    data, reason = read_regular(path, INDEX_BYTES), None
     if not re.fullmatch(rb"(?:%b\r?\n)*+(?:%b)?+\s*" % (LINE, LINE), data) or not data.strip():
-        lines = data.splitlines() or [b""]
-        wrong = next((i for i, line in enumerate(lines, start=1) if not re.fullmatch(LINE, line)), len(lines))
-        raise refusal(wrong, "not a key, a tab and an offset")
-    keys, offsets = np.fromstring(data.decode("ascii"), np.int64, sep=" ").reshape(-1, 2).T
-    for values, what in ((keys, "key"), (offsets, "offset")):
-        twice = np.setdiff1d(np.arange(len(values)), np.unique(values, return_index=True)[1])
-        if len(twice):
-            raise refusal(twice[0] + 1, f"{what} {values[twice[0]]} comes twice")
-    outside = np.flatnonzero((offsets > size - 8) | (offsets % 4 != 0))
-    if len(outside):
-        raise refusal(outside[0] + 1, f"offset {offsets[outside[0]]} is no place of a record in {size} bytes")
-    order = np.argsort(keys)
-    return keys[order], offsets[order]
+        raise UserError(f"{path}: not lines of a key, a tab and an offset; fetch the set again.")
+    table = np.fromstring(data.decode("ascii"), np.int64, sep=" ").reshape(-1, 2)
+    keys, offsets = table[np.argsort(table[:, 0])].T
+    outside = (offsets > size - 8) | (offsets % 4 != 0)
+    if outside.any():
+        reason = f"offset {offsets[outside][0]} is no place of a record in {size} bytes"
+    elif len(np.unique(keys)) + len(np.unique(offsets)) < 2 * len(table):
+        reason = "a key or an offset comes twice"
+    if reason:
+        raise UserError(f"{path}: {reason}; fetch the set again.")
+    return keys, offsets
 
 
 def read_property(path: Path) -> tuple[int, int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,11 +22,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the path of a checkpoint.") from None
-    except SafetensorError as error:
-        reason = f"not a safetensors file, or damaged ({error})"
+    except Exception as error:  # decoders raise almost anything on hostile bytes
+        reason = f"not a safetensors file or state dict that can be read ({type(error).__name__})"
         raise UserError(f"{path}: {reason}; train again or fetch it again.") from None
-    except Exception:  # torch.load raises almost anything on hostile bytes
-        raise UserError(f"{path}: not a state dict that torch can read safely; fetch the file again.") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path}: not a plain dictionary of tensors; save `module.state_dict()`.")
     for name, tensor in state.items():
@@ -39,8 +36,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def insert_state(module: nn.Module, state: dict[str, Tensor], what: str | Path) -> None:
     """Load a complete state, by name; `what` names its file in messages.
 
-    Raises UserError naming the first tensor by which the state belongs to another architecture; the module is then
-    unchanged.
+    Raises UserError naming the first tensor that another architecture has; the module is then unchanged.
     """
     own = module.state_dict()
     for name in [*own, *state]:

@@ -1,5 +1,4 @@
-"""Folders of images that nobody has checked: the images of one role of a set, one folder a person, and the list of all
-files.
+"""Folders of images that nobody has checked: those of one role of a set, one folder a person, lists of all files.
 
 What every reader of a set shares is here too: counts next to published ones, and checks of names.
 """
@@ -90,11 +89,9 @@ def prefix_number(name: str, where: str | Path) -> int:
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the subfolders and of the files in a folder, each sorted; without hidden files and what systems leave
-    behind.
+    """Names of the subfolders and of the files in a folder, each sorted, without hidden ones and what systems leave.
 
-    Raises UserError if the folder cannot be read, or holds a name that `check_name` refuses, or something that is
-    neither.
+    Raises UserError if it cannot be read, or holds a name that `check_name` refuses, or neither a file nor a folder.
     """
     folders, files = [], []
     try:
@@ -191,8 +188,7 @@ def digest(path: Path) -> str:
 def identical(first: Faces, second: Faces, description: str) -> int:
     """How many images of `first` have the same bytes as one of `second`.
 
-    The same bytes under the same name are no coincidence but a file in two roles, which makes every score worthless:
-    UserError.
+    Raises UserError for the same bytes under the same name: a file in two roles makes every score worthless.
     """
     known: dict[str, set[str]] = {}
     other: dict[str, set[str]] = {}
@@ -211,7 +207,7 @@ def files_below(folder: Path) -> list[Path]:
     folders, files = entries(folder)
     for name in folders:
         if (folder / name).is_symlink():
-            raise UserError(f"{folder / name}: a link, which may lead anywhere; put the folder itself there.")
+            raise UserError(f"{folder / name}: a link to a folder, which may lead anywhere; put it there itself.")
     below = [path for name in folders for path in files_below(folder / name)]
     return sorted([*(folder / name for name in files), *below])
 

@@ -22,7 +22,7 @@ COLUMNS = ["study", "model", "arm", "epochs", "protocol", *CELL, "value", "low",
 
 def rescheduled(study: Study) -> dict[str, int]:
     """The trained arms that are a model with another schedule, <model>-<arm>, and their epochs."""
-    recipes = {name: arm(study, name).recipe or {} for name in study.run_arms}
+    recipes = {name: arm(study, study.variants[name]).recipe or {} for name in study.run_arms}
     return {name: int(recipe["epochs"]) for name, recipe in recipes.items() if "epochs" in recipe}
 
 

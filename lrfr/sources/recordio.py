@@ -1,5 +1,4 @@
-"""The source `recordio`: a training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace,
-MS1MV2).
+"""A training set of aligned faces in InsightFace's RecordIO that the user brings (CASIA-WebFace, MS1MV2).
 
 Which set it is, nobody here can know. So `lrfr study paper --root PATH` writes a manifest of it, on which the study
 depends: with another set, or another version of it, everything is computed again. The manifest holds numbers and

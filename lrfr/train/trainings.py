@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lrfr.config import Block, Faces, Grid, Model, Student, Study, Targets, Teacher, Train, Views
+from lrfr.config import Block, Faces, Grid, Model, Student, Study, Targets, Teacher, Train, Variant, Views
 
 
 class Training(Block):
@@ -43,16 +43,15 @@ class Trials(Block):
     grid: Grid
 
 
-def arm(study: Study, name: str) -> Model:
+def arm(study: Study, variant: Variant) -> Model:
     """The block of an arm: its model's with the arm's changes (options are merged, the rest is replaced)."""
-    variant = study.variants[name] if name in study.variants else study.arms[name]
     base, changes = study.models[variant.like].model_dump(), variant.changes
     return Model(**{**base, **changes, "options": {**base["options"], **changes.get("options", {})}})
 
 
 def all_models(study: Study) -> dict[str, Model]:
     """Blocks of the models and of the arms that are trained, by name."""
-    return {**study.models, **{name: arm(study, name) for name in study.run_arms}}
+    return {**study.models, **{name: arm(study, study.variants[name]) for name in study.run_arms}}
 
 
 def with_arms(study: Study) -> Study:

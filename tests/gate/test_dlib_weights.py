@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lrfr import files
 from lrfr.errors import UserError
 from lrfr.gate import dlib_weights
 from lrfr.gate.dlib_weights import embedded_path, parse, read_dlib
@@ -84,12 +85,7 @@ def test_every_other_file_is_a_user_error_that_names_it(real: bytes, tmp_path: P
 def test_missing_file_and_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"none\.dat"):
         read_dlib(tmp_path / "none.dat")
-    spec = find_spec(dlib_weights.PACKAGE)
-    assert spec is not None
-    spec.origin = str(tmp_path / "__init__.py")
-    monkeypatch.setattr(dlib_weights, "find_spec", lambda name: spec)
-    with pytest.raises(UserError, match="reinstall"):
-        embedded_path()
-    monkeypatch.setattr(dlib_weights, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="not installed"):
-        embedded_path()
+    for spec in (SimpleNamespace(origin=str(tmp_path / "__init__.py")), None):
+        monkeypatch.setattr(files, "find_spec", lambda name, spec=spec: spec)
+        with pytest.raises(UserError, match="^face-recognition-models: not installed, or without its file"):
+            embedded_path()

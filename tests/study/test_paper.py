@@ -22,7 +22,7 @@ def shrink(path: Path) -> None:
     """What a user with little time changes in params.yaml: few models, epochs and resolutions."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["models"] = {name: values["models"][name] for name in MODELS}
-    values |= {"threads": 1, "jobs": 2, "accelerator": "cpu", "arms": {}, "result_notebooks": [], "cost_notebooks": []}
+    values |= {"threads": 1, "jobs": 2, "accelerator": "cpu", "arms": {}, "notebooks": []}
     values["faces"] |= {"people": PEOPLE, "validation_people": 2, "validation_images": PHOTOGRAPHS}
     values["views"] |= {"largest": 16}
     values["train"] |= {"seeds": [0], "epochs": 2, "batch": 16, "people_per_batch": 2}

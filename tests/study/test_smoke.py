@@ -39,10 +39,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def test_one_command_writes_the_whole_report(clone: Clone) -> None:
     parameters = yaml.safe_load((clone.folder / "params.yaml").read_text(encoding="utf-8"))
     report = clone.folder / "reports" / "smoke"
-    notebooks = parameters["result_notebooks"] + parameters["cost_notebooks"]
-    assert {f"distill@smoke-{name}" for name in parameters["models"]} | {
-        f"notebook@smoke-{n}" for n in parameters["result_notebooks"]
-    } <= clone.executed
+    notebooks, models = parameters["notebooks"], {n for n, block in parameters["models"].items() if "like" not in block}
+    expected = {f"distill@smoke-{name}" for name in parameters["models"]} | {f"notebook@smoke-{n}" for n in notebooks}
+    assert expected <= clone.executed
     assert (report / "index.html").is_file() and (report / "metrics.json").is_file()
     for name in notebooks:
         assert (report / name / f"{name}.html").is_file() or (report / name / "index.html").is_file(), name
@@ -52,13 +51,13 @@ def test_one_command_writes_the_whole_report(clone: Clone) -> None:
     assert (pd.read_csv(report / "tables" / "export.csv").distance_float <= 1e-4).all()
     results = pd.read_csv(report / "tables" / "results.csv")
     floors = {"teacher", "random_net", "raw_pixels"}
-    assert set(results.model) == set(parameters["models"]) | floors
+    assert set(results.model) == models | floors
     assert (results.low <= results.high).all()
     # TAR alone may lie outside of its interval: a draw of three of the four test people has fewer impostor pairs, and at a
     # false accept rate of 1 % it hangs on one of them
     held = (results.low <= results.value + 1e-9) & (results.value <= results.high + 1e-9)
     assert held[~results.metric.str.startswith("tar@")].all(), results[~held]
-    assert set(pd.read_csv(report / "tables" / "cost.csv").model) == set(parameters["models"]) | {"teacher"}
+    assert set(pd.read_csv(report / "tables" / "cost.csv").model) == models | {"teacher"}
 
 
 def test_a_second_run_changes_nothing(clone: Clone) -> None:
@@ -70,8 +69,8 @@ def test_a_method_parameter_reruns_that_method_and_what_follows(clone: Clone) ->
     parameters = yaml.safe_load((clone.folder / "params.yaml").read_text(encoding="utf-8"))
     parameters["models"]["rkd"]["options"]["angle"] *= 2
     (clone.folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
-    # the fingerprint stage hashes code by model, so it looks again, finds the same code, and leaves the other models alone
-    assert clone.repro("summary@smoke") - {"fingerprint@smoke"} == {"distill@smoke-rkd"} | FOLLOWS
+    # the plan is made again, finds the other models as they were, and leaves them alone
+    assert clone.repro("summary@smoke") == {"plan@smoke", "distill@smoke-rkd"} | FOLLOWS
     clone.restore()
 
 
@@ -80,7 +79,7 @@ def test_a_docstring_trains_nothing(clone: Clone) -> None:
     path.write_text(
         path.read_text(encoding="utf-8").replace('"""', '"""Edited. ', 1) + "\n# a comment\n", encoding="utf-8"
     )
-    assert clone.repro("summary@smoke") <= {"fingerprint@smoke"}
+    assert clone.repro("summary@smoke") <= {"plan@smoke"}
     clone.restore()
 
 
@@ -88,7 +87,7 @@ def test_a_constant_reruns_the_methods_that_use_it(clone: Clone) -> None:
     path = clone.folder / "lrfr" / "methods" / "icd_face.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nEXTRA = 1\n", encoding="utf-8")
     assert clone.repro("summary@smoke") == {
-        "fingerprint@smoke",
+        "plan@smoke",
         "distill@smoke-icd_face",
     }  # the same students: nothing follows
     clone.restore()
