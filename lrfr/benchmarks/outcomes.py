@@ -1,5 +1,4 @@
-"""What a benchmark hands on, what it hands back for a model, and how models are compared: intervals, paired
-differences.
+"""What a benchmark hands on and hands back for a model; how models are compared: intervals, paired differences.
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
 it is, so the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see
