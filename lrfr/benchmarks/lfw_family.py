@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 
 from lrfr.benchmarks.outcomes import Images, Opened, Outcome, Protocol, accuracy_of, draw_pairs
 from lrfr.benchmarks.search import checked_embeddings
+from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fold_accuracy
 from lrfr.gate.insightface_bin import ARCFACE, read_bin
 from lrfr.gate.trees import check_name
-from lrfr.protocol.cells import unit
 
 FARTHEST = 4.0  # squared distance of opposite unit vectors
 

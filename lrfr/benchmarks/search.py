@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lrfr.evaluate import identification
-from lrfr.protocol.cells import unit
+from lrfr.evaluate.scores import unit
 
 BLOCK = 4096  # rows of either side at a time, 130 MB of float64; no influence on the numbers
 # Cosines are rounded to multiples of 1 / STEPS, what float32 tells apart just above 1. The last bits of float64 sums

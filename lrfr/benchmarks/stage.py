@@ -20,9 +20,9 @@ from lrfr.benchmarks.sets import open_known
 from lrfr.benchmarks.verb import Report, assess, front, rates
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
+from lrfr.evaluate.scores import unit
 from lrfr.formats import families, order, page, per_cent, wide, write_table
 from lrfr.parallel import limit_threads
-from lrfr.protocol.cells import unit
 from lrfr.protocol.embed import embed_views, load_student
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of

@@ -36,10 +36,10 @@ from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require
 from lrfr.benchmarks.tinyface import person_numbers, read_role  # both sets come with the same kind of lists
 from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
+from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import FOLDS, FoldAccuracy, correct_at, tar_at_far
 from lrfr.gate.matlab import read_names
 from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders
-from lrfr.protocol.cells import unit
 
 NAME, TRAINING = "QMUL-SurvFace", "training_set"
 SEARCH, SEARCH_CODE = "Face_Identification_Test_Set", "Face_Identification_Evaluation"

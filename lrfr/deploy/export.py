@@ -25,12 +25,12 @@ from lrfr.deploy.cards import find_model
 from lrfr.deploy.recognizer import released_student
 from lrfr.deploy.release import card, chosen, confirmed_lock, sha256, weights_of, write_card
 from lrfr.errors import UserError
+from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.formats import markdown, read_table
 from lrfr.models.student import StudentNet
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.protocol.cells import similarity, unit
 from lrfr.protocol.embed import embed_views, load_student
 from lrfr.protocol.folds import build_fold
 from lrfr.report.tables import write_table

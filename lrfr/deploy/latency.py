@@ -34,7 +34,7 @@ from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
-from lrfr.protocol.rows import DENSE
+from lrfr.protocol.folds import DENSE
 
 FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
 BATCHES = (1, 64)  # a single face, and many

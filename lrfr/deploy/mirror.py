@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, mirror
+from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
 from lrfr.formats import markdown, order, per_cent, pixels
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.protocol.cells import TEACHER, similarity, unit
+from lrfr.protocol.cells import TEACHER
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
-from lrfr.protocol.folds import TestFold, build_fold
+from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, TestFold, build_fold
 from lrfr.protocol.official import official_metrics
-from lrfr.protocol.rows import DENSE, MISALIGNED, OFFICIAL
 from lrfr.report.tables import write_table
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained

@@ -22,7 +22,7 @@ from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import pixels, read_table
 from lrfr.gate.state import read_state
-from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.protocol.folds import DENSE, OFFICIAL
 from lrfr.report.tables import HEADLINE
 from lrfr.train.trainings import folds_of
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.errors import UserError
+from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import ROUNDING, operating_points
-from lrfr.protocol.cells import read_embedding, unit
-from lrfr.protocol.folds import read_faces
-from lrfr.protocol.rows import held_out_rows
+from lrfr.protocol.cells import read_embedding
+from lrfr.protocol.folds import held_out_rows, read_faces
 
 # Impostor errors that a rate must allow, or no threshold is given for it: our choice. Ten independent errors fix a rate to about
 # a factor of two (95 % interval of a Poisson count of ten: 4.8 to 18.4); pairs that share people fix it less well.

@@ -11,7 +11,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.evaluate.statistics import paired_difference
 from lrfr.formats import CELL, markdown, pixels
-from lrfr.protocol.rows import DENSE
+from lrfr.protocol.folds import DENSE
 from lrfr.report.schedule import rescheduled
 
 COLUMNS = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]

@@ -16,7 +16,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.formats import SIGNIFICANT, markdown, read_table
-from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.protocol.folds import DENSE, OFFICIAL
 from lrfr.report.table_pages import per_cent
 from lrfr.report.tables import write_table
 

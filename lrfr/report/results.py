@@ -18,7 +18,7 @@ from lrfr.errors import UserError
 
 # notebooks import all of these from here
 from lrfr.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401  # fmt: skip
-from lrfr.protocol.rows import DENSE, held_out_rows
+from lrfr.protocol.folds import DENSE, held_out_rows
 from lrfr.report import arms
 from lrfr.report.output import Output, find_root
 

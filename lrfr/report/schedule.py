@@ -13,7 +13,7 @@ import pandas as pd
 from lrfr.config import Study
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.formats import CELL, SIGNIFICANT, markdown, per_cent, pixels
-from lrfr.protocol.rows import DENSE, OFFICIAL
+from lrfr.protocol.folds import DENSE, OFFICIAL
 from lrfr.train.trainings import arm
 
 DIFFERENCE = ["against", "diff", "diff_low", "diff_high", "p", "p_holm"]

@@ -18,7 +18,7 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import headline, order, pixels, read_table
-from lrfr.protocol.rows import DENSE
+from lrfr.protocol.folds import DENSE
 from lrfr.report import pages
 from lrfr.report.notebooks import abstract
 from lrfr.train.trainings import seeds_of

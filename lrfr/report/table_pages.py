@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lrfr.formats import SIGNIFICANT, headline, markdown, order, pixels
-from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
+from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
 
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
 ABOUT = {

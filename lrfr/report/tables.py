@@ -18,7 +18,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.files import atomic_file
 from lrfr.formats import CELL, order, pixels
-from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, VIEW2
+from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
 from lrfr.report.ablation import ablation_page, ablation_table
 from lrfr.report.schedule import schedule_page, schedule_table
 from lrfr.report.table_pages import FIVE, comparisons_page, gradients_page, results_page, runs_page, teacher_page

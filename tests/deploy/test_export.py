@@ -23,10 +23,10 @@ from lrfr.data.splits import identity_folds
 from lrfr.deploy import export, release
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
+from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.models.student import build_student
 from lrfr.protocol import embed
-from lrfr.protocol.cells import similarity, unit
 from lrfr.protocol.folds import build_fold
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.fold import read_fold

@@ -19,7 +19,7 @@ from lrfr.train.checkpoint import save_tensors
 from lrfr.train.distill import halved
 from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
-from tests.evaluate import faces
+from tests.protocol import faces
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from lrfr.config import Study
 from lrfr.data.degrade import area, degrade, hr_view
 from lrfr.deploy import onnx_graph
 from lrfr.errors import UserError
+from lrfr.evaluate.scores import unit
 from lrfr.models.student import StudentNet, build_student, normalise
-from lrfr.protocol.cells import unit
 from lrfr.protocol.embed import embed_views
 
 onnx = pytest.importorskip("onnx")
