@@ -173,7 +173,7 @@ class Variant(Block):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     like: str = Field(pattern=NAME)  # the model
-    seed: int | None = Field(default=None, ge=0)  # a further seed, and no other change
+    seed: Annotated[int, Field(ge=0)] | None = None  # a further seed, and no other change
 
     @property
     def changes(self) -> dict[str, Any]:
