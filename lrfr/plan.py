@@ -1,8 +1,8 @@
 """The stage `plan`: what shapes each stage and each training, one small file each.
 
-A file has the parameters that its stage reads and the hashes of the code that it uses. It is the one thing besides data that a
-stage of dvc.yaml depends on: change a number or a line of code, and the files tell DVC what has to run again. Which parameters
-a stage reads is found in its code (`study.a.b`), so no list can forget one.
+A file has the parameters that its stage reads and the hashes of the code that it uses. It is the one thing besides data
+that a stage of dvc.yaml depends on: change a number or a line of code, and the files tell DVC what has to run again.
+Which parameters a stage reads is found in its code (`study.a.b`), so no list can forget one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
 
     def of_model(name: str, block: Block, method: str) -> dict[str, Any]:
         start = entry(STAGES[name].module)
-        return {"parameters": block.model_dump(mode="json"), "code": fingerprint(start, {**chosen, "METHODS": {method}})}
+        return {
+            "parameters": block.model_dump(mode="json"),
+            "code": fingerprint(start, {**chosen, "METHODS": {method}}),
+        }
 
     files = {name: stage(start_of(one)) for name, one in STAGES.items() if not one.item and name != "plan"}
     if study.benchmark_sets:

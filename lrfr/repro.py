@@ -1,7 +1,8 @@
 """`lrfr repro`: what `dvc repro` does, with independent stages side by side, and a last word on where the report is.
 
-DVC runs one stage after the other; its manual suggests several `dvc repro` at once for more. A stage that trains several folds
-and seeds fills the processors by itself (`jobs`); a notebook, or the training of a single student, does not.
+DVC runs one stage after the other; its manual suggests several `dvc repro` at once for more. A stage that trains
+several folds and seeds fills the processors by itself (`jobs`); a notebook, or the training of a single student, does
+not.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def stages() -> list[str]:
 def side_by_side(targets: Sequence[str], jobs: int, description: str) -> None:
     """Reproduce independent stages, `jobs` at a time; the first failure is raised when the others that run have ended.
 
-    Alone (`--single-item`), because DVC locks the outputs of every stage above for writing, and a stage that runs reads them.
+    Alone (`--single-item`), because DVC locks the outputs of every stage above for writing, and a stage that runs reads
+    them.
     """
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(reproduce, target, "--single-item") for target in targets]

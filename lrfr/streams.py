@@ -1,8 +1,8 @@
 """Every use of a study's seed, in one table: no two share a random number.
 
-Philox is a counter-based generator: two keys give two independent streams. A key is (seed, use, index), where the index is the
-epoch, the fold or the image that the numbers are for. So what is drawn for image 7 in epoch 3 depends on nothing else: not on the
-worker that asks, nor on who asked before.
+Philox is a counter-based generator: two keys give two independent streams. A key is (seed, use, index), where the index
+is the epoch, the fold or the image that the numbers are for. So what is drawn for image 7 in epoch 3 depends on nothing
+else: not on the worker that asks, nor on who asked before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
 
 
 def philox(use: str, seed: int, index: int = 0) -> np.random.Philox:
-    """The bit generator of one use. NumPy promises that its raw bits stay the same across releases, unlike permutations."""
+    """The bit generator of one use. NumPy promises that its raw bits stay the same across releases, unlike
+    permutations.
+    """
     first, count = USES[use]
     assert 0 <= index < count, "an index beyond its use would be another use's"
     return np.random.Philox(key=np.array([seed, first + index], dtype=np.uint64))
