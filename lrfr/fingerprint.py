@@ -24,7 +24,7 @@ SKIPPED = {"lrfr.config", "lrfr.errors", "lrfr.progress", "lrfr"}  # they decide
 REGISTRIES = {"METHODS", "SOURCES", "TEACHERS"}
 NOT_HASHED = {"annotation", "returns", "type_comment", "type_params", "ctx", "kind"}  # fields of nodes
 Chosen = Mapping[str, set[str]]  # registry -> keys in use; of a registry that is not named, all
-BLOCKS = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+BLOCKS = ast.Module | ast.ClassDef | ast.FunctionDef
 IMPORTS = ast.Import | ast.ImportFrom
 
 
@@ -67,12 +67,10 @@ def imports(nodes: list[ast.stmt]) -> dict[str, Name]:
 
 def targets(node: ast.stmt) -> list[str]:
     """Names that a statement at the top of a module binds, imports apart."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        places = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return [name.id for place in places for name in ast.walk(place) if isinstance(name, ast.Name)]
-    return []
+    places = getattr(node, "targets", [getattr(node, "target", node)])
+    return [n.id for place in places for n in ast.walk(place) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
 @cache
