@@ -8,6 +8,7 @@ not.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -54,6 +55,12 @@ def stages() -> list[str]:
     return listing.stdout.split()
 
 
+def changed(targets: Sequence[str]) -> list[str]:
+    """Those of some stages that have to run."""
+    status = subprocess.run([*DVC, "status", "--json", *targets], capture_output=True, text=True)
+    return [name for name in targets if status.returncode or name in json.loads(status.stdout)]
+
+
 def side_by_side(targets: Sequence[str], jobs: int, description: str) -> None:
     """Reproduce independent stages, `jobs` at a time; the first failure is raised when the others that run have ended.
 
@@ -84,15 +91,17 @@ def everything(study: Study) -> None:
     """The stages in order, but trainings of a single student side by side, and the notebooks."""
     names = stages()
     trainings = [name for name in names if name.startswith(("tune@", "distill@"))]
-    notebooks = [name for name in names if name.startswith("notebook@")]
     jobs = study.jobs // (len(study.faces.run_folds) * len(study.train.seeds))  # trainings that fill the processors
     if jobs > 1:
         in_order(names, f"targets@{study.study}")
         tuned = {f"distill@{study.study}-{name}" for name, model in study.models.items() if model.tuned}
-        side_by_side(sorted(trainings, key=lambda name: name not in tuned), jobs, "trainings")  # the longest first
+        side_by_side(
+            sorted(changed(trainings), key=lambda name: name not in tuned), jobs, "trainings"
+        )  # the longest first
+    notebooks = [name for name in names if name.startswith("notebook@")]
     if study.jobs > 1 and notebooks:
         in_order(names, f"claims@{study.study}", f"export@{study.study}")  # what notebooks read
-        side_by_side(notebooks, study.jobs, "notebooks")
+        side_by_side(changed(notebooks), study.jobs, "notebooks")
     in_order(names)
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lrfr.errors import UserError
-from lrfr.repro import in_order, reproduce, side_by_side, stages
+from lrfr.repro import changed, in_order, reproduce, side_by_side, stages
 
 # each waits until the other one has started: one after the other they would wait in vain
 TOGETHER = """import pathlib, sys, time
@@ -75,3 +75,10 @@ def test_stages_in_order_are_numbered(graph: Path, capsys: pytest.CaptureFixture
     Path("params.yaml").write_text("models: {a: 1, b: 1, c: 1}\n", encoding="utf-8")
     with pytest.raises(UserError, match="what is done stays"):
         in_order(stages())
+
+
+def test_only_what_has_changed_is_asked_for_again(graph: Path) -> None:
+    names = write("import pathlib, sys; pathlib.Path(sys.argv[1] + '.txt').touch()")
+    assert changed(names) == names
+    side_by_side(names[:1], 1, "trainings")
+    assert changed(names) == names[1:]
