@@ -110,7 +110,9 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     fold = read_fold(study, study.faces.run_folds[0])
     seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
     trainers = {
-        name: Trainer(training(study, name), fold, seed) for name, model in study.models.items() if model.teacher != "tuned"
+        name: Trainer(training(study, name), fold, seed)
+        for name, model in study.models.items()
+        if model.teacher != "tuned"
     }
     batches = len(trainers["scratch"].batches(last))
     whole = batches / min(most, batches)

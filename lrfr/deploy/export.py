@@ -18,11 +18,9 @@ from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
 from lrfr.data.degrade import area, hr_view
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.cards import Model
-from lrfr.deploy.recognizer import released_student
-from lrfr.deploy.release import card, chosen, confirmed_lock, sha256, write_card
+from lrfr.deploy.release import WORDS, card, chosen, sha256, write_card
 from lrfr.evaluate.verification import equal_error_rate
-from lrfr.formats import markdown, write_table
+from lrfr.formats import markdown, render, write_table
 from lrfr.models.student import StudentNet
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
@@ -35,16 +33,16 @@ from lrfr.train.fold import Fold, read_fold
 CALIBRATION = 300  # faces: our choice; onnxruntime's documentation advises a few hundred
 BATCH = 50  # faces at once in the comparison; no influence on the numbers beyond float sums
 RUNTIMES = ("torch", "float", "int8")
-RESIZE = "inside: bicubic enlargement where a side is below `size`, else area averaging; rounded to whole grey levels"
-GEOMETRY = (
-    "a chip as of lrfr.data.align: a similarity transform takes the five points (eye centres, nose tip, mouth corners; "
-    "MTCNN's) to `template`, in pixels of a chip of `chip` pixels; other sides in proportion"
-)
 
 
 def run(study: Study) -> None:
     model, table = export(study, None, study.runs / "export")
-    write_table(study.reports / "tables", "export", table, page(model, table))
+    shown = table.drop(columns=["bytes_float", "bytes_int8"]).astype(object)
+    per_cent = [c for c in shown.columns if c.startswith(("eer", "diff"))]
+    shown[per_cent] = table[per_cent].map(lambda value: f"{round(100 * value, 2) + 0.0:.2f}")  # never "-0.00"
+    large, small = (int(table[f"bytes_{runtime}"].iloc[0]) for runtime in RUNTIMES[1:])
+    page = render("export.md.j2", model=model, table=markdown(shown), large=large, small=small)
+    write_table(study.reports / "tables", "export", table, page)
 
 
 def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataFrame]:
@@ -55,32 +53,41 @@ def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataF
     """
     onnx_graph.check_packages()
     limit_threads(study.threads)
-    lock = confirmed_lock(study)
     model = model or chosen(study)
-    released = card(study, model, lock)
+    released = card(study, model)
     student, fold = load_student(study, model, released["fold"], released["seed"]), read_fold(study, released["fold"])
     files = [folder / f"{released['name']}{end}.onnx" for end in ("", "-int8")]
     onnx_graph.export_onnx(student, study.views.size, files[0])
     onnx_graph.quantise(*files, calibration_faces(study, fold))
     table = parity(study, student, fold.number, files)
     measured = table.drop(columns=["bytes_float", "bytes_int8"]).to_dict("records")
-    write_card(folder / f"{released['name']}.json", {**describe(released, files), "exported": measured})
-    print(f"Exported: {', '.join(file.as_posix() for file in files)}.")
+    finish({**released, "exported": measured}, files)
     return model, table
 
 
-def write_released(model: Model, folder: Path) -> None:
-    """Write a released student's float32 graph and its card: 8-bit weights need training faces."""
-    onnx_graph.check_packages()
-    file = folder / f"{model.path.stem}.onnx"
-    onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
-    write_card(file.with_suffix(".json"), describe(model.card, [file]))
-    print(f"Exported: {file.as_posix()}.")
+def finish(released: dict[str, Any], files: list[Path]) -> None:
+    """Write the card of exported files (float32, then 8-bit weights if there are any), and say where they are.
+
+    released: the card of the student, to which is added what is particular to the files.
+    """
+    face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
+    face |= {key: WORDS[key] for key in ("resize", "alignment")}
+    face |= {"chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
+    shape = ["batch", released["network"]["embedding"]]
+    exported = {
+        "input": {**released["input"], **face},
+        "output": {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": shape, "length": 1},
+        "files": [
+            {"file": file.name, "weights": kind, "bytes": file.stat().st_size, "sha256": sha256(file)}
+            for kind, file in zip(("float32", "int8"), files, strict=False)
+        ],
+    }
+    write_card(files[0].with_suffix(".json"), {**released, **exported})
+    print(f"Exported: {', '.join(file.as_posix() for file in files)}.")
 
 
 def calibration_faces(study: Study, fold: Fold) -> np.ndarray:
-    """Views uint8 (n, S, S, 3) of training people's photographs, at resolutions drawn evenly from all that there
-    are."""
+    """Views uint8 (n, S, S, 3) of training people's photographs, at resolutions drawn evenly from all."""
     rng = stream("calibration", study.seed, fold.number)
     images = np.sort(rng.permutation(fold.images)[:CALIBRATION])
     return fold.views[images, rng.integers(0, fold.views.shape[1], len(images))]
@@ -125,37 +132,3 @@ def embeddings(
             for runtime, embedding in zip(RUNTIMES, found, strict=True):
                 parts[runtime, name].append(unit(embedding))
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
-
-
-def page(name: str, table: pd.DataFrame) -> str:
-    """export.csv for people."""
-    per_cent = [c for c in table.columns if c.startswith(("eer", "diff"))]
-    shown = table.drop(columns=["bytes_float", "bytes_int8"]).astype(object)
-    shown[per_cent] = table[per_cent].map(lambda value: f"{round(100 * value, 2) + 0.0:.2f}")  # never "-0.00"
-    large, small = (int(table[f"bytes_{runtime}"].iloc[0]) for runtime in RUNTIMES[1:])
-    return (
-        f"# The exported student `{name}`\n\nEqual error rates in per cent of the first fold's test people, protocol "
-        "`dense`, both faces at the same resolution: in torch, as ONNX in float32, as ONNX with 8-bit weights; "
-        "differences are to torch. `distance` is the largest 1 - cosine between torch's embedding of a face and the "
-        "exported student's, `shift` the largest change of a pair's cosine: a pair nearer than that to a threshold may "
-        f"be decided otherwise.\n\n{markdown(shown)}\n"
-        f"Files: {large} bytes in float32, {small} with 8-bit weights ({100 * small / large:.1f} %).\n"
-    )
-
-
-def describe(released: dict[str, Any], files: list[Path]) -> dict[str, Any]:
-    """The card of a release, with what is particular to exported files: float32, then 8-bit weights if there are
-    any."""
-    shape = ["batch", released["network"]["embedding"]]
-    face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
-    geometry = {"alignment": GEOMETRY, "chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
-    rows = []
-    for kind, file in zip(("float32", "int8"), files, strict=False):
-        digest = sha256(file.read_bytes())
-        rows.append({"file": file.name, "weights": kind, "bytes": file.stat().st_size, "sha256": digest})
-    return {
-        **released,
-        "input": {**released["input"], **face, "resize": RESIZE, **geometry},
-        "output": {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": shape, "length": 1},
-        "files": rows,
-    }
