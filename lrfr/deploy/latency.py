@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lrfr.config import Study
 from lrfr.data.degrade import hr_view
 from lrfr.deploy import mobilefacenet, onnx_graph
-from lrfr.formats import markdown
+from lrfr.formats import markdown, render
 from lrfr.gate.dlib_weights import embedded_path
 from lrfr.models.heads import unit
 from lrfr.models.student import StudentNet, build_student, normalise
@@ -50,7 +51,7 @@ class Runner(NamedTuple):
     """A network in a runtime.
 
     input: what it is given, in words. megabytes: 10^6 bytes of its file (onnx, dlib) or of its tensors in memory
-    (torch). prepare: size of a batch -> the call that is timed, its input made already.
+    (torch). side: of its faces, in pixels. call: is timed, with what `ready` makes of uint8 faces (B, side, side, 3).
     """
 
     network: str
@@ -59,7 +60,14 @@ class Runner(NamedTuple):
     megabytes: float
     params: int
     macs: int
-    prepare: Callable[[int], Callable[[], object]]
+    side: int
+    ready: Callable[[np.ndarray], object]
+    call: Callable[[object], object]
+
+    def prepare(self, batch: int) -> Callable[[], object]:
+        """The call that is timed, its input made already."""
+        given = self.ready(noise(batch, self.side))
+        return lambda: self.call(given)
 
 
 def seconds(function: Callable[..., object], *arguments: object) -> float:
@@ -87,49 +95,20 @@ def noise(batch: int, side: int) -> np.ndarray:
 
 def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
     """Eager torch, channels last in memory, which is the faster layout on CPUs."""
-    counted = counts(net, torch.zeros(1, 3, side, side))
+    cost = counts(net, torch.zeros(1, 3, side, side))
+    text, megabytes = f"float {side} x {side}", cost["bytes"] / 1e6
+    return Runner(network, "torch", text, megabytes, cost["params"], cost["macs"], side, to_float, net)
 
-    def prepare(batch: int) -> Callable[[], object]:
-        inputs = torch.from_numpy(noise(batch, side)).permute(0, 3, 1, 2).to(torch.float32)
-        return lambda: net(inputs)
 
-    megabytes = counted["bytes"] / 1e6
-    return Runner(network, "torch", f"float {side} x {side}", megabytes, counted["params"], counted["macs"], prepare)
+def to_float(faces: np.ndarray) -> Tensor:
+    return torch.from_numpy(faces).permute(0, 3, 1, 2).to(torch.float32)
 
 
 def student_runner(net: StudentNet, size: int) -> Runner:
     """The student in eager torch, from small uint8 faces; its operations are those of the network alone."""
-
-    def prepare(batch: int) -> Callable[[], object]:
-        faces = torch.from_numpy(noise(batch, FACE))
-        return lambda: unit(net(normalise(hr_view(faces, size))).embedding)
-
-    return torch_runner(STUDENT, net, size)._replace(input=f"uint8 {FACE} x {FACE}", prepare=prepare)
-
-
-def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:
-    """An exported student, which resizes and normalises itself."""
-    running = onnx_graph.session(path, threads)
-
-    def prepare(batch: int) -> Callable[[], object]:
-        faces = noise(batch, FACE)
-        return lambda: onnx_graph.embed(running, faces)
-
-    return eager._replace(runtime=runtime, megabytes=path.stat().st_size / 1e6, prepare=prepare)
-
-
-def dlib_runner(ported: Runner) -> Runner:
-    """dlib's own descriptor: the network that `ported` is, in C++; it takes no number of threads."""
-    import dlib
-
-    net = dlib.face_recognition_model_v1(str(embedded_path()))
-    side, megabytes = TEACHERS[DLIB].chip, embedded_path().stat().st_size / 1e6
-
-    def prepare(batch: int) -> Callable[[], object]:
-        chips = list(noise(batch, side))
-        return lambda: net.compute_face_descriptor(chips)
-
-    return ported._replace(runtime="dlib", input=f"uint8 {side} x {side}", megabytes=megabytes, prepare=prepare)
+    alone = torch_runner(STUDENT, net, size)._replace(input=f"uint8 {FACE} x {FACE}", side=FACE)
+    call = lambda faces: unit(net(normalise(hr_view(faces, size))).embedding)  # noqa: E731
+    return alone._replace(ready=torch.from_numpy, call=call)
 
 
 def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> list[Runner]:
@@ -142,6 +121,22 @@ def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> li
         found.append(dlib_runner(found[-2]))
     phone = mobilefacenet.build_mobilefacenet(EMBEDDING)
     return [*found, torch_runner("mobilefacenet", phone, mobilefacenet.INPUT)]
+
+
+def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:
+    """An exported student, which resizes and normalises itself."""
+    running, megabytes = onnx_graph.session(path, threads), path.stat().st_size / 1e6
+    call = partial(onnx_graph.embed, running)
+    return eager._replace(runtime=runtime, megabytes=megabytes, ready=np.asarray, call=call)
+
+
+def dlib_runner(ported: Runner) -> Runner:
+    """dlib's own descriptor: the network that `ported` is, in C++; it takes no number of threads."""
+    import dlib
+
+    call = dlib.face_recognition_model_v1(str(embedded_path())).compute_face_descriptor
+    text, megabytes = f"uint8 {ported.side} x {ported.side}", embedded_path().stat().st_size / 1e6
+    return ported._replace(runtime="dlib", input=text, megabytes=megabytes, ready=list, call=call)
 
 
 def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> np.ndarray:
@@ -171,9 +166,8 @@ def summary(times: np.ndarray, batch: int) -> pd.DataFrame:
 def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: Sequence[int]) -> pd.DataFrame:
     """The rows of one number of threads."""
     limit_threads(threads)
-    found = runners(study, kind, files, threads)
-    rows = pd.DataFrame(found, columns=Runner._fields).drop(columns="prepare")
-    parts = []
+    found, parts = runners(study, kind, files, threads), []
+    rows = pd.DataFrame(found, columns=Runner._fields).drop(columns=["side", "ready", "call"])
     with torch.inference_mode():
         for batch in batches:
             times = interleaved(found, batch, study.benchmark.rounds, study.benchmark.latency_runs)
@@ -185,8 +179,8 @@ def exported(study: Study, model: str) -> dict[str, Path]:
     """runtime -> the file that the stage `export` wrote of a model, the reference first; none without onnxruntime."""
     if importlib.util.find_spec("onnxruntime") is None:
         return {}
-    folder, name = study.runs / "export", f"{study.study}-{model}"
-    files = {"onnx": folder / f"{name}.onnx", "onnx int8": folder / f"{name}-int8.onnx"}
+    stem = f"{study.study}-{model}"
+    files = {r: study.runs / "export" / f"{stem}{end}.onnx" for r, end in (("onnx", ""), ("onnx int8", "-int8"))}
     return {runtime: path for runtime, path in files.items() if path.is_file()}
 
 
@@ -210,8 +204,7 @@ def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: st
 def latency(study: Study, model: str, files: dict[str, Path], runs: pd.DataFrame) -> pd.DataFrame:
     """latency.csv: one row per network, runtime, number of threads and size of a batch.
 
-    model: whose student is measured. files: runtime -> its exported file, none where onnxruntime is missing. runs:
-    runs.csv.
+    model: whose student is measured. files: runtime -> its exported file. runs: runs.csv.
     """
     kind, parts = study.models[model].student, []
     for threads in sorted({1, os.cpu_count() or 1}):
@@ -223,19 +216,7 @@ def latency(study: Study, model: str, files: dict[str, Path], runs: pd.DataFrame
 
 def latency_page(table: pd.DataFrame, model: str) -> str:
     """latency.csv for people."""
-    text = f"""# What an engineer would use instead
-
-Times of one run on one machine, medians with quartiles; `ratio` is to the first row of the same threads and batch,
-taken within rounds. The student is that of `{model}`, from uint8 faces of {FACE} pixels, resize and normalisation
-included; the others get float faces of their own size ready made, which flatters them; dlib's own descriptor takes
-uint8 chips and no number of threads; in torch dlib's affine layers are folded into the convolutions, as in the study.
-Megabytes are 10^6 bytes, of the file for onnx and dlib, of the tensors in memory for torch. Operations
-(multiply-accumulates) are the network's alone. Equal error rates are those of the first fold and seed (`runs.csv`), the
-weights that are exported; an 8-bit student has its own (`export.csv`), and random weights, or weights that the study
-does not evaluate, have none.
-"""
-    for (threads, batch), rows in table.groupby(["threads", "batch"]):
-        title = f"{threads} thread{'s' if threads > 1 else ''}, {batch} face{'s' if batch > 1 else ''} at a time"
-        shown = rows.drop(columns=["threads", "batch"]).astype(object).where(rows.notna(), "")
-        text += f"\n## {title}\n\n{markdown(shown)}"
-    return text
+    shown = table.drop(columns=["threads", "batch"]).astype(object).where(table.notna(), "")
+    groups = table.groupby(["threads", "batch"]).groups
+    tables = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
+    return render("latency.md.j2", model=model, face=FACE, tables=tables)

@@ -42,7 +42,7 @@ def test_every_network_has_its_turn_in_every_round(monkeypatch: pytest.MonkeyPat
     log: list[object] = []
 
     def runner(name: str) -> Runner:
-        return Runner(name, "", "", 0, 0, 0, lambda batch: lambda: log.append((name, batch)))
+        return Runner(name, "", "", 0, 0, 0, 1, len, lambda batch: log.append((name, batch)))
 
     def seconds(call: Callable[[], object]) -> float:
         call()
