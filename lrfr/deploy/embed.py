@@ -32,9 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the table and print its summary; UserError for what cannot be read or written."""
-    from lrfr.deploy.cards import find_model
     from lrfr.deploy.find_faces import find_all
-    from lrfr.deploy.recognizer import Recognizer
+    from lrfr.deploy.recognizer import Recognizer, find_model
     from lrfr.files import atomic_file
     from lrfr.gate.images import list_photographs
     from lrfr.parallel import cores, limit_threads

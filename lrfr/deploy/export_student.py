@@ -22,8 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write graphs and card. UserError if the extra `export` is not installed, or the model cannot be exported."""
     from lrfr import config
     from lrfr.deploy import export, onnx_graph
-    from lrfr.deploy.cards import find_model
-    from lrfr.deploy.recognizer import released_student
+    from lrfr.deploy.recognizer import find_model, released_student
 
     name, out = arguments.model, arguments.out
     if out.exists() and not out.is_dir():

@@ -1,8 +1,7 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
 The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
-the bit. Both of its kernels are formulas of the two sides. They are computed in the graph, in a branch each, of which
-only one runs.
+the bit. Its two kernels are computed in the graph, in a branch each, of which only one runs.
 
 onnx, onnxscript and onnxruntime are the optional extra `export`; nothing here imports them before it needs them.
 """
@@ -55,9 +54,7 @@ def check_packages() -> None:
 class Embedder(nn.Module):
     """Aligned faces uint8 (N, H, W, 3), RGB, of any side -> unit-length float32 (N, D).
 
-    What is smaller than the student's input is enlarged bicubically, what is larger is reduced by area averaging, both
-    rounded to uint8: `lrfr.data.degrade.hr_view`. So a face of r pixels becomes the study's view of r pixels, a chip
-    its `hr` view.
+    Faces become the student's input as in `lrfr.data.degrade.hr_view`, by `bicubic` or `area`.
     """
 
     def __init__(self, student: StudentNet, size: int) -> None:
@@ -100,7 +97,7 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
     """
     check_packages()
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
-    axes = {axis: torch.export.Dim.DYNAMIC for axis in range(len(AXES))}
+    axes = dict.fromkeys(range(len(AXES)), torch.export.Dim.DYNAMIC)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions traced without their caches, and what torch deprecates
         # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
@@ -117,11 +114,9 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
     """Write the same graph with 8-bit weights and activations (QDQ), calibrated on training faces uint8 (n, S, S, 3).
 
-    Weights per output channel, ranges of activations from the smallest and largest values met. Two choices of ours keep
-    the error rates: the resize, the first convolution and the normalisation of the embedding stay as they are, and
-    weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits, which 8 would overflow
-    (onnxruntime's documentation, "Quantize ONNX models"). So an embedding does not depend on the processor beyond
-    rounding.
+    Two choices of ours keep the error rates: the resize, the first convolution and the normalisation of the embedding
+    stay as they are, and weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits,
+    which 8 would overflow (onnxruntime's documentation, "Quantize ONNX models").
     """
     onnx = extra("onnx")
     quantization, shapes = (extra(f"onnxruntime.quantization{part}") for part in ("", ".shape_inference"))

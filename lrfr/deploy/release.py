@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lrfr import config
 from lrfr.config import Study
-from lrfr.deploy.cards import find_model
+from lrfr.deploy.recognizer import find_model
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import ROUNDING, operating_points
 from lrfr.files import atomic_file

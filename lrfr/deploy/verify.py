@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrfr.deploy.cards import FAR, operating_point
 from lrfr.errors import UserError
 
 if TYPE_CHECKING:
     from lrfr.deploy.find_faces import Face, Found
     from lrfr.deploy.recognizer import Recognizer
 
+FAR = 0.01  # the first of the studies' own, as in `lrfr.deploy.recognizer`
 WORDS = {True: "same person", False: "different people"}
 
 
@@ -74,12 +74,14 @@ def ready(arguments: argparse.Namespace) -> Recognizer:
 
     limit_threads(1)  # one face needs no more, and processes can be forked from one thread only
     recognizer = Recognizer.load(arguments.model)
-    operating_point(recognizer.card, arguments.far, 1)
+    recognizer.threshold(arguments.far, 1, 1)
     return recognizer
 
 
 def decide(recognizer: Recognizer, similarity: float, far: float, a: Face, b: Face) -> dict[str, Any]:
     """Similarity, threshold and decision for two faces."""
+    from lrfr.deploy.recognizer import operating_point
+
     row = operating_point(recognizer.card, far, min(a.pixels, b.pixels))
     decision = {"same_person": bool(similarity >= row["similarity"]), "similarity": similarity}
     return decision | {"threshold": row["similarity"], "resolution": row["resolution"]}
