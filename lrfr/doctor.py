@@ -72,15 +72,15 @@ def canonical(name: str) -> str:
 
 def pins(lock: str) -> dict[str, str]:
     """Text of a lock of `name==version` lines (comments, blank lines, markers allowed) -> {canonical name: version}."""
-    found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;#]+)", line.strip()) for line in lock.splitlines())
-    return {canonical(match[1]): match[2] for match in found if match}
+    return {canonical(name): version for name, version in re.findall(r"(?m)^\s*([\w.-]+)==([^\s;#]+)", lock)}
 
 
 def requirements() -> dict[str, tuple[str, str]]:
     """{requirement as written: (name, extra or "")} of the installed lrfr."""
-    lines = [line.partition(";") for line in metadata.requires("lrfr") or []]
-    extras = ("".join(re.findall(r"extra == ['\"]([^'\"]+)", marker)) for _, _, marker in lines)
-    return {t.strip(): (re.match(r"[\w.-]+", t)[0], extra) for (t, _, _), extra in zip(lines, extras, strict=True)}
+    lines = [
+        re.match(r"(([\w.-]+)[^;]*)(?:.*extra == ['\"]([^'\"]+))?", line) for line in metadata.requires("lrfr") or []
+    ]
+    return {line[1].strip(): (line[2], line[3] or "") for line in lines}
 
 
 def installed(name: str) -> str | None:
@@ -106,12 +106,9 @@ def check_package(text: str, extra: str, version: str | None, pin: str | None) -
 
 
 def check_packages(folder: Path) -> list[Check]:
-    for name, why in (
-        ("packaging", "without it no version can be judged"),
-        ("lrfr", "its list of packages is unknown"),
-    ):
+    for name in ("packaging", "lrfr"):
         if installed(name) is None:
-            return [Check(name, "missing", f"{why}: run `make setup`")]
+            return [Check(name, "missing", "without it no version can be judged: run `make setup`")]
     lock = folder / "requirements.lock"
     pinned = pins(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
     listed = requirements().items()
@@ -138,20 +135,20 @@ def check_study(folder: Path) -> list[Check]:
     """params.yaml, dvc.yaml and git: there and valid; cores against the processes that the study asks for."""
     if not (folder / "params.yaml").exists() and not (folder / "dvc.yaml").exists():
         return [Check("study", "no params.yaml or dvc.yaml here", "run it in the top folder of a clone", grave=False)]
-    if importlib.util.find_spec("yaml") is None or importlib.util.find_spec("pydantic") is None:
-        return [Check("study", "not checked", "pyyaml or pydantic is missing: run `make setup`")]
-    import yaml
+    try:
+        import yaml
 
-    from lrfr.config import load
-    from lrfr.errors import UserError
-
-    checks = []
+        from lrfr.config import load
+        from lrfr.errors import UserError
+    except ModuleNotFoundError as error:
+        return [Check("study", "not checked", f"{error.name} is missing: run `make setup`")]
+    checks, cores = [], os.cpu_count() or 1
     try:
         study = load(folder / "params.yaml")
         checks.append(Check("params.yaml", f"study {study.study}, {len(study.models)} models"))
-        few = study.jobs * study.threads > (os.cpu_count() or 1)
-        advice = f"{study.jobs} processes of {study.threads} threads will share them" if few else ""
-        checks.append(Check("processor cores", str(os.cpu_count() or 1), advice, grave=False))
+        advice = f"{study.jobs} processes of {study.threads} threads will share them"
+        few = study.jobs * study.threads > cores
+        checks.append(Check("processor cores", str(cores), advice if few else "", grave=False))
     except UserError as error:
         checks.append(Check("params.yaml", "invalid or missing", str(error)))
     try:
@@ -159,15 +156,16 @@ def check_study(folder: Path) -> list[Check]:
         checks.append(Check("dvc.yaml", f"{len(stages)} stages written"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         checks.append(Check("dvc.yaml", "invalid or missing", "put back the one that came with this version"))
-    git = (folder / ".git").exists()
-    advice = "" if git else "DVC runs a study only in a git repository: run `git init` in this folder"
-    return [*checks, Check("git repository", "this folder" if git else "none here", advice)]
+    if (folder / ".git").exists():
+        return [*checks, Check("git repository", "this folder")]
+    why = "DVC runs a study only in a git repository: run `git init` in this folder"
+    return [*checks, Check("git repository", "none here", why)]
 
 
 def check_programs() -> list[Check]:
     """git, and the `python` that the stages will call."""
     git, python = shutil.which("git"), shutil.which("python")
-    same = python is not None and Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
+    same = python and Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
     why = "" if same else "stages call it: activate the environment, or use make"
     return [
         Check("git", "found" if git else "not found", "" if git else "install it: DVC needs it"),

@@ -10,10 +10,11 @@ import os
 import platform
 import statistics
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -39,15 +40,10 @@ from lrfr.train.tuned_teacher import Tuner, validation_error
 
 CACHED = 400  # images from which the cost of caching is estimated
 THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
-TITLES = {
-    "cost": "Cost of every model",
-    "schemes": "Cost of whole training schemes",
-    "throughput": "Images a second in training",
-}
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
 OPTIONAL = ("onnxruntime", "dlib", "dlib-bin")  # dlib's wheels have a name of their own
 CPUINFO = Path("/proc/cpuinfo")
-# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; names as in /proc/cpuinfo.
+# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; of x86 and ARM, as in /proc/cpuinfo.
 X86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 ARM = ("asimd", "asimddp", "i8mm", "sve")
 
@@ -57,16 +53,18 @@ def run(study: Study) -> None:
         if name not in study.models:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
     folder, picked = study.reports / "tables", chosen(study)
-    beside = latency(study, picked, exported(study, picked), read_table(folder / "runs.csv"))
+    beside = latency(study, picked, exported(study, picked), read_table(folder / "runs.csv")).map(round_off)
+    write_table(folder, "latency", beside, latency_page(beside, picked))
     limit_threads(study.threads)
     networks = network_costs(study)
     epochs, extra = epoch_costs(study)
-    cost = networks.merge(epochs, on="model", how="left")
-    tables = {"cost": cost, "schemes": schemes(study, epochs, extra), "throughput": throughput(study)}
-    pages = {name: f"# {TITLES[name]}\n\n{markdown(table.map(round_off))}" for name, table in tables.items()}
-    for name, table in tables.items():
-        write_table(folder, name, table.map(round_off), pages[name])
-    write_table(folder, "latency", beside.map(round_off), latency_page(beside.map(round_off), picked))
+    for name, title, table in (
+        ("cost", "Cost of every model", networks.merge(epochs, on="model", how="left")),
+        ("schemes", "Cost of whole training schemes", schemes(study, epochs, extra)),
+        ("throughput", "Images a second in training", throughput(study)),
+    ):
+        table = table.map(round_off)
+        write_table(folder, name, table, f"# {title}\n\n{markdown(table)}")
     with atomic_file(study.reports / "environment.json") as file:
         file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")
 
@@ -74,6 +72,12 @@ def run(study: Study) -> None:
 def round_off(value: object) -> object:
     """Four significant digits: times vary in the second."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def timed(parts: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
+    """Seconds of every part, in turn: a row a round. One more round, the first, is the warm-up."""
+    rows = [{name: seconds(part) for name, part in parts.items()} for _ in bar(range(rounds + 1), ", ".join(parts))]
+    return pd.DataFrame(rows[1:])
 
 
 def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
@@ -109,29 +113,19 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     """
     fold = read_fold(study, study.faces.run_folds[0])
     seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
-    trainers = {
-        name: Trainer(training(study, name), fold, seed)
-        for name, model in study.models.items()
-        if model.teacher != "tuned"
-    }
+    names = [name for name, model in study.models.items() if model.teacher != "tuned"]
+    trainers = {name: Trainer(training(study, name), fold, seed) for name in names}
+    epochs = {name: partial(trainer.epoch, last, most=most) for name, trainer in trainers.items()}
     batches = len(trainers["scratch"].batches(last))
     whole = batches / min(most, batches)
-    times: dict[str, list[float]] = {name: [] for name in trainers}
-    for trainer in trainers.values():
-        trainer.epoch(last, most=most)  # warm-up
-    for _ in bar(range(study.benchmark.rounds), "epochs"):
-        for name, trainer in trainers.items():
-            times[name].append(whole * seconds(trainer.epoch, last, False, most))
-    online: dict[str, float] = {}
+    times, online = whole * timed(epochs, study.benchmark.rounds), {}
     for name, trainer in bar(list(trainers.items()), "on-line epochs"):
         if trainer.source.cached is not None:
             trainer.source.cached = None
-            online[name] = whole * seconds(trainer.epoch, last, False, most)
-    conventional = trainers["kd"]
-    conventional.source.low_resolution = True
-    extra = {"kd_lr_online": whole * seconds(conventional.epoch, last, False, most), "kd_online": online["kd"]}
-    table = pd.DataFrame(times)  # a row per round
-    medians, ratios = table.median(), table.div(table.scratch, axis=0).median()
+            online[name] = whole * seconds(epochs[name])
+    trainers["kd"].source.low_resolution = True
+    extra = {"kd_lr_online": whole * seconds(epochs["kd"]), "kd_online": online["kd"]}
+    medians, ratios = times.median(), times.div(times.scratch, axis=0).median()
     columns = {"epoch_seconds": medians, "epoch_ratio": ratios}
     columns["online_epoch_ratio"] = pd.Series(online, medians.index, dtype=float) / medians["scratch"]
     return pd.DataFrame(columns).rename_axis("model").reset_index(), extra
@@ -157,27 +151,26 @@ def throughput(study: Study) -> pd.DataFrame:
         "forward and backward": passes,
         "whole loop": lambda: trainer.epoch(last, most=study.benchmark.batches),
     }
-    times = [[seconds(part) for part in parts.values()] for _ in range(study.benchmark.rounds + 1)]
-    rates = sum(len(ids) for ids, _ in batches) / np.median(times[1:], axis=0)  # the first round is the warm-up
+    times = timed(parts, study.benchmark.rounds).median().to_numpy()
+    rates = sum(len(ids) for ids, _ in batches) / times
     return pd.DataFrame({"part": [*parts], "images_per_second": rates, "share": rates / rates[1]})
 
 
 def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.DataFrame:
     """Whole training schemes for one fold, from measured epochs times their number; `speedup` is over the first row."""
     fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
-    cached = float(cost.set_index("model").epoch_seconds["kd"])
+    cached = epochs * float(cost.set_index("model").epoch_seconds["kd"])
     rows = [
         ("frozen HR teacher, on line", 0, 0.0, 0.0, epochs * extra["kd_online"]),
-        ("frozen HR teacher, cached", 0, 0.0, caching_seconds(study, fold), epochs * cached),
+        ("frozen HR teacher, cached", 0, 0.0, caching_seconds(study, fold), cached),
     ]
     for tuned in [name for name, model in study.models.items() if model.tuned][:1]:
-        number, teacher = teacher_seconds(study, tuned, fold)
-        rows.insert(0, ("teacher tuned on LR, then on line", number, teacher, 0.0, epochs * extra["kd_lr_online"]))
+        spent = teacher_seconds(study, tuned, fold)
+        rows.insert(0, ("teacher tuned on LR, then on line", *spent, 0.0, epochs * extra["kd_lr_online"]))
     columns = ["scheme", "teacher_epochs", "teacher_seconds", "targets_seconds", "student_seconds"]
     table = pd.DataFrame(rows, columns=columns)
-    table["total_seconds"] = table.teacher_seconds + table.targets_seconds + table.student_seconds
-    table["speedup"] = table.total_seconds.iloc[0] / table.total_seconds
-    return table
+    total = table.teacher_seconds + table.targets_seconds + table.student_seconds
+    return table.assign(total_seconds=total, speedup=total.iloc[0] / total)
 
 
 def teacher_seconds(study: Study, tuned: str, fold: Fold) -> tuple[int, float]:
@@ -203,14 +196,11 @@ def caching_seconds(study: Study, fold: Fold) -> float:
 
 def processor() -> tuple[str, list[str] | None]:
     """Name of the processor, and which of the instructions above it has; None where the system does not say."""
-    name, instructions = platform.processor() or platform.machine(), None
-    if CPUINFO.exists():
-        lines = [line.partition(":") for line in CPUINFO.read_text(encoding="utf-8").splitlines()]
-        found = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # of the first core
-        name = found.get("model name", name)
-        flags = found.get("flags", found.get("Features"))  # x86, ARM
-        instructions = None if flags is None else [flag for flag in X86 + ARM if flag in flags.split()]
-    return name, instructions
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = found.get("flags", found.get("Features"))  # of the first core; x86, ARM
+    name = found.get("model name", platform.processor() or platform.machine())
+    return name, flags and [flag for flag in X86 + ARM if flag in flags.split()]
 
 
 def environment(study: Study) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat
 from safetensors import SafetensorError
 from safetensors.torch import load
 
@@ -30,7 +30,6 @@ STUDIES = ("lfw", "orl")  # whose released students are the default: the first t
 FAR = 0.01  # of a decision, if nothing else is said: the first of the studies' own
 LARGEST_CARD = 1 << 20  # bytes; our choice: a card has a few kilobytes
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
-
 Forward = Callable[[np.ndarray], np.ndarray]  # views uint8 (B, S, S, 3) -> embeddings float32 (B, D)
 Channels = Annotated[list[Annotated[int, Field(ge=1, le=2048)]], Field(min_length=4, max_length=4)]
 
@@ -42,25 +41,21 @@ class Network(BaseModel):
     embedding: Annotated[int, Field(ge=1, le=4096)]
 
 
-class Input(BaseModel):
-    size: Annotated[int, Field(ge=8, le=512, multiple_of=8)]
-
-
-class Row(BaseModel):
+class Threshold(BaseModel):
     resolution: Annotated[str, Field(pattern="^(hr|[1-9][0-9]{0,2})$")]
     far: Annotated[float, Field(gt=0, lt=1)]
     similarity: FiniteFloat
 
 
-class Card(BaseModel, strict=True):
+class Card(BaseModel):
     """What the recogniser reads of a card. The limits are our choices: a card may not ask for gigabytes of memory."""
 
     name: str
     network: Network
-    input: Input
-    thresholds: list[Row] = []
+    input: dict[str, Any]
+    thresholds: list[Threshold] = []
     thresholds_from: str = ""
-    validation: dict[str, Any] = {}
+    validation: dict[str, str | float] = {}
     files: list[dict[str, str | int]] = []
 
 
@@ -77,11 +72,13 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_CARD)
-        Card.model_validate_json(data)
+        size = Card.model_validate_json(data, strict=True).input["size"]
+        if size not in range(8, 513, 8):
+            raise ValueError("size of the input")
         return json.loads(data)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a model needs its card beside it.") from None
-    except (ValidationError, ValueError, RecursionError):
+    except (ValueError, KeyError):  # also what pydantic raises
         raise UserError(f"{path}: not the card of a student, or damaged; fetch model and card again.") from None
 
 
@@ -90,7 +87,7 @@ def default_card(folder: Path = WEIGHTS) -> Path:
     cards = {path: read_card(path) for path in sorted(folder.glob("*.json"))}
     for study in STUDIES:
         if own := [path for path, card in cards.items() if card.get("study") == study]:
-            return min(own, key=lambda path: float(cards[path].get("validation", {}).get("rank", math.inf)))
+            return min(own, key=lambda path: (cards[path].get("validation", {}).get("rank") != 1, path))
     raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model PATH.")
 
 
@@ -98,12 +95,8 @@ def find_model(path: str | Path | None = None) -> Model:
     """A model with its card: a `.safetensors` or `.onnx` file (or its card), the default student if no path is given.
 
     A released student has a card of its own, with its sha256. An exported one's card lists its `files`, and
-    `a-int8.onnx` may share that of `a.onnx`.
-
-    Raises
-    ------
-    UserError
-        if model or card is missing, the card is damaged, or the model is not the one of its card.
+    `a-int8.onnx` may share that of `a.onnx`. Raises UserError if model or card is missing, the card is damaged, or the
+    model is not the one of its card.
     """
     path = default_card() if path is None else Path(path)
     path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
@@ -117,10 +110,9 @@ def find_model(path: str | Path | None = None) -> Model:
     if path.suffix == ".onnx" and not beside.is_file():
         beside = path.with_name(path.stem.rpartition("-")[0] + ".json")
     card = read_card(beside)
-    digest = card.get("sha256")
-    if path.suffix == ".onnx":
-        digest = next((row.get("sha256") for row in card.get("files", []) if row.get("file") == path.name), None)
-    if not isinstance(digest, str):
+    known = {row.get("file"): row.get("sha256") for row in card.get("files", [])}
+    digest = known.get(path.name) if path.suffix == ".onnx" else card.get("sha256")
+    if digest is None:
         raise UserError(f"{beside}: says nothing about {path.name}; fetch model and card again.")
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path}: not the model of its card (its sha256 differs); fetch model and card again.")
@@ -134,8 +126,7 @@ def resolution_for(pixels: int, listed: Iterable[str], size: int) -> str:
     the study's `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40
     pixels, brought to 32, is no sharper than the view at 32.
     """
-    listed = set(listed)
-    numbers = sorted(int(resolution) for resolution in listed - {"hr"})
+    numbers = sorted(int(resolution) for resolution in {*listed} - {"hr"})
     if "hr" in listed and (pixels >= 2 * size or not numbers):
         return "hr"
     return str(max((number for number in numbers if number <= pixels), default=numbers[0]))
@@ -149,12 +140,11 @@ def operating_point(card: dict[str, Any], far: float, pixels: int) -> dict[str, 
     rows = card.get("thresholds", [])
     if not rows:
         raise UserError(f"{card['name']}: its card has no thresholds, so it cannot decide; release it again.")
-    at = [row for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)]
+    at = {row["resolution"]: row for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)}
     if not at:
         known = ", ".join(f"{value:g}" for value in sorted({row["far"] for row in rows}))
         raise UserError(f"far {far:g}: there is no threshold for it on the card of {card['name']}; known are {known}.")
-    wanted = resolution_for(pixels, (row["resolution"] for row in at), card["input"]["size"])
-    return next(row for row in at if row["resolution"] == wanted)
+    return at[resolution_for(pixels, at, card["input"]["size"])]
 
 
 class Recognizer:
@@ -219,7 +209,6 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def torch_forward(model: Model) -> Forward:
-    """Of a released student."""
     net = released_student(model)
     return torch.inference_mode()(lambda views: net(normalise(torch.from_numpy(views))).embedding.numpy())
 
@@ -230,16 +219,13 @@ def released_student(model: Model) -> StudentNet:
     Raises UserError if the file is damaged, or card and weights do not belong together.
     """
     try:
-        state = load(model.data)
+        state, network = load(model.data), dict(model.card["network"])
+        kind = network.pop("kind")
+        net = build_student(Student(**network), kind, model.card["input"]["size"], 0)
     except SafetensorError as error:
         raise UserError(f"{model.path}: not a safetensors file, or damaged ({error}); fetch it again.") from None
-    network = dict(model.card["network"])
-    kind = network.pop("kind")
-    try:
-        spec = Student(**network)
     except ValueError:
         raise UserError(f"{model.path}: its card describes no network of this version; fetch both again.") from None
-    net = build_student(spec, kind, model.card["input"]["size"], 0)
     insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
     return net.eval()
 
