@@ -4,9 +4,8 @@ A number of threads has a process of its own, so that no pool of threads disturb
 every network has its turn; a ratio is taken within a round, so that a slow minute of the machine hits both of its
 sides.
 
-The student is timed as it is used: a small uint8 face in, its resize and normalisation included. The others get float
-faces of their own size, ready made, which flatters them; dlib's own descriptor takes uint8 chips. In eager torch the
-student, InceptionResnetV1 and MobileFaceNet have random weights: weights change no time.
+How each is fed is said in `templates/latency.md.j2`. In eager torch the student, InceptionResnetV1 and MobileFaceNet
+have random weights: weights change no time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
 from lrfr.data.degrade import hr_view
-from lrfr.deploy import mobilefacenet, onnx_graph
+from lrfr.deploy import onnx_graph
 from lrfr.formats import markdown, render
 from lrfr.gate.dlib_weights import embedded_path
 from lrfr.models.heads import unit
@@ -42,6 +41,8 @@ from lrfr.protocol.folds import DENSE
 FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
 BATCHES = (1, 64)  # a single face, and many
 EMBEDDING = 512  # of the MobileFaceNet: 1.2 M parameters
+PHONE = 112  # pixels of a MobileFaceNet's faces
+BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # its Table 1's t, c, n, s
 MEASURED = ("16", "hr")  # resolutions whose equal error rate stands beside the times
 STUDENT, DLIB = "student", "dlib_resnet"
 ORDER = ["network", "runtime", "threads", "batch", "median_ms", "low_ms", "high_ms", "faces_per_second", "ratio"]
@@ -61,8 +62,8 @@ class Runner(NamedTuple):
     params: int
     macs: int
     side: int
-    ready: Callable[[np.ndarray], object]
-    call: Callable[[object], object]
+    ready: Callable[[np.ndarray], Any]
+    call: Callable[[Any], object]
 
     def prepare(self, batch: int) -> Callable[[], object]:
         """The call that is timed, its input made already."""
@@ -119,8 +120,7 @@ def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> li
         found.append(torch_runner(name, build_teacher(name, weights), TEACHERS[name].chip))
     if importlib.util.find_spec("dlib"):
         found.append(dlib_runner(found[-2]))
-    phone = mobilefacenet.build_mobilefacenet(EMBEDDING)
-    return [*found, torch_runner("mobilefacenet", phone, mobilefacenet.INPUT)]
+    return [*found, torch_runner("mobilefacenet", build_mobilefacenet(EMBEDDING), PHONE)]
 
 
 def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:
@@ -220,3 +220,42 @@ def latency_page(table: pd.DataFrame, model: str) -> str:
     groups = table.groupby(["threads", "batch"]).groups
     tables = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
     return render("latency.md.j2", model=model, face=FACE, tables=tables)
+
+
+def linear(inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1) -> nn.Sequential:
+    """Convolution and batch norm."""
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding, groups=groups, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+
+def conv(inputs: int, outputs: int, *shape: int) -> nn.Sequential:
+    """The same with PReLU."""
+    return nn.Sequential(linear(inputs, outputs, *shape), nn.PReLU(outputs))
+
+
+class Skip(nn.Sequential):
+    """Layers, and around them their input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def build_mobilefacenet(embedding: int) -> nn.Sequential:
+    """MobileFaceNet (Chen et al., CCBR 2018, arXiv 1804.07573, Table 1): what one would use on a phone.
+
+    float (B, 3, 112, 112) in -1 ... 1 -> float (B, embedding), before L2 normalisation. Random weights, the same every
+    time, in eval mode without gradients. With the paper's 128 dimensions it has 1.00 M parameters and 221 M
+    multiply-accumulates, as published.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers, inputs = [conv(3, 64, 3, 2, 1), conv(64, 64, 3, 1, 1, 64)], 64
+        for expansion, outputs, count, first in BLOCKS:
+            middle = expansion * inputs
+            for stride in (first, *[1] * (count - 1)):
+                block = conv(inputs, middle, 1), conv(middle, middle, 3, stride, 1, middle), linear(middle, outputs, 1)
+                layers.append((Skip if stride == 1 and inputs == outputs else nn.Sequential)(*block))
+                inputs, middle = outputs, expansion * outputs
+        layers += [conv(inputs, 512, 1), linear(512, 512, 7, groups=512), linear(512, embedding, 1)]
+        net = nn.Sequential(*layers, nn.Flatten())
+    return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()

@@ -73,7 +73,7 @@ def read_card(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(LARGEST_CARD)
         size = Card.model_validate_json(data, strict=True).input["size"]
-        if size not in range(8, 513, 8):
+        if type(size) is not int or size not in range(8, 513, 8):
             raise ValueError("size of the input")
         return json.loads(data)
     except OSError as error:

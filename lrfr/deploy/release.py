@@ -113,10 +113,9 @@ def ranking(study: Study) -> pd.DataFrame:
 def chosen(study: Study) -> str:
     """The model that the validation people ranked first."""
     ranks = ranking(study)
-    first = ranks.candidate[ranks.chosen == 1]
-    if len(first) != 1:
-        raise UserError("tables/tuning.csv: ranks no model first; run `dvc repro rank`.")
-    return str(first.iloc[0])
+    for name in ranks.candidate[ranks.chosen == 1]:
+        return str(name)
+    raise UserError("tables/tuning.csv: ranks no model first; run `dvc repro rank`.")
 
 
 def weights_of(study: Study, name: str) -> Path:
@@ -131,16 +130,15 @@ def weights_of(study: Study, name: str) -> Path:
 
 
 def card(study: Study, name: str) -> dict[str, Any]:
-    """What a reader of the weights must know. UserError if they or their results are missing, or are others than
-    dvc.lock knows."""
+    """What a reader of the weights must know. UserError unless they and their results are those of dvc.lock."""
     weights, tables = weights_of(study, name), study.reports / "tables"
     md5, *_ = confirm(weights.parent, tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings")
     model, number, seed = study.models[name], folds_of(study, name)[0], study.train.seeds[0]
     ranks = ranking(study)
-    if not (ranks.candidate == name).any():
+    row = ranks[ranks.candidate == name]
+    if row.empty:
         raise UserError(f"tables/tuning.csv: does not rank '{name}'; run `dvc repro` first.")
-    place = int(ranks.index[ranks.candidate == name][0])
-    error = {"metric": str(ranks.metric[place]), "value": float(ranks.value[place])}
+    teacher = "none" if model.teacher == "none" else study.teacher.name
     state = read_state(weights)
     return {
         "name": f"{study.study}-{name}",
@@ -156,10 +154,15 @@ def card(study: Study, name: str) -> dict[str, Any]:
         "sha256": sha256(weights),
         "run": {"output": weights.parent.as_posix(), "md5": md5, "file": weights.name},
         "measured": measured(study, name),
-        "validation": {**error, "rank": place + 1, "of": len(ranks)},
+        "validation": {
+            "metric": str(row.metric.item()),
+            "value": float(row.value.item()),
+            "rank": int(row.index[0]) + 1,
+            "of": len(ranks),
+        },
         **validation_thresholds(study, name, number, seed),
         "trained_on": WORDS["faces"].get(study.faces.source, WORDS["brought"]),
-        "teacher": "none" if model.teacher == "none" else WORDS["teachers"].get(study.teacher.name, study.teacher.name),
+        "teacher": WORDS["teachers"].get(teacher, teacher),
         **WORDS["ending"],
     }
 
@@ -191,10 +194,9 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     """At which similarity two faces should pass for one person, for every resolution (of both) and FAR of the study.
 
     The study decides by the L2 distance d of unit vectors; here the same order is told as their cosine, 1 - d^2 / 2.
-    number, seed: of the training. Read from the embeddings that the `embed` stage wrote. Returns two entries of a card:
-    `thresholds`, a row for each pair of resolution and FAR with the similarity from which two faces are accepted, the
-    validation people's TAR there, and the numbers of genuine and impostor pairs (a FAR that allows fewer than LEAST
-    errors has no rows); and `thresholds_from`, a sentence about their origin.
+    number, seed: of the training. Returns two entries of a card: `thresholds`, a row for each resolution and FAR with
+    the similarity from which two faces are accepted, the validation people's TAR there, and the numbers of genuine and
+    impostor pairs (a FAR that allows fewer than LEAST errors has no rows); and `thresholds_from`, their origin.
 
     Raises UserError if the embeddings are missing or are not those of the study's held-out faces.
     """
@@ -204,8 +206,6 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     same = people[first] == people[second]
     pairs = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     file, found = study.runs / "embeddings" / f"{model}.npz", []
-    if not file.is_file():
-        raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
     with np.load(file) as archive:
         for resolution in study.resolutions:
             x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
@@ -217,11 +217,7 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
                 similarity, tar = threshold_at_far(scores[first, second], same, far)
                 if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
                     found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
-    origin = (
-        f"{len(np.unique(people))} validation people of fold {number} of {study.study} ({len(people)} photographs), "
-        "neither trained on nor tested; both faces at one resolution; cosine of unit vectors, accepted from the "
-        "threshold on"
-    )
+    origin = WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people))
     return {"thresholds": found, "thresholds_from": origin}
 
 
@@ -236,10 +232,9 @@ def write_card(path: Path, content: dict[str, Any]) -> None:
 
 
 def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
-    """The card of released weights, if their sha256 is the card's, and that of the student in `root`'s reports as well.
+    """The card of released weights (path: of either), if their sha256 is the card's, else UserError.
 
-    path: the weights or the card. root: a clone; its reports are compared as far as they are there. Raises UserError if
-    weights or card are missing or damaged, or belong to another training.
+    root: a clone; the student in its reports, if it is there, must have the same sha256.
     """
     found = find_model(path).card
     run = found.get("run", {})
