@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrfr.deploy.latency import Skip, build_mobilefacenet, counts
+from lrfr.deploy.cost import Skip, build_mobilefacenet, counts
 
 IMAGE = torch.zeros(1, 3, 112, 112)
 # Table 1 written out: (expansion, inputs, outputs, stride, side of the output) of each of the 15 blocks
