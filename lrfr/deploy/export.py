@@ -33,6 +33,8 @@ from lrfr.train.fold import Fold, read_fold
 CALIBRATION = 300  # faces: our choice; onnxruntime's documentation advises a few hundred
 BATCH = 50  # faces at once in the comparison; no influence on the numbers beyond float sums
 RUNTIMES = ("torch", "float", "int8")
+COLUMNS = ["resolution", *(f"eer_{runtime}" for runtime in RUNTIMES)]
+COLUMNS += [f"{what}_{runtime}" for what in ("diff", "distance", "shift", "bytes") for runtime in RUNTIMES[1:]]
 
 
 def run(study: Study) -> None:
@@ -94,41 +96,32 @@ def calibration_faces(study: Study, fold: Fold) -> np.ndarray:
 
 
 def parity(study: Study, student: StudentNet, number: int, files: list[Path]) -> pd.DataFrame:
-    """tables/export.csv: a row per resolution.
+    """tables/export.csv: a row per resolution. files: float32, int8.
 
     distance: the largest 1 - cosine between torch's and another's embedding of a face. shift: the largest change of a
     test pair's cosine, which is what a threshold meets.
     """
     fold = build_fold(study, number, draws=0)
     chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
-    found, rows = embeddings(study, student, files, chips), []
-    for name in study.resolutions:
-        x = {runtime: found[runtime, name] for runtime in RUNTIMES}
-        scores = {runtime: fold.test_pairs.scores(similarity(v, v)) for runtime, v in x.items()}
-        eer = {runtime: equal_error_rate(values, fold.test_pairs.same) for runtime, values in scores.items()}
-        cosine = {runtime: 1 - distance**2 / 2 for runtime, distance in scores.items()}  # of unit vectors
-        row: dict[str, object] = {"resolution": name} | {f"eer_{runtime}": eer[runtime] for runtime in RUNTIMES}
-        row |= {f"diff_{runtime}": eer[runtime] - eer["torch"] for runtime in RUNTIMES[1:]}
-        furthest = {runtime: 1 - float((x["torch"] * x[runtime]).sum(1).min()) for runtime in RUNTIMES[1:]}
-        row |= {f"distance_{runtime}": float(f"{max(far, 0):.1e}") for runtime, far in furthest.items()}
-        shift = {runtime: float(np.abs(cosine[runtime] - cosine["torch"]).max()) for runtime in RUNTIMES[1:]}
-        rows.append(row | {f"shift_{runtime}": float(f"{far:.1e}") for runtime, far in shift.items()})
-    sizes = {f"bytes_{runtime}": file.stat().st_size for runtime, file in zip(RUNTIMES[1:], files, strict=True)}
-    return pd.DataFrame(rows).assign(**sizes)
-
-
-def embeddings(
-    study: Study, student: StudentNet, files: list[Path], chips: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """Unit vectors float64 (n, D) of chips uint8 (n, 150, 150, 3), by runtime and resolution. files: float32, int8."""
-    sessions = [onnx_graph.session(file, study.threads) for file in files]
-    parts: dict[tuple[str, str], list[np.ndarray]] = {(r, name): [] for name in study.resolutions for r in RUNTIMES}
-    for start in bar(range(0, len(chips), BATCH), "exported students"):
-        batch = torch.from_numpy(chips[start : start + BATCH])
-        for name in study.resolutions:
+    sessions, rows = [onnx_graph.session(file, study.threads) for file in files], []
+    for name in bar(study.resolutions, "exported students"):
+        parts: dict[str, list[np.ndarray]] = {runtime: [] for runtime in RUNTIMES}
+        for start in range(0, len(chips), BATCH):
+            batch = torch.from_numpy(chips[start : start + BATCH])
             faces = (batch if name == "hr" else area(batch, int(name))).numpy()
-            found = [embed_views(student, hr_view(faces, study.views.size))]
-            found += [onnx_graph.embed(session, faces) for session in sessions]
-            for runtime, embedding in zip(RUNTIMES, found, strict=True):
-                parts[runtime, name].append(unit(embedding))
-    return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+            parts["torch"].append(unit(embed_views(student, hr_view(faces, study.views.size))))
+            for runtime, session in zip(RUNTIMES[1:], sessions, strict=True):
+                parts[runtime].append(unit(onnx_graph.embed(session, faces)))
+        x = {runtime: np.concatenate(arrays) for runtime, arrays in parts.items()}
+        scores = {runtime: fold.test_pairs.scores(similarity(v, v)) for runtime, v in x.items()}
+        cosine = {runtime: 1 - distance**2 / 2 for runtime, distance in scores.items()}  # of unit vectors
+        row: dict[str, object] = {"resolution": name}
+        row |= {f"eer_{runtime}": equal_error_rate(scores[runtime], fold.test_pairs.same) for runtime in RUNTIMES}
+        for runtime, file in zip(RUNTIMES[1:], files, strict=True):
+            furthest = 1 - float((x["torch"] * x[runtime]).sum(1).min())
+            row[f"diff_{runtime}"] = row[f"eer_{runtime}"] - row["eer_torch"]
+            row[f"distance_{runtime}"] = float(f"{max(furthest, 0):.1e}")
+            row[f"shift_{runtime}"] = float(f"{np.abs(cosine[runtime] - cosine['torch']).max():.1e}")
+            row[f"bytes_{runtime}"] = file.stat().st_size
+        rows.append(row)
+    return pd.DataFrame(rows)[COLUMNS]

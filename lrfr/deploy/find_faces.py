@@ -77,14 +77,11 @@ def find_chunk(paths: Sequence[Path], size: int, aligned: bool) -> list[Found]:
     for path in paths:
         try:
             image = read_photograph(path)
-            if aligned:
-                faces = [Face(view(np.asarray(image), size), min(image.size), None, None)]
-            else:
-                faces = find_faces(mtcnn, image, size)
+            own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
+            faces = [own] if own else find_faces(mtcnn, image, size)
             results.append(Found(path, faces, None if faces else NO_FACE.format(path=path)))
         except UserError as error:
-            sentence = str(error)
-            results.append(Found(path, [], sentence if str(path) in sentence else f"{path}: {sentence}"))
+            results.append(Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}"))
     return results
 
 
@@ -132,11 +129,8 @@ def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]
     """
     shorter, longer = sorted((width, height))
     border = min(shorter // 2, LARGEST_BORDER)
-    whole = longer + 2 * border
-    second = (min(LARGEST_SCALE, SECOND / whole), border)
-    if shorter >= SMALL:
-        return (min(1.0, FIRST / longer), 0), second
-    return (min(LARGEST_SCALE, ENLARGED / whole), border), second
+    small, second = (((min(LARGEST_SCALE, side / (longer + 2 * border)), border)) for side in (ENLARGED, SECOND))
+    return small if shorter < SMALL else (min(1.0, FIRST / longer), 0), second
 
 
 def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[tuple[np.ndarray, float, np.ndarray]]:
@@ -146,15 +140,14 @@ def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[
     sides = [max(1, round(side * scale)) for side in image.size]
     if min(sides) < SMALLEST:
         return []
-    ratio = np.array(sides) / np.array(image.size)
     try:
         boxes, probabilities, points = mtcnn.detect(image.resize(sides, Image.Resampling.BICUBIC), landmarks=True)
     except RuntimeError:  # the package joins an empty list of tensors where no candidate is left
         return []
     if boxes is None:
         return []
-    boxes, points = boxes.astype(np.float64).reshape(-1, 2, 2), points.astype(np.float64)
-    boxes, points = ((places + 0.5) / ratio - 0.5 - border for places in (boxes, points))
+    ratio, corners = np.array(sides) / np.array(image.size), boxes.astype(np.float64).reshape(-1, 2, 2)
+    boxes, points = ((at + 0.5) / ratio - 0.5 - border for at in (corners, points.astype(np.float64)))
     found = zip(boxes.reshape(-1, 4), map(float, probabilities), np.round(points, 1), strict=True)
     return [face for face in found if face[1] >= CERTAIN]
 

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     left_out = [{"photograph": str(one.path), "problem": one.problem} for one in found if one.problem]
     remarks = notes(recognizer, probe, faces, not arguments.all_faces) + [SEARCH]
     size = {"people": len(set(people)), "photographs": len(known), "left_out": left_out}
-    answer = {"faces": results, **terms(recognizer, arguments.far), "gallery": size, "notes": remarks}
+    answer = {"faces": results, **terms(recognizer.card, arguments.far), "gallery": size, "notes": remarks}
     lines += [
         f"gallery: {size['people']} people, {len(known)} photographs; {len(left_out)} left out",
         *(f"    {row['problem']}" for row in left_out),

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     decision = decide(recognizer, recognizer.similarity(a.image, b.image), arguments.far, a, b)
     remarks = [line for one in found for line in notes(recognizer, one, one.faces[:1], True)]
     both = {name: described(one, one.faces[0]) for name, one in zip("ab", found, strict=True)}
-    answer = {**decision, **terms(recognizer, arguments.far), **both, "notes": remarks}
+    answer = {**decision, **terms(recognizer.card, arguments.far), **both, "notes": remarks}
     at = "full resolution" if decision["resolution"] == "hr" else f"{decision['resolution']} pixels"
     lines = [
         ("decision", WORDS[decision["same_person"]]),
@@ -87,16 +87,14 @@ def decide(recognizer: Recognizer, similarity: float, far: float, a: Face, b: Fa
     return decision | {"threshold": row["similarity"], "resolution": row["resolution"]}
 
 
-def terms(recognizer: Recognizer, far: float) -> dict[str, Any]:
+def terms(card: dict[str, Any], far: float) -> dict[str, Any]:
     """Who decides, and by whose word."""
-    card = recognizer.card
     return {"far": far, "thresholds_from": card.get("thresholds_from", "not stated on the card"), "model": card["name"]}
 
 
 def described(found: Found, face: Face) -> dict[str, Any]:
     """A photograph and one of its faces, for JSON."""
-    own = face._asdict()
-    del own["image"]
+    own = dict(zip(face._fields[1:], face[1:], strict=True))  # without the image
     return {"photograph": str(found.path), "faces_found": len(found.faces), **own}
 
 
