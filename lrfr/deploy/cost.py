@@ -291,16 +291,22 @@ def noise(batch: int, side: int) -> np.ndarray:
 
 def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
     """Eager torch, channels last in memory, which is the faster layout on CPUs."""
+
+    def ready(faces: np.ndarray) -> Tensor:
+        return torch.from_numpy(faces).permute(0, 3, 1, 2).to(torch.float32)
+
     cost, text = counts(net, torch.zeros(1, 3, side, side)), f"float {side} x {side}"
-    ready = lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).to(torch.float32)  # noqa: E731
     return Runner(network, "torch", text, cost["bytes"] / 1e6, cost["params"], cost["macs"], side, ready, net)
 
 
 def student_runner(net: StudentNet, size: int) -> Runner:
     """The student in eager torch, from small uint8 faces; its operations are those of the network alone."""
-    alone = torch_runner(STUDENT, net, size)._replace(input=f"uint8 {FACE} x {FACE}", side=FACE)
-    call = lambda faces: unit(net(normalise(hr_view(faces, size))).embedding)  # noqa: E731
-    return alone._replace(ready=torch.from_numpy, call=call)
+
+    def call(faces: Tensor) -> Tensor:
+        return unit(net(normalise(hr_view(faces, size))).embedding)
+
+    alone = torch_runner(STUDENT, net, size)
+    return alone._replace(input=f"uint8 {FACE} x {FACE}", side=FACE, ready=torch.from_numpy, call=call)
 
 
 def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> list[Runner]:
@@ -378,9 +384,8 @@ def exported(study: Study, model: str) -> dict[str, Path]:
 def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: str) -> pd.DataFrame:
     """Equal error rates of `dense`, both faces at one resolution, where the timed weights are evaluated.
 
-    model: the student's. The exported student is that of the first fold and seed, hence runs.csv and not the means of
-    results.csv. dlib's published weights are evaluated where they are the study's teacher; 8-bit ones are not in
-    runs.csv.
+    The exported student is that of the first fold and seed, hence runs.csv and not the means of results.csv. dlib's
+    published weights are evaluated where they are the study's teacher.
     """
     owner = {(STUDENT, "torch"): model, (STUDENT, "onnx"): model}
     if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):

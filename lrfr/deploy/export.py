@@ -1,8 +1,7 @@
 """The `export` stage: the student that was ranked first as ONNX, in float32 and with 8-bit weights, and its card.
 
-The files go to runs/<study>/export; tables/export.csv compares equal error rates: of faces of the first fold's test
-people in protocol `dense`, both at the same resolution. The graphs get them as an application would, r x r pixels and
-never enlarged outside of the graph; torch gets the study's views. (The verb `export` is `lrfr.deploy.export_student`.)
+The files go to runs/<study>/export, the comparison of equal error rates to tables/export.csv. The graphs get faces as
+an application would, r x r pixels and never enlarged outside of the graph; torch gets the study's views.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataF
     model: a key of `models`, or None for the one that was ranked first. Raises UserError if the extra `export` is not
     installed, or the model or its results are not there, or are not those that dvc.lock knows.
     """
-    onnx_graph.check_packages()
+    onnx_graph.extra(*onnx_graph.PACKAGES)  # better before the work than after it
     limit_threads(study.threads)
     model = model or chosen(study)
     released = card(study, model)

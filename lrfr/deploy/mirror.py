@@ -1,11 +1,8 @@
 """The `mirror` stage: what averaging a face with its mirror image buys, for twice the time.
 
-Face toolkits often embed a face and its mirror image and compare the normalised sum (InsightFace's LFW protocol does).
-Every other table of a study embeds a face once, as the exported student does; this one says what an engineer with time
-to spare gains. A student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of
-both, at its own length.
-
-Nothing is trained or chosen here. Low against low resolution, the pairs, draws and intervals of the stage `evaluate`.
+Face toolkits often do so (InsightFace's LFW protocol does); every other table of a study embeds a face once. A
+student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of both, at its own
+length. Low against low resolution, with the pairs, draws and intervals of the stage `evaluate`.
 """
 
 from __future__ import annotations

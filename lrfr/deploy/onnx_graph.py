@@ -3,7 +3,7 @@
 The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
 the bit. Its two kernels are computed in the graph, in a branch each, of which only one runs.
 
-onnx, onnxscript and onnxruntime are the optional extra `export`; nothing here imports them before it needs them.
+The packages of the optional extra `export` are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -36,19 +36,15 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
 BATCH = 50  # faces at once in calibration; no influence on the numbers
 
 
-def extra(module: str) -> ModuleType:
-    """A module of the optional extra `export`. Raises UserError if its package is not installed."""
-    try:
-        return import_module(module)
-    except ImportError:
-        why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
-        raise UserError(f"{module.split('.')[0]}: {why}") from None
-
-
-def check_packages() -> None:
-    """UserError if a package of the extra is not installed: better before the work than after it."""
-    for package in PACKAGES:
-        extra(package)
+def extra(*modules: str) -> ModuleType:
+    """Modules of the optional extra `export`; the last is returned. Raises UserError if a package is not installed."""
+    for module in modules:
+        try:
+            found = import_module(module)
+        except ImportError:
+            why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
+            raise UserError(f"{module.split('.')[0]}: {why}") from None
+    return found
 
 
 class Embedder(nn.Module):
@@ -93,9 +89,9 @@ def finish(model: ModelProto, path: Path) -> None:
 def export_onnx(student: StudentNet, size: int, path: Path) -> None:
     """Write a student in float32, batch norm folded, with free batch, height and width; always the same bytes.
 
-    size: side of the student's input in pixels. Raises UserError if the extra `export` is not installed.
+    size: of the student's input in pixels. Raises UserError if the extra `export` is not installed.
     """
-    check_packages()
+    extra(*PACKAGES)
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
     axes = dict.fromkeys(range(len(AXES)), torch.export.Dim.DYNAMIC)
     with warnings.catch_warnings():
