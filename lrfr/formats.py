@@ -12,7 +12,9 @@ from lrfr.files import atomic_file
 
 CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
-DIGITS = "%.6g"  # of numbers in CSV files: more than any interval supports, few enough for the last bit of a sum to show
+DIGITS = (
+    "%.6g"  # of numbers in CSV files: more than any interval supports, few enough for the last bit of a sum to show
+)
 HEADLINE = ("8", "16", "32", "hr")  # the resolutions of the README's table and of metrics.json
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
 REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these
@@ -100,13 +102,13 @@ def page(title: str, lead: str, parts: dict[str, pd.DataFrame]) -> str:
     return f"# {title}\n\n{lead}\n{sections(parts)}"
 
 
-def render(name: str, **values: object) -> str:
-    """A template of lrfr/templates, such as "latency.md.j2", with its values; jinja2 raises for one that is missing."""
-    environment = jinja2.Environment(
+def render(name: str, **values) -> str:
+    """A page of `lrfr/templates` with its values; a value that is not given is an error."""
+    jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(name).render(values)
+    return jinja.get_template(name).render(values)

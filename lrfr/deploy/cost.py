@@ -374,11 +374,9 @@ def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batch
 
 def exported(study: Study, model: str) -> dict[str, Path]:
     """runtime -> the file that the stage `export` wrote of a model, the reference first; none without onnxruntime."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return {}
-    stem = f"{study.study}-{model}"
-    files = {r: study.runs / "export" / f"{stem}{end}.onnx" for r, end in (("onnx", ""), ("onnx int8", "-int8"))}
-    return {runtime: path for runtime, path in files.items() if path.is_file()}
+    stem = study.runs / "export" / f"{study.study}-{model}"
+    files = {"onnx": Path(f"{stem}.onnx"), "onnx int8": Path(f"{stem}-int8.onnx")}
+    return {r: path for r, path in files.items() if path.is_file() and importlib.util.find_spec("onnxruntime")}
 
 
 def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: str) -> pd.DataFrame:

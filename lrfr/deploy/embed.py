@@ -82,10 +82,8 @@ def table(found: list[Found], folder: Path, all_faces: bool) -> tuple[pd.DataFra
     rows, images = [], []
     for one in found:
         name, faces = one.path.relative_to(folder).as_posix(), one.faces if all_faces else one.faces[:1]
-        for k, face in enumerate(faces, 1):
-            rows.append((name, k, *(face.box or [None] * 4), face.pixels, face.probability, None))
-        if not faces:
-            rows.append((name, 0, *[None] * 6, one.problem))
+        rows += [(name, k, *(f.box or [None] * 4), f.pixels, f.probability, None) for k, f in enumerate(faces, 1)]
+        rows += [] if faces else [(name, 0, *[None] * 6, one.problem)]
         images += [face.image for face in faces]
     return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS), images
 

@@ -9,6 +9,7 @@ chip: it is aligned at its own size and then enlarged, as the low-resolution vie
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,7 +37,6 @@ LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
 AROUND = 4  # pixels of the chip that are kept around it: twice the reach of the bicubic kernel
 NO_FACE = "{path}: no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
-CHUNK = 10  # photographs per task: the bar moves, and the weights are loaded rarely
 
 
 class Face(NamedTuple):
@@ -67,22 +67,18 @@ def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list
     """
     if not aligned:
         mtcnn_class()  # imported once, before the processes are forked; no torch may compute before that
-    chunks = [(paths[start : start + CHUNK], size, aligned) for start in range(0, len(paths), CHUNK)]
-    return [one for found in parallel_map(find_chunk, chunks, jobs, 1, "faces") for one in found]
+    return parallel_map(find_one, [(path, size, aligned) for path in paths], jobs, 1, "faces")
 
 
-def find_chunk(paths: Sequence[Path], size: int, aligned: bool) -> list[Found]:
-    """The faces of some photographs. Runs in any process."""
-    mtcnn, results = None if aligned else detector(), []
-    for path in paths:
-        try:
-            image = read_photograph(path)
-            own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
-            faces = [own] if own else find_faces(mtcnn, image, size)
-            results.append(Found(path, faces, None if faces else NO_FACE.format(path=path)))
-        except UserError as error:
-            results.append(Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}"))
-    return results
+def find_one(path: Path, size: int, aligned: bool) -> Found:
+    """The faces of one photograph. Runs in any process."""
+    try:
+        image = read_photograph(path)
+        own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
+        faces = [own] if own else find_faces(detector(), image, size)
+    except UserError as error:
+        return Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}")
+    return Found(path, faces, None if faces else NO_FACE.format(path=path))
 
 
 def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
@@ -111,8 +107,9 @@ def mtcnn_class() -> type[MTCNN]:
     return MTCNN
 
 
+@cache
 def detector() -> MTCNN:
-    """The study's detector. `lrfr.data.detect` has it too, but brings pandas and the parameters of a study with it."""
+    """The study's detector, one a process; that of `lrfr.data.detect` brings pandas and a study's parameters along."""
     return mtcnn_class()(keep_all=True, device="cpu")
 
 
