@@ -206,6 +206,8 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     same = people[first] == people[second]
     pairs = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     file, found = study.runs / "embeddings" / f"{model}.npz", []
+    if not file.is_file():
+        raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
     with np.load(file) as archive:
         for resolution in study.resolutions:
             x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
