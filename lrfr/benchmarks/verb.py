@@ -21,8 +21,7 @@ from lrfr import __version__
 from lrfr.benchmarks.acquisition import FACES, FLIP, RESAMPLER, TEACHER, Tested, direct_feed_teacher, embed_images
 from lrfr.benchmarks.outcomes import Opened, differences, intervals, table
 from lrfr.benchmarks.sets import open_set
-from lrfr.deploy.cards import find_model
-from lrfr.deploy.recognizer import Recognizer
+from lrfr.deploy.recognizer import Recognizer, find_model
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import markdown, per_cent, wide

@@ -1,35 +1,53 @@
 """The `benchmark` stage: what is measured in seconds, in one run on one machine, so that ratios mean something.
 
-No other result of the study reads what this stage writes; times differ from run to run, numbers elsewhere do not.
+First what training costs, by model and by scheme; then the student beside what an engineer would use instead, other
+networks and runtimes. No other result of the study reads what this stage writes; times differ from run to run.
+
+In the latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. In it,
+rounds in which every network has its turn; a ratio is taken within a round, so that a slow minute of the machine hits
+both of its sides. How each is fed is said in `templates/latency.md.j2`. In eager torch the student, InceptionResnetV1
+and MobileFaceNet have random weights: weights change no time.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import tempfile
-from importlib.metadata import distributions, version
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lrfr.config import Study
+from lrfr.data.degrade import hr_view
 from lrfr.data.draws import epoch_batches
-from lrfr.deploy.latency import counts, exported, latency, latency_page, seconds
+from lrfr.deploy import onnx_graph
 from lrfr.deploy.release import chosen
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
-from lrfr.formats import markdown, read_table, write_table
+from lrfr.formats import markdown, read_table, render, write_table
+from lrfr.gate.dlib_weights import embedded_path
 from lrfr.models.features import Features
-from lrfr.models.student import build_student
-from lrfr.models.teachers import TEACHERS
+from lrfr.models.heads import unit
+from lrfr.models.student import StudentNet, build_student, normalise
+from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.parallel import limit_threads
 from lrfr.progress import bar
+from lrfr.protocol.folds import DENSE
 from lrfr.train.distill import Trainer
 from lrfr.train.fold import Fold, read_fold
 from lrfr.train.targets import allocate, fill
@@ -39,17 +57,20 @@ from lrfr.train.tuned_teacher import Tuner, validation_error
 
 CACHED = 400  # images from which the cost of caching is estimated
 THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
-TITLES = {
-    "cost": "Cost of every model",
-    "schemes": "Cost of whole training schemes",
-    "throughput": "Images a second in training",
-}
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
-OPTIONAL = ("onnxruntime", "dlib", "dlib-bin")  # dlib's wheels have a name of their own
+PACKAGES += ("onnxruntime", "dlib", "dlib-bin")  # optional; dlib's wheels have a name of their own
 CPUINFO = Path("/proc/cpuinfo")
-# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; names as in /proc/cpuinfo.
+# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; of x86 and ARM, as in /proc/cpuinfo.
 X86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 ARM = ("asimd", "asimddp", "i8mm", "sve")
+FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
+BATCHES = (1, 64)  # a single face, and many
+EMBEDDING = 512  # of the MobileFaceNet: 1.2 M parameters
+PHONE = 112  # pixels of a MobileFaceNet's faces
+BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # its Table 1's t, c, n, s
+MEASURED = ("16", "hr")  # resolutions whose equal error rate stands beside the times
+STUDENT, DLIB = "student", "dlib_resnet"
+ORDER = ["network", "runtime", "threads", "batch", "median_ms", "low_ms", "high_ms", "faces_per_second", "ratio"]
 
 
 def run(study: Study) -> None:
@@ -57,16 +78,21 @@ def run(study: Study) -> None:
         if name not in study.models:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
     folder, picked = study.reports / "tables", chosen(study)
-    beside = latency(study, picked, exported(study, picked), read_table(folder / "runs.csv"))
+    beside = latency(study, picked, exported(study, picked), read_table(folder / "runs.csv")).map(round_off)
+    shown = beside.drop(columns=["threads", "batch"]).astype(object).where(beside.notna(), "")
+    groups = beside.groupby(["threads", "batch"]).groups
+    tables = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
+    write_table(folder, "latency", beside, render("latency.md.j2", model=picked, face=FACE, tables=tables))
     limit_threads(study.threads)
     networks = network_costs(study)
     epochs, extra = epoch_costs(study)
-    cost = networks.merge(epochs, on="model", how="left")
-    tables = {"cost": cost, "schemes": schemes(study, epochs, extra), "throughput": throughput(study)}
-    pages = {name: f"# {TITLES[name]}\n\n{markdown(table.map(round_off))}" for name, table in tables.items()}
-    for name, table in tables.items():
-        write_table(folder, name, table.map(round_off), pages[name])
-    write_table(folder, "latency", beside.map(round_off), latency_page(beside.map(round_off), picked))
+    for name, title, table in (
+        ("cost", "Cost of every model", networks.merge(epochs, on="model", how="left")),
+        ("schemes", "Cost of whole training schemes", schemes(study, epochs, extra)),
+        ("throughput", "Images a second in training", throughput(study)),
+    ):
+        table = table.map(round_off)
+        write_table(folder, name, table, f"# {title}\n\n{markdown(table)}")
     with atomic_file(study.reports / "environment.json") as file:
         file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")
 
@@ -74,6 +100,12 @@ def run(study: Study) -> None:
 def round_off(value: object) -> object:
     """Four significant digits: times vary in the second."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def timed(parts: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
+    """Seconds of every part, in turn: a row a round. One more round, the first, is the warm-up."""
+    rows = [{name: seconds(part) for name, part in parts.items()} for _ in bar(range(rounds + 1), ", ".join(parts))]
+    return pd.DataFrame(rows[1:])
 
 
 def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
@@ -90,12 +122,10 @@ def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
 def network_costs(study: Study) -> pd.DataFrame:
     """`network_cost` of every model's student and of the teacher."""
     size, chip, runs = study.views.size, TEACHERS[study.teacher.name].chip, study.benchmark.latency_runs
-    face = torch.zeros(1, 3, size, size)
-    nets = {
-        kind: network_cost(build_student(study.student, kind, size, study.seed), face, runs) for kind in ("plain", "se")
-    }
-    costs = {name: nets[model.student] for name, model in study.models.items()}
+    students = {kind: build_student(study.student, kind, size, study.seed) for kind in ("plain", "se")}
+    nets = {kind: network_cost(net, torch.zeros(1, 3, size, size), runs) for kind, net in students.items()}
     teacher = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
+    costs = {name: nets[model.student] for name, model in study.models.items()}
     costs["teacher"] = network_cost(teacher, torch.zeros(1, 3, chip, chip), runs)
     table = pd.DataFrame(costs).T.rename_axis("model").reset_index()
     return table.astype({"params": int, "macs": int, "bytes": int})
@@ -109,27 +139,19 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     """
     fold = read_fold(study, study.faces.run_folds[0])
     seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
-    trainers = {
-        name: Trainer(training(study, name), fold, seed) for name, model in study.models.items() if model.teacher != "tuned"
-    }
+    names = [name for name, model in study.models.items() if model.teacher != "tuned"]
+    trainers = {name: Trainer(training(study, name), fold, seed) for name in names}
+    epochs = {name: partial(trainer.epoch, last, most=most) for name, trainer in trainers.items()}
     batches = len(trainers["scratch"].batches(last))
     whole = batches / min(most, batches)
-    times: dict[str, list[float]] = {name: [] for name in trainers}
-    for trainer in trainers.values():
-        trainer.epoch(last, most=most)  # warm-up
-    for _ in bar(range(study.benchmark.rounds), "epochs"):
-        for name, trainer in trainers.items():
-            times[name].append(whole * seconds(trainer.epoch, last, False, most))
-    online: dict[str, float] = {}
+    times, online = whole * timed(epochs, study.benchmark.rounds), {}
     for name, trainer in bar(list(trainers.items()), "on-line epochs"):
         if trainer.source.cached is not None:
             trainer.source.cached = None
-            online[name] = whole * seconds(trainer.epoch, last, False, most)
-    conventional = trainers["kd"]
-    conventional.source.low_resolution = True
-    extra = {"kd_lr_online": whole * seconds(conventional.epoch, last, False, most), "kd_online": online["kd"]}
-    table = pd.DataFrame(times)  # a row per round
-    medians, ratios = table.median(), table.div(table.scratch, axis=0).median()
+            online[name] = whole * seconds(epochs[name])
+    trainers["kd"].source.low_resolution = True
+    extra = {"kd_lr_online": whole * seconds(epochs["kd"]), "kd_online": online["kd"]}
+    medians, ratios = times.median(), times.div(times.scratch, axis=0).median()
     columns = {"epoch_seconds": medians, "epoch_ratio": ratios}
     columns["online_epoch_ratio"] = pd.Series(online, medians.index, dtype=float) / medians["scratch"]
     return pd.DataFrame(columns).rename_axis("model").reset_index(), extra
@@ -155,27 +177,26 @@ def throughput(study: Study) -> pd.DataFrame:
         "forward and backward": passes,
         "whole loop": lambda: trainer.epoch(last, most=study.benchmark.batches),
     }
-    times = [[seconds(part) for part in parts.values()] for _ in range(study.benchmark.rounds + 1)]
-    rates = sum(len(ids) for ids, _ in batches) / np.median(times[1:], axis=0)  # the first round is the warm-up
+    times = timed(parts, study.benchmark.rounds).median().to_numpy()
+    rates = sum(len(ids) for ids, _ in batches) / times
     return pd.DataFrame({"part": [*parts], "images_per_second": rates, "share": rates / rates[1]})
 
 
 def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.DataFrame:
     """Whole training schemes for one fold, from measured epochs times their number; `speedup` is over the first row."""
     fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
-    cached = float(cost.set_index("model").epoch_seconds["kd"])
+    cached = epochs * float(cost.set_index("model").epoch_seconds["kd"])
     rows = [
         ("frozen HR teacher, on line", 0, 0.0, 0.0, epochs * extra["kd_online"]),
-        ("frozen HR teacher, cached", 0, 0.0, caching_seconds(study, fold), epochs * cached),
+        ("frozen HR teacher, cached", 0, 0.0, caching_seconds(study, fold), cached),
     ]
     for tuned in [name for name, model in study.models.items() if model.tuned][:1]:
-        number, teacher = teacher_seconds(study, tuned, fold)
-        rows.insert(0, ("teacher tuned on LR, then on line", number, teacher, 0.0, epochs * extra["kd_lr_online"]))
+        spent = teacher_seconds(study, tuned, fold)
+        rows.insert(0, ("teacher tuned on LR, then on line", *spent, 0.0, epochs * extra["kd_lr_online"]))
     columns = ["scheme", "teacher_epochs", "teacher_seconds", "targets_seconds", "student_seconds"]
     table = pd.DataFrame(rows, columns=columns)
-    table["total_seconds"] = table.teacher_seconds + table.targets_seconds + table.student_seconds
-    table["speedup"] = table.total_seconds.iloc[0] / table.total_seconds
-    return table
+    total = table.teacher_seconds + table.targets_seconds + table.student_seconds
+    return table.assign(total_seconds=total, speedup=total.iloc[0] / total)
 
 
 def teacher_seconds(study: Study, tuned: str, fold: Fold) -> tuple[int, float]:
@@ -201,20 +222,16 @@ def caching_seconds(study: Study, fold: Fold) -> float:
 
 def processor() -> tuple[str, list[str] | None]:
     """Name of the processor, and which of the instructions above it has; None where the system does not say."""
-    name, instructions = platform.processor() or platform.machine(), None
-    if CPUINFO.exists():
-        lines = [line.partition(":") for line in CPUINFO.read_text(encoding="utf-8").splitlines()]
-        found = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # of the first core
-        name = found.get("model name", name)
-        flags = found.get("flags", found.get("Features"))  # x86, ARM
-        instructions = None if flags is None else [flag for flag in X86 + ARM if flag in flags.split()]
-    return name, instructions
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = found.get("flags", found.get("Features"))  # of the first core; x86, ARM
+    name = found.get("model name", platform.processor() or platform.machine())
+    return name, flags and [flag for flag in X86 + ARM if flag in flags.split()]
 
 
 def environment(study: Study) -> dict[str, object]:
     """Versions and machine, as far as they explain times; no names, no paths."""
     name, instructions = processor()
-    optional = {found.name: found.version for found in distributions() if found.name in OPTIONAL}
     return {
         "python": platform.python_version(),
         "system": platform.system(),
@@ -222,5 +239,209 @@ def environment(study: Study) -> dict[str, object]:
         "instructions": instructions,
         "cores": os.cpu_count(),
         "threads": study.threads,
-        "packages": {package: version(package) for package in PACKAGES} | optional,
+        "packages": dict(sorted((d.name, d.version) for d in distributions() if d.name in PACKAGES)),
     }
+
+
+class Runner(NamedTuple):
+    """A network in a runtime.
+
+    input: what it is given, in words. megabytes: 10^6 bytes of its file (onnx, dlib) or of its tensors in memory
+    (torch). side: of its faces, in pixels. call: is timed, with what `ready` makes of uint8 faces (B, side, side, 3).
+    """
+
+    network: str
+    runtime: str
+    input: str
+    megabytes: float
+    params: int
+    macs: int
+    side: int
+    ready: Callable[[np.ndarray], Any]
+    call: Callable[[Any], object]
+
+    def prepare(self, batch: int) -> Callable[[], object]:
+        """The call that is timed, its input made already."""
+        given = self.ready(noise(batch, self.side))
+        return lambda: self.call(given)
+
+
+def seconds(function: Callable[..., object], *arguments: object) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def counts(net: nn.Module, inputs: Tensor) -> dict[str, int]:
+    """Parameters, multiply-accumulates (torch's counter: convolutions, matrix products) and bytes, buffers included."""
+    net.eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net(inputs)
+    return {
+        "params": sum(p.numel() for p in net.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "bytes": sum(t.numel() * t.element_size() for t in net.state_dict().values()),
+    }
+
+
+def noise(batch: int, side: int) -> np.ndarray:
+    """uint8 (batch, side, side, 3), the same every time: faces without a meaning take as long as faces."""
+    return np.random.Generator(np.random.Philox(key=side)).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+
+
+def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
+    """Eager torch, channels last in memory, which is the faster layout on CPUs."""
+
+    def ready(faces: np.ndarray) -> Tensor:
+        return torch.from_numpy(faces).permute(0, 3, 1, 2).to(torch.float32)
+
+    cost, text = counts(net, torch.zeros(1, 3, side, side)), f"float {side} x {side}"
+    return Runner(network, "torch", text, cost["bytes"] / 1e6, cost["params"], cost["macs"], side, ready, net)
+
+
+def student_runner(net: StudentNet, size: int) -> Runner:
+    """The student in eager torch, from small uint8 faces; its operations are those of the network alone."""
+
+    def call(faces: Tensor) -> Tensor:
+        return unit(net(normalise(hr_view(faces, size))).embedding)
+
+    alone = torch_runner(STUDENT, net, size)
+    return alone._replace(input=f"uint8 {FACE} x {FACE}", side=FACE, ready=torch.from_numpy, call=call)
+
+
+def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> list[Runner]:
+    """Everything that is compared, the reference first. kind: of the student; files: runtime -> its exported file."""
+    eager = student_runner(build_student(study.student, kind, study.views.size, study.seed), study.views.size)
+    found = [*(onnx_runner(eager, runtime, path, threads) for runtime, path in files.items()), eager]
+    for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
+        found.append(torch_runner(name, build_teacher(name, weights), TEACHERS[name].chip))
+    if importlib.util.find_spec("dlib"):
+        found.append(dlib_runner(found[-2]))
+    return [*found, torch_runner("mobilefacenet", build_mobilefacenet(EMBEDDING), PHONE)]
+
+
+def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:
+    """An exported student, which resizes and normalises itself."""
+    running, megabytes = onnx_graph.session(path, threads), path.stat().st_size / 1e6
+    call = partial(onnx_graph.embed, running)
+    return eager._replace(runtime=runtime, megabytes=megabytes, ready=np.asarray, call=call)
+
+
+def dlib_runner(ported: Runner) -> Runner:
+    """dlib's own descriptor: the network that `ported` is, in C++; it takes no number of threads."""
+    import dlib
+
+    call = dlib.face_recognition_model_v1(str(embedded_path())).compute_face_descriptor
+    text, megabytes = f"uint8 {ported.side} x {ported.side}", embedded_path().stat().st_size / 1e6
+    return ported._replace(runtime="dlib", input=text, megabytes=megabytes, ready=list, call=call)
+
+
+def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> np.ndarray:
+    """Seconds of every call, float (runners, rounds, calls): a turn has about `runs` faces, and one batch at least.
+
+    It begins with a call of one face that does not count, so that the threads of the turn before have gone to sleep.
+    """
+    turns = [(runner.prepare(1), runner.prepare(batch)) for runner in found]
+    times = np.empty((len(found), rounds, max(1, runs // batch)))
+    for _, call in turns:
+        call()  # the first call of a shape plans and allocates
+    for number in bar(range(rounds), f"latency, batches of {batch}"):
+        for k, (wake, call) in enumerate(turns):
+            wake()
+            times[k, number] = [seconds(call) for _ in range(times.shape[2])]
+    return times
+
+
+def summary(times: np.ndarray, batch: int) -> pd.DataFrame:
+    """Medians and quartiles over all calls; medians over rounds of the ratio to the first runner in the same round."""
+    low, median, high = 1000 * np.quantile(times.reshape(len(times), -1), (0.25, 0.5, 0.75), axis=1)
+    within = np.median(times, axis=2)
+    columns = {"median_ms": median, "low_ms": low, "high_ms": high, "faces_per_second": 1000 * batch / median}
+    return pd.DataFrame({**columns, "ratio": np.median(within / within[0], axis=1)})
+
+
+def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: Sequence[int]) -> pd.DataFrame:
+    """The rows of one number of threads."""
+    limit_threads(threads)
+    found, parts = runners(study, kind, files, threads), []
+    rows = pd.DataFrame(found, columns=Runner._fields).drop(columns=["side", "ready", "call"])
+    with torch.inference_mode():
+        for batch in batches:
+            times = interleaved(found, batch, study.benchmark.rounds, study.benchmark.latency_runs)
+            parts.append(rows.join(summary(times, batch)).assign(threads=threads, batch=batch))
+    return pd.concat(parts)
+
+
+def exported(study: Study, model: str) -> dict[str, Path]:
+    """runtime -> the file that the stage `export` wrote of a model, the reference first; none without onnxruntime."""
+    stem = study.runs / "export" / f"{study.study}-{model}"
+    files = {"onnx": Path(f"{stem}.onnx"), "onnx int8": Path(f"{stem}-int8.onnx")}
+    return {r: path for r, path in files.items() if path.is_file() and importlib.util.find_spec("onnxruntime")}
+
+
+def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Equal error rates of `dense`, both faces at one resolution, where the timed weights are evaluated.
+
+    The exported student is that of the first fold and seed, hence runs.csv and not the means of results.csv. dlib's
+    published weights are evaluated where they are the study's teacher.
+    """
+    owner = {(STUDENT, "torch"): model, (STUDENT, "onnx"): model}
+    if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):
+        owner |= {(DLIB, "torch"): "teacher", (DLIB, "dlib"): "teacher"}
+    first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])
+    rows = runs[first & (runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
+    value = rows.set_index(["model", "resolution"]).value.to_dict()
+    owners = [owner.get(key) for key in zip(table.network, table.runtime, strict=True)]
+    return table.assign(**{f"eer_{r}": [value.get((name, r), float("nan")) for name in owners] for r in MEASURED})
+
+
+def latency(study: Study, model: str, files: dict[str, Path], runs: pd.DataFrame) -> pd.DataFrame:
+    """latency.csv: one row per network, runtime, number of threads and size of a batch.
+
+    model: whose student is measured. files: runtime -> its exported file. runs: runs.csv.
+    """
+    kind, parts = study.models[model].student, []
+    for threads in sorted({1, os.cpu_count() or 1}):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+            parts.append(apart.submit(measure, study, kind, files, threads, BATCHES).result())
+    table = with_errors(study, pd.concat(parts, ignore_index=True), runs, model)
+    return table[[*ORDER, "megabytes", "params", "macs", "input", *(f"eer_{r}" for r in MEASURED)]]
+
+
+def linear(inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1) -> nn.Sequential:
+    """Convolution and batch norm."""
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding, groups=groups, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+
+def conv(inputs: int, outputs: int, *shape: int) -> nn.Sequential:
+    """The same with PReLU."""
+    return nn.Sequential(linear(inputs, outputs, *shape), nn.PReLU(outputs))
+
+
+class Skip(nn.Sequential):
+    """Layers, and around them their input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def build_mobilefacenet(embedding: int) -> nn.Sequential:
+    """MobileFaceNet (Chen et al., CCBR 2018, arXiv 1804.07573, Table 1): what one would use on a phone.
+
+    float (B, 3, 112, 112) in -1 ... 1 -> float (B, embedding), before L2 normalisation. Random weights, the same every
+    time, in eval mode without gradients. With the paper's 128 dimensions it has 1.00 M parameters and 221 M
+    multiply-accumulates, as published.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers, inputs = [conv(3, 64, 3, 2, 1), conv(64, 64, 3, 1, 1, 64)], 64
+        for expansion, outputs, count, first in BLOCKS:
+            middle = expansion * inputs
+            for stride in (first, *[1] * (count - 1)):
+                block = conv(inputs, middle, 1), conv(middle, middle, 3, stride, 1, middle), linear(middle, outputs, 1)
+                layers.append((Skip if stride == 1 and inputs == outputs else nn.Sequential)(*block))
+                inputs, middle = outputs, expansion * outputs
+        layers += [conv(inputs, 512, 1), linear(512, 512, 7, groups=512), linear(512, embedding, 1)]
+        net = nn.Sequential(*layers, nn.Flatten())
+    return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()

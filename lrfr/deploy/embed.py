@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,24 +24,22 @@ COLUMNS = ["name", "face", "left", "top", "right", "bottom", "pixels", "probabil
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="a folder with photographs")
-    parser.add_argument("--out", type=Path, help="the table to be written: .parquet, .csv or .npz")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with photographs")
+    parser.add_argument("--out", type=Path, required=True, help="the table to be written: .parquet, .csv or .npz")
     parser.add_argument("--all-faces", action="store_true", help="every face of a photograph, not the largest only")
     add_common(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the table and print its summary; UserError for what cannot be read or written."""
-    from lrfr.deploy.cards import find_model
     from lrfr.deploy.find_faces import find_all
-    from lrfr.deploy.recognizer import Recognizer
+    from lrfr.deploy.recognizer import Recognizer, find_model
     from lrfr.files import atomic_file
     from lrfr.gate.images import list_photographs
     from lrfr.parallel import cores, limit_threads
 
-    out = check_out(arguments.out)
-    if arguments.folder is None:
-        raise UserError("embed --out: give the folder with the photographs too, `lrfr embed DIR --out FILE`.")
+    out = arguments.out
+    check_out(out)
     model = find_model(arguments.model)
     paths = list_photographs(arguments.folder)
     # in processes, before this one computes anything with torch
@@ -62,41 +61,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check_out(path: Path | None) -> Path:
+def check_out(path: Path) -> None:
     """UserError for a table that could not be written, before any work is done."""
-    if path is None or path.suffix not in WRITERS:
-        raise UserError(f"--out {path or ''}: name a file that ends in {', '.join(WRITERS)}.")
-    if path.is_dir():
-        raise UserError(f"--out {path}: is a folder; name a file in it.")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--out {path}: its folder does not exist; make it first.")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"--out {path}: its folder may not be written to; name another one.")
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ModuleNotFoundError:
-            advice = "needs the package pyarrow; install the extra `export`, or write .csv."
-            raise UserError(f"--out {path}: {advice}") from None
-    return path
+    if path.suffix not in WRITERS:
+        raise UserError(f"--out {path}: name a file that ends in {', '.join(WRITERS)}.")
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise UserError(f"--out {path}: is a folder, or its folder does not exist or may not be written to.")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UserError(f"--out {path}: needs the package pyarrow; install the extra `export`, or write .csv.")
 
 
 def table(found: list[Found], folder: Path, all_faces: bool) -> tuple[pd.DataFrame, list[np.ndarray]]:
     """A row per face, and one for every photograph without any, with the reason; and the faces in the rows' order.
 
     Columns: name (below the folder, with slashes), face (1, 2, ... by size; 0 = none), left, top, right, bottom (pixels
-    of the photograph), pixels (side of the aligned face), probability (of the detection), problem (none, or a
-    sentence).
+    of the photograph), pixels (side of the aligned face), probability (of the detection), problem (or none).
     """
     import pandas as pd
 
     rows, images = [], []
     for one in found:
         name, faces = one.path.relative_to(folder).as_posix(), one.faces if all_faces else one.faces[:1]
-        for k, face in enumerate(faces, 1):
-            rows.append((name, k, *(face.box or [None] * 4), face.pixels, face.probability, None))
-        if not faces:
-            rows.append((name, 0, *[None] * 6, one.problem))
+        rows += [(name, k, *(f.box or [None] * 4), f.pixels, f.probability, None) for k, f in enumerate(faces, 1)]
+        rows += [] if faces else [(name, 0, *[None] * 6, one.problem)]
         images += [face.image for face in faces]
     return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS), images
 
@@ -108,8 +95,7 @@ def write_csv(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
 
 
 def write_npz(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
-    """One array per column and `embedding` (rows, D); missing numbers are NaN (pixels: 0), sentences empty. No
-    pickle."""
+    """An array a column and `embedding` (rows, D); missing numbers are NaN (pixels: 0), sentences empty. No pickle."""
     whole = frame.assign(pixels=frame.pixels.fillna(0).astype(int), problem=frame.problem.fillna("").astype(object))
     text = {name: np.array(whole[name].tolist(), str) for name in ("name", "problem")}
     np.savez(path, **{name: column.to_numpy() for name, column in whole.items()} | text, embedding=embedding)

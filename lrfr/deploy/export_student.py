@@ -13,26 +13,24 @@ from lrfr.errors import UserError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    text = (
-        "a key of `models`, or the .safetensors file of a released student (default: the model that was ranked first)"
-    )
+    text = "a key of `models`, or a released student's .safetensors file (default: the model that was ranked first)"
     parser.add_argument("--model", metavar="NAME", help=text)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder for graphs and card")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for graphs and card")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write graphs and card. UserError if the extra `export` is not installed, or the model cannot be exported."""
     from lrfr import config
-    from lrfr.deploy.cards import find_model
-    from lrfr.deploy.export import export, write_released
+    from lrfr.deploy import export, onnx_graph
+    from lrfr.deploy.recognizer import find_model, released_student
 
     name, out = arguments.model, arguments.out
-    if out is None:
-        raise UserError("--model: say with --out DIR where to; the stage exports the model that was ranked first.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; name one.")
-    if name is not None and name.endswith(".safetensors"):
-        write_released(find_model(name), out)
-    else:
-        export(config.load(), name, out)
+    if name is None or not name.endswith(".safetensors"):
+        export.export(config.load(), name, out)
+        return 0
+    model, file = find_model(name), out / f"{Path(name).stem}.onnx"
+    onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
+    export.finish(model.card, [file])
     return 0

@@ -1,18 +1,17 @@
 """The faces of a photograph, as a student wants to see them: MTCNN's landmarks, dlib's chip, the study's views.
 
-The file goes the way of a photograph: it is decoded (`lrfr.gate`), looked at for landmarks (`look`), aligned (`align`,
-with `lrfr.data.align`) and brought to the student's input (`view`, with `lrfr.data.degrade`). Two things are not as in
-the study. A photograph is looked at once more, enlarged, if nothing was found: MTCNN knows no face below 20 pixels. And
-a face with fewer pixels than the student's input is not blown up to the 150-pixel chip: it is aligned at its own size
-and then enlarged, as the low-resolution views of training were.
+A file is decoded (`lrfr.gate`), looked at for landmarks (`look`), aligned (`align`) and brought to the student's input
+(`view`). Two things are not as in the study. A photograph is looked at once more, enlarged, if nothing was found: MTCNN
+knows no face below 20 pixels. And a face with fewer pixels than the student's input is not blown up to the 150-pixel
+chip: it is aligned at its own size and then enlarged, as the low-resolution views of training were.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from lrfr.gate.images import LARGEST_SIDE, read_photograph
 from lrfr.parallel import parallel_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from facenet_pytorch import MTCNN
 
@@ -38,14 +37,13 @@ LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
 AROUND = 4  # pixels of the chip that are kept around it: twice the reach of the bicubic kernel
 NO_FACE = "{path}: no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
-CHUNK = 10  # photographs per task: the bar moves, and the weights are loaded rarely
 
 
 class Face(NamedTuple):
-    """One face. image: uint8 (S, S, 3), the student's view. pixels: side of the aligned face in the photograph,
-    rounded.
+    """One face.
 
-    box: left, top, right, bottom in pixels of the photograph, and probability: MTCNN's; None of an aligned face.
+    image: uint8 (S, S, 3), the student's view. pixels: side of the aligned face in the photograph, rounded. box: left,
+    top, right, bottom in pixels of the photograph, and probability: MTCNN's; None of an aligned face.
     """
 
     image: np.ndarray
@@ -68,27 +66,19 @@ def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list
     size: of the student's input. aligned: every image is an aligned face already; nothing is detected.
     """
     if not aligned:
-        with without_compiler():
-            import facenet_pytorch  # noqa: F401  once, before the processes are forked
-    chunks = [(paths[start : start + CHUNK], size, aligned) for start in range(0, len(paths), CHUNK)]
-    return [one for found in parallel_map(find_chunk, chunks, jobs, 1, "faces") for one in found]
+        mtcnn_class()  # imported once, before the processes are forked; no torch may compute before that
+    return parallel_map(find_one, [(path, size, aligned) for path in paths], jobs, 1, "faces")
 
 
-def find_chunk(paths: Sequence[Path], size: int, aligned: bool) -> list[Found]:
-    """The faces of some photographs. Runs in any process."""
-    mtcnn, results = None if aligned else detector(), []
-    for path in paths:
-        try:
-            image = read_photograph(path)
-            if aligned:
-                faces = [Face(view(np.asarray(image), size), min(image.size), None, None)]
-            else:
-                faces = find_faces(mtcnn, image, size)
-            results.append(Found(path, faces, None if faces else NO_FACE.format(path=path)))
-        except UserError as error:
-            sentence = str(error)
-            results.append(Found(path, [], sentence if str(path) in sentence else f"{path}: {sentence}"))
-    return results
+def find_one(path: Path, size: int, aligned: bool) -> Found:
+    """The faces of one photograph. Runs in any process."""
+    try:
+        image = read_photograph(path)
+        own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
+        faces = [own] if own else find_faces(detector(), image, size)
+    except UserError as error:
+        return Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}")
+    return Found(path, faces, None if faces else NO_FACE.format(path=path))
 
 
 def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
@@ -100,38 +90,32 @@ def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
     return sorted(faces, key=lambda face: -face.pixels)
 
 
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """Keep torchvision from importing torch's compiler, half of the start-up time of a program that compiles nothing.
+def mtcnn_class() -> type[MTCNN]:
+    """facenet-pytorch's detector, imported without torch's compiler: half of the start-up time of a short program.
 
-    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question when it is imported; here the answer is
-    no.
+    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question on import; here the answer is "no".
     """
     name = "torch._dynamo.utils"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = stub = ModuleType(name)
-    stub.is_compile_supported = lambda device: False
+    absent = name not in sys.modules
+    if absent:
+        sys.modules[name] = SimpleNamespace(is_compile_supported=lambda device: False)
     try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-def detector() -> MTCNN:
-    """The study's detector. `lrfr.data.detect` has it too, but brings pandas and the parameters of a study with it."""
-    with without_compiler():
         from facenet_pytorch import MTCNN
-    return MTCNN(keep_all=True, device="cpu")
+    finally:
+        if absent:
+            del sys.modules[name]
+    return MTCNN
+
+
+@cache
+def detector() -> MTCNN:
+    """The study's detector, one a process; that of `lrfr.data.detect` brings pandas and a study's parameters along."""
+    return mtcnn_class()(keep_all=True, device="cpu")
 
 
 def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """What `detect` finds in an RGB photograph at the first look, or else at the second; empty if neither finds any."""
-    for scale, border in looks(*image.size):
-        if found := detect(mtcnn, image, scale, border):
-            return found
-    return []
+    return next(filter(None, (detect(mtcnn, image, *way) for way in looks(*image.size))), [])
 
 
 def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]]:
@@ -142,11 +126,8 @@ def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]
     """
     shorter, longer = sorted((width, height))
     border = min(shorter // 2, LARGEST_BORDER)
-    whole = longer + 2 * border
-    second = (min(LARGEST_SCALE, SECOND / whole), border)
-    if shorter >= SMALL:
-        return (min(1.0, FIRST / longer), 0), second
-    return (min(LARGEST_SCALE, ENLARGED / whole), border), second
+    small, second = (((min(LARGEST_SCALE, side / (longer + 2 * border)), border)) for side in (ENLARGED, SECOND))
+    return small if shorter < SMALL else (min(1.0, FIRST / longer), 0), second
 
 
 def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[tuple[np.ndarray, float, np.ndarray]]:
@@ -156,15 +137,14 @@ def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[
     sides = [max(1, round(side * scale)) for side in image.size]
     if min(sides) < SMALLEST:
         return []
-    ratio = np.array(sides) / np.array(image.size)
     try:
         boxes, probabilities, points = mtcnn.detect(image.resize(sides, Image.Resampling.BICUBIC), landmarks=True)
     except RuntimeError:  # the package joins an empty list of tensors where no candidate is left
         return []
     if boxes is None:
         return []
-    boxes, points = boxes.astype(np.float64).reshape(-1, 2, 2), points.astype(np.float64)
-    boxes, points = ((places + 0.5) / ratio - 0.5 - border for places in (boxes, points))
+    ratio, corners = np.array(sides) / np.array(image.size), boxes.astype(np.float64).reshape(-1, 2, 2)
+    boxes, points = ((at + 0.5) / ratio - 0.5 - border for at in (corners, points.astype(np.float64)))
     found = zip(boxes.reshape(-1, 4), map(float, probabilities), np.round(points, 1), strict=True)
     return [face for face in found if face[1] >= CERTAIN]
 
@@ -179,7 +159,7 @@ def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray
     shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # pixels of the photograph per pixel of that chip
     pixels = max(1, round(CHIP * shrink))
     side = CHIP if pixels >= size else pixels
-    # the part of the photograph that is needed: decoded camera files are large, and `warp` computes in float64
+    # only the part that is needed: decoded camera files are large, and `warp` computes in float64
     margin = AROUND * max(1, shrink)
     corners = np.array([(x, y, 1) for x in (0, CHIP) for y in (0, CHIP)]) @ matrix.T
     limits = np.array(image.size)
@@ -192,15 +172,12 @@ def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray
 
 
 def view(face: np.ndarray, size: int) -> np.ndarray:
-    """An aligned face uint8 (H, W, 3) as the student sees it: area down to uint8 (size, size, 3), bicubic up if
-    smaller.
+    """An aligned face uint8 (H, W, 3) as the student sees it, uint8 (size, size, 3): see `lrfr.data.degrade.hr_view`.
 
     Raises UserError if it is of another kind, or has a side of more than 4096 pixels: it is computed in float64.
     """
     face = np.array(face)  # a copy that may be written to: torch warns of others, and Pillow's are such
-    if face.dtype != np.uint8 or face.ndim != 3 or face.shape[2] != 3 or 0 in face.shape:
-        raise UserError(f"face: uint8 (H, W, 3) is needed, not {face.dtype} {face.shape}; convert it first.")
-    if max(face.shape[:2]) > LARGEST_SIDE:
-        sides = f"{face.shape[1]} x {face.shape[0]}"
-        raise UserError(f"face: {sides} pixels, an aligned face may have {LARGEST_SIDE} a side; make it smaller first.")
+    if face.dtype != np.uint8 or face.shape[2:] != (3,) or not 0 < min(face.shape) <= max(face.shape) <= LARGEST_SIDE:
+        wanted = f"uint8 (H, W, 3) with sides of 1 to {LARGEST_SIDE} pixels is needed"
+        raise UserError(f"face: {wanted}, not {face.dtype} {face.shape}; convert it first.")
     return hr_view(face[None], size)[0]

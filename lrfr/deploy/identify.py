@@ -43,14 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         reason = f"no photograph of the gallery has a face; the first reason: {found[0].problem}"
         raise UserError(f"{arguments.gallery}: {reason}")
     inside = [one.path.relative_to(arguments.gallery) for one in known]
-    people = [
-        path.parts[0] if len(path.parts) > 1 else path.stem for path in inside
-    ]  # the folder's name, or the file's
+    people = [path.parts[0] if path.parts[1:] else path.stem for path in inside]  # the folder's name, or the file's
     gallery = recognizer.embed([one.faces[0].image for one in known])
     faces = probe.faces if arguments.all_faces else probe.faces[:1]
     results, lines = [], []
-    probes = recognizer.embed([face.image for face in faces])
-    for face, similarities in zip(faces, cosines(probes, gallery), strict=True):
+    for face, similarities in zip(faces, cosines(recognizer.embed([f.image for f in faces]), gallery), strict=True):
         best: dict[str, int] = {}
         for index in (-similarities).argsort(kind="stable"):
             best.setdefault(people[index], int(index))
@@ -67,9 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     left_out = [{"photograph": str(one.path), "problem": one.problem} for one in found if one.problem]
     remarks = notes(recognizer, probe, faces, not arguments.all_faces) + [SEARCH]
     size = {"people": len(set(people)), "photographs": len(known), "left_out": left_out}
-    answer = {"faces": results, **terms(recognizer, arguments.far), "gallery": size, "notes": remarks}
-    lines += [f"gallery: {size['people']} people, {len(known)} photographs; {len(left_out)} left out"]
-    lines += [f"    {row['problem']}" for row in left_out]
-    lines += [f"FAR {arguments.far:g}; threshold from {answer['thresholds_from']}; model {answer['model']}"]
-    print(json.dumps(answer) if arguments.json else "\n".join(lines + [f"note: {line}" for line in remarks]))
+    answer = {"faces": results, **terms(recognizer.card, arguments.far), "gallery": size, "notes": remarks}
+    lines += [
+        f"gallery: {size['people']} people, {len(known)} photographs; {len(left_out)} left out",
+        *(f"    {row['problem']}" for row in left_out),
+        f"FAR {arguments.far:g}; threshold from {answer['thresholds_from']}; model {answer['model']}",
+        *(f"note: {line}" for line in remarks),
+    ]
+    print(json.dumps(answer) if arguments.json else "\n".join(lines))
     return 0

@@ -1,11 +1,8 @@
 """The `mirror` stage: what averaging a face with its mirror image buys, for twice the time.
 
-Face toolkits often embed a face and its mirror image and compare the normalised sum (InsightFace's LFW protocol does).
-Every other table of a study embeds a face once, as the exported student does; this one says what an engineer with time
-to spare gains. A student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of
-both, at its own length.
-
-Nothing is trained or chosen here. Low against low resolution, the pairs, draws and intervals of the stage `evaluate`.
+Face toolkits often do so (InsightFace's LFW protocol does); every other table of a study embeds a face once. A
+student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of both, at its own
+length. Low against low resolution, with the pairs, draws and intervals of the stage `evaluate`.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from numpy.typing import NDArray
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, mirror
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
-from lrfr.formats import markdown, order, per_cent, pixels, write_table
+from lrfr.formats import order, page, per_cent, pixels, wide, write_table
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
@@ -32,64 +29,28 @@ from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of
 
 SHOWN = ((DENSE, "eer"), (DENSE, "tar@far=0.01"), (OFFICIAL, "accuracy"))  # of the page, where a study has them
-Cell = tuple[str, str, str]  # protocol, metric, resolution
+LEAD = """\
+The sum of both embeddings instead of one, for twice the time; both photographs at the resolution, per cent with \
+intervals, then the difference to one embedding in brackets."""
 COLUMNS = ["study", "model", "protocol", "pairing", "resolution", "metric", "value", "low", "high", "once"]
 COLUMNS += ["diff", "diff_low", "diff_high", "p"]  # mirror averaged in, minus once; paired, in `dense` only
 
 
-def resolutions(study: Study) -> list[str]:
-    """The smallest, the headline's and the largest faces, as far as the study has them: three points of a curve."""
-    return [name for name in MISALIGNED if name in study.resolutions]
-
-
-def mirrored_student(study: Study, fold: Fold, model: str, seed: int, resolution: str) -> NDArray[np.float64]:
-    """Embeddings (rows, D) of the held-out faces' mirror images."""
-    views = views_at(study, fold, resolution)  # the view of a mirror image is the mirror image of the view
-    return embed_views(load_student(study, model, fold.number, seed), mirror(views)).astype(np.float64)
-
-
-def mirrored_teacher(study: Study, fold: Fold, resolution: str) -> NDArray[np.float64]:
-    """The same of the teacher fed with upsampled faces, in the space in which it decides."""
-    net, parts = load_trained(study, fold.number, study.teacher.setting).net, []
-    with torch.inference_mode():
-        for start in range(0, len(fold.held_out), BATCH):
-            chips = mirror(torch.from_numpy(fold.chips[fold.held_out[start : start + BATCH]]))
-            seen = degrade(chips, int(resolution), chips.shape[1])
-            parts.append(net.suffix(net.prefix(teacher_input(seen))[-1])[1])
-    return TEACHERS[study.teacher.name].comparable(torch.cat(parts)).numpy().astype(np.float64)
-
-
-def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[str, str], NDArray]:
-    """Metrics in every draw, by protocol and metric, of embeddings (rows, D) of both sides of every pair."""
-    near = x[fold.test]
-    scores = fold.test_pairs.scores(similarity(near, near))
-    found = {(DENSE, m): v for m, v in fold.test_pairs.verification(scores, None, study.evaluate.far).items()}
-    if fold.official is not None:
-        test = x[fold.rows.test]
-        found |= {(OFFICIAL, m): v for m, v in official_metrics(fold.official, test, test).items()}
-    return found
-
-
-def both(study: Study, model: str) -> tuple[dict[Cell, NDArray], dict[Cell, NDArray], int]:
-    """Values in every draw, means over folds and seeds: of faces once, with their mirror images; people minus folds."""
-    teacher = model == TEACHER
-    numbers = study.faces.run_folds if teacher else folds_of(study, model)
-    seeds = study.train.seeds[:1] if teacher else seeds_of(study, model)
-    once, twice, freedom = {}, {}, 0
-    for number in numbers:
-        fold, faces = build_fold(study, number), read_fold(study, number)
-        freedom += fold.test_pairs.counts.shape[1] - 1
-        for seed, resolution in product(seeds, resolutions(study)):
-            with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
-                x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
-            if teacher:
-                spaces = x, (x + mirrored_teacher(study, faces, resolution)) / 2
-            else:
-                spaces = unit(x), unit(x + mirrored_student(study, faces, model, seed, resolution))
-            for sums, space in zip((once, twice), spaces, strict=True):
-                for key, values in metrics(study, fold, space).items():
-                    sums[*key, resolution] = sums.get((*key, resolution), 0) + values / (len(numbers) * len(seeds))
-    return once, twice, freedom
+def run(study: Study) -> None:
+    """tables/mirror.csv and mirror.md."""
+    tasks = [(study, model) for model in (TEACHER, *study.models)]
+    rows = [row for found in parallel_map(compare, tasks, study.jobs, study.threads, "mirror") for row in found]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    ranks = {name: k for k, name in enumerate(order(table.model))}
+    keys = {"model": ranks.get, "resolution": pixels}
+    table = table.sort_values(["protocol", "metric", "model", "resolution"], key=lambda c: c.map(keys.get(c.name, str)))
+    parts = {}
+    for protocol, metric in SHOWN:
+        part = table[(table.protocol == protocol) & (table.metric == metric)]
+        if len(part):
+            cells = [f"{per_cent(r.value, r.low, r.high)} ({100 * r.diff:+.1f})" for r in part.itertuples()]
+            parts[f"{metric}, protocol `{protocol}`"] = wide(part, cells)
+    write_table(study.reports / "tables", "mirror", table, page("A face and its mirror image", LEAD, parts))
 
 
 def compare(study: Study, model: str) -> list[tuple]:
@@ -109,29 +70,54 @@ def compare(study: Study, model: str) -> list[tuple]:
     return rows
 
 
-def page(table: pd.DataFrame) -> str:
-    """mirror.csv for people: with the mirror image, and the difference to without."""
-    text = "# A face and its mirror image\n\nThe sum of both embeddings instead of one, for twice the time; both "
-    text += (
-        "photographs at the resolution, per cent with intervals, then the difference to one embedding in brackets.\n"
-    )
-    for protocol, metric in SHOWN:
-        rows = table[(table.protocol == protocol) & (table.metric == metric)]
-        if rows.empty:
-            continue
-        cells = [f"{per_cent(r.value, r.low, r.high)} ({100 * r.diff:+.1f})" for r in rows.itertuples()]
-        wide = rows.assign(cell=cells).pivot(index="model", columns="resolution", values="cell")
-        wide = wide.loc[order(wide.index), sorted(wide.columns, key=pixels)].rename_axis(columns=None).reset_index()
-        text += f"\n## {metric}, protocol `{protocol}`\n\n{markdown(wide)}"
-    return text
+def both(study: Study, model: str) -> tuple[dict, dict, int]:
+    """Values in every draw by protocol, metric and resolution, means over folds and seeds: of faces once, and with
+    their mirror images; and the number of people minus folds."""
+    teacher, once, twice, freedom = model == TEACHER, {}, {}, 0
+    numbers = study.faces.run_folds if teacher else folds_of(study, model)
+    seeds = study.train.seeds[:1] if teacher else seeds_of(study, model)
+    for number in numbers:
+        fold, faces = build_fold(study, number), read_fold(study, number)
+        freedom += fold.test_pairs.counts.shape[1] - 1
+        for seed, resolution in product(seeds, resolutions(study)):
+            with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
+                x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
+            if teacher:
+                spaces = x, (x + mirrored_teacher(study, faces, resolution)) / 2
+            else:
+                spaces = unit(x), unit(x + mirrored_student(study, faces, model, seed, resolution))
+            for sums, space in zip((once, twice), spaces, strict=True):
+                for key, values in metrics(study, fold, space).items():
+                    sums[*key, resolution] = sums.get((*key, resolution), 0) + values / (len(numbers) * len(seeds))
+    return once, twice, freedom
 
 
-def run(study: Study) -> None:
-    """The `mirror` stage: tables/mirror.csv and mirror.md."""
-    tasks = [(study, model) for model in (TEACHER, *study.models)]
-    rows = [row for found in parallel_map(compare, tasks, study.jobs, study.threads, "mirror") for row in found]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    ranks = {name: k for k, name in enumerate(order(table.model))}
-    keys = {"model": ranks.get, "resolution": pixels}
-    table = table.sort_values(["protocol", "metric", "model", "resolution"], key=lambda c: c.map(keys.get(c.name, str)))
-    write_table(study.reports / "tables", "mirror", table, page(table))
+def resolutions(study: Study) -> list[str]:
+    """The smallest, the headline's and the largest faces, as far as the study has them: three points of a curve."""
+    return [name for name in MISALIGNED if name in study.resolutions]
+
+
+def mirrored_student(study: Study, fold: Fold, model: str, seed: int, resolution: str) -> NDArray[np.float64]:
+    """Embeddings (rows, D) of the held-out faces' mirror images."""
+    views = views_at(study, fold, resolution)  # the view of a mirror image is the mirror image of the view
+    return embed_views(load_student(study, model, fold.number, seed), mirror(views)).astype(np.float64)
+
+
+def mirrored_teacher(study: Study, fold: Fold, resolution: str) -> NDArray[np.float64]:
+    """The same of the teacher fed with upsampled faces, in the space in which it decides."""
+    net, parts = load_trained(study, fold.number, study.teacher.setting).net, []
+    with torch.inference_mode():
+        for start in range(0, len(fold.held_out), BATCH):
+            chips = mirror(torch.from_numpy(fold.chips[fold.held_out[start : start + BATCH]]))
+            parts.append(net(teacher_input(degrade(chips, int(resolution), chips.shape[1]))).embedding)
+    return TEACHERS[study.teacher.name].comparable(torch.cat(parts)).numpy().astype(np.float64)
+
+
+def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[str, str], NDArray]:
+    """Metrics in every draw, by protocol and metric, of embeddings (rows, D) of both sides of every pair."""
+    near, test = x[fold.test], x[fold.rows.test]
+    scores = fold.test_pairs.scores(similarity(near, near))
+    found = {(DENSE, m): v for m, v in fold.test_pairs.verification(scores, None, study.evaluate.far).items()}
+    if fold.official is not None:
+        found |= {(OFFICIAL, m): v for m, v in official_metrics(fold.official, test, test).items()}
+    return found

@@ -1,10 +1,9 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
 The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
-the bit. Both of its kernels are formulas of the two sides. They are computed in the graph, in a branch each, of which
-only one runs.
+the bit. Its two kernels are computed in the graph, in a branch each, of which only one runs.
 
-onnx, onnxscript and onnxruntime are the optional extra `export`; nothing here imports them before it needs them.
+The packages of the optional extra `export` are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -37,27 +36,21 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
 BATCH = 50  # faces at once in calibration; no influence on the numbers
 
 
-def extra(module: str) -> ModuleType:
-    """A module of the optional extra `export`. Raises UserError if its package is not installed."""
-    try:
-        return import_module(module)
-    except ImportError:
-        why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
-        raise UserError(f"{module.split('.')[0]}: {why}") from None
-
-
-def check_packages() -> None:
-    """UserError if a package of the extra is not installed: better before the work than after it."""
-    for package in PACKAGES:
-        extra(package)
+def extra(*modules: str) -> ModuleType:
+    """Modules of the optional extra `export`; the last is returned. Raises UserError if a package is not installed."""
+    for module in modules:
+        try:
+            found = import_module(module)
+        except ImportError:
+            why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
+            raise UserError(f"{module.split('.')[0]}: {why}") from None
+    return found
 
 
 class Embedder(nn.Module):
     """Aligned faces uint8 (N, H, W, 3), RGB, of any side -> unit-length float32 (N, D).
 
-    What is smaller than the student's input is enlarged bicubically, what is larger is reduced by area averaging, both
-    rounded to uint8: `lrfr.data.degrade.hr_view`. So a face of r pixels becomes the study's view of r pixels, a chip
-    its `hr` view.
+    Faces become the student's input as in `lrfr.data.degrade.hr_view`, by `bicubic` or `area`.
     """
 
     def __init__(self, student: StudentNet, size: int) -> None:
@@ -96,11 +89,11 @@ def finish(model: ModelProto, path: Path) -> None:
 def export_onnx(student: StudentNet, size: int, path: Path) -> None:
     """Write a student in float32, batch norm folded, with free batch, height and width; always the same bytes.
 
-    size: side of the student's input in pixels. Raises UserError if the extra `export` is not installed.
+    size: of the student's input in pixels. Raises UserError if the extra `export` is not installed.
     """
-    check_packages()
+    extra(*PACKAGES)
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
-    axes = {axis: torch.export.Dim.DYNAMIC for axis in range(len(AXES))}
+    axes = dict.fromkeys(range(len(AXES)), torch.export.Dim.DYNAMIC)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # functions traced without their caches, and what torch deprecates
         # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
@@ -117,11 +110,9 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
     """Write the same graph with 8-bit weights and activations (QDQ), calibrated on training faces uint8 (n, S, S, 3).
 
-    Weights per output channel, ranges of activations from the smallest and largest values met. Two choices of ours keep
-    the error rates: the resize, the first convolution and the normalisation of the embedding stay as they are, and
-    weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits, which 8 would overflow
-    (onnxruntime's documentation, "Quantize ONNX models"). So an embedding does not depend on the processor beyond
-    rounding.
+    Two choices of ours keep the error rates: the resize, the first convolution and the normalisation of the embedding
+    stay as they are, and weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits,
+    which 8 would overflow (onnxruntime's documentation, "Quantize ONNX models").
     """
     onnx = extra("onnx")
     quantization, shapes = (extra(f"onnxruntime.quantization{part}") for part in ("", ".shape_inference"))

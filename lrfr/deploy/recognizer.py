@@ -1,32 +1,154 @@
-"""A student as a product would call it: aligned faces in, unit vectors, similarities and decisions out."""
+"""A student as a product would call it: aligned faces in, unit vectors, similarities and decisions out.
+
+Which student answers, and on what terms, says its card, which is checked before the model is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, FiniteFloat
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from lrfr.config import Student
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.cards import FAR, Model, find_model, operating_point
 from lrfr.deploy.find_faces import view
 from lrfr.errors import UserError
 from lrfr.gate.state import insert_state
 from lrfr.models.student import StudentNet, build_student, normalise
 
+WEIGHTS = Path(__file__).parents[1] / "weights"  # of the package, wherever it is installed
+STUDIES = ("lfw", "orl")  # whose released students are the default: the first that has any
+FAR = 0.01  # of a decision, if nothing else is said: the first of the studies' own
+LARGEST_CARD = 1 << 20  # bytes; our choice: a card has a few kilobytes
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
-
 Forward = Callable[[np.ndarray], np.ndarray]  # views uint8 (B, S, S, 3) -> embeddings float32 (B, D)
+Channels = Annotated[list[Annotated[int, Field(ge=1, le=2048)]], Field(min_length=4, max_length=4)]
+
+
+class Network(BaseModel):
+    kind: Literal["plain", "se"]
+    channels: Channels
+    se_channels: Channels
+    embedding: Annotated[int, Field(ge=1, le=4096)]
+
+
+class Threshold(BaseModel):
+    resolution: Annotated[str, Field(pattern="^(hr|[1-9][0-9]{0,2})$")]
+    far: Annotated[float, Field(gt=0, lt=1)]
+    similarity: FiniteFloat
+
+
+class Card(BaseModel):
+    """What the recogniser reads of a card. The limits are our choices: a card may not ask for gigabytes of memory."""
+
+    name: str
+    network: Network
+    input: dict[str, Any]
+    thresholds: list[Threshold] = []
+    thresholds_from: str = ""
+    validation: dict[str, str | float] = {}
+    files: list[dict[str, str | int]] = []
+
+
+class Model(NamedTuple):
+    """A model's file, its bytes, already compared with the card, and the card."""
+
+    path: Path
+    data: bytes
+    card: dict[str, Any]
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """A card; UserError if it is missing or is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_CARD)
+        size = Card.model_validate_json(data, strict=True).input["size"]
+        if type(size) is not int or size not in range(8, 513, 8):
+            raise ValueError("size of the input")
+        return json.loads(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); a model needs its card beside it.") from None
+    except (ValueError, KeyError):  # also what pydantic raises
+        raise UserError(f"{path}: not the card of a student, or damaged; fetch model and card again.") from None
+
+
+def default_card(folder: Path = WEIGHTS) -> Path:
+    """The card of the released student that the validation people of its study ranked first; UserError without any."""
+    cards = {path: read_card(path) for path in sorted(folder.glob("*.json"))}
+    for study in STUDIES:
+        if own := [path for path, card in cards.items() if card.get("study") == study]:
+            return min(own, key=lambda path: (cards[path].get("validation", {}).get("rank") != 1, path))
+    raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model PATH.")
+
+
+def find_model(path: str | Path | None = None) -> Model:
+    """A model with its card: a `.safetensors` or `.onnx` file (or its card), the default student if no path is given.
+
+    A released student has a card of its own, with its sha256. An exported one's card lists its `files`, and
+    `a-int8.onnx` may share that of `a.onnx`. Raises UserError if model or card is missing, the card is damaged, or the
+    model is not the one of its card.
+    """
+    path = default_card() if path is None else Path(path)
+    path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
+    if path.suffix not in (".safetensors", ".onnx"):
+        raise UserError(f"{path}: not a .safetensors or .onnx file; give a released or an exported student.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a released or an exported student.") from None
+    beside = path.with_suffix(".json")
+    if path.suffix == ".onnx" and not beside.is_file():
+        beside = path.with_name(path.stem.rpartition("-")[0] + ".json")
+    card = read_card(beside)
+    known = {row.get("file"): row.get("sha256") for row in card.get("files", [])}
+    digest = known.get(path.name) if path.suffix == ".onnx" else card.get("sha256")
+    if digest is None:
+        raise UserError(f"{beside}: says nothing about {path.name}; fetch model and card again.")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{path}: not the model of its card (its sha256 differs); fetch model and card again.")
+    return Model(path, data, card)
+
+
+def resolution_for(pixels: int, listed: Iterable[str], size: int) -> str:
+    """The resolution whose threshold holds for two faces of which the smaller has `pixels` a side.
+
+    The largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the input's `size` on:
+    the study's `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40
+    pixels, brought to 32, is no sharper than the view at 32.
+    """
+    numbers = sorted(int(resolution) for resolution in {*listed} - {"hr"})
+    if "hr" in listed and (pixels >= 2 * size or not numbers):
+        return "hr"
+    return str(max((number for number in numbers if number <= pixels), default=numbers[0]))
+
+
+def operating_point(card: dict[str, Any], far: float, pixels: int) -> dict[str, Any]:
+    """The row of a card's thresholds for a FAR and the side of the smaller of two faces.
+
+    Raises UserError if the card has no thresholds, or none for this FAR; the message names those that there are.
+    """
+    rows = card.get("thresholds", [])
+    if not rows:
+        raise UserError(f"{card['name']}: its card has no thresholds, so it cannot decide; release it again.")
+    at = {row["resolution"]: row for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)}
+    if not at:
+        known = ", ".join(f"{value:g}" for value in sorted({row["far"] for row in rows}))
+        raise UserError(f"far {far:g}: there is no threshold for it on the card of {card['name']}; known are {known}.")
+    return at[resolution_for(pixels, at, card["input"]["size"])]
 
 
 class Recognizer:
-    """Compares aligned faces. A face is uint8 (H, W, 3), RGB, of any size; what it shows is a chip of
-    `lrfr.data.align`.
+    """Compares aligned faces, uint8 (H, W, 3), RGB, of any size; what each shows is a chip of `lrfr.data.align`.
 
     card: the model's card. size: side of its input in pixels.
     """
@@ -45,8 +167,7 @@ class Recognizer:
         return cls(find_model(path))
 
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors float32 (N, D) of N aligned faces, each brought to the student's input as the study's views
-        were.
+        """Unit vectors float32 (N, D) of N aligned faces, brought to the student's input as the study's views were.
 
         Raises UserError if an image is not uint8 (H, W, 3), or an embedding is zero or not finite.
         """
@@ -69,13 +190,12 @@ class Recognizer:
         """The cosine from which on two faces count as one person's, at a false accept rate.
 
         pixels_a, pixels_b: sides of the aligned faces in their photographs; the smaller face decides
-        (`cards.resolution_for`). Raises UserError if the card has no threshold for this FAR.
+        (`resolution_for`). Raises UserError if the card has no threshold for this FAR.
         """
         return float(operating_point(self.card, far, min(pixels_a, pixels_b))["similarity"])
 
     def same_person(self, a: np.ndarray, b: np.ndarray, far: float = FAR) -> bool:
-        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of the pairs of two
-        people.
+        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of two people's pairs.
 
         The rate is that of the card's validation people. Raises UserError if the card has no threshold for this FAR.
         """
@@ -89,14 +209,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def torch_forward(model: Model) -> Forward:
-    """Of a released student."""
     net = released_student(model)
-
-    @torch.inference_mode()
-    def forward(views: np.ndarray) -> np.ndarray:
-        return net(normalise(torch.from_numpy(views))).embedding.numpy()
-
-    return forward
+    return torch.inference_mode()(lambda views: net(normalise(torch.from_numpy(views))).embedding.numpy())
 
 
 def released_student(model: Model) -> StudentNet:
@@ -105,16 +219,13 @@ def released_student(model: Model) -> StudentNet:
     Raises UserError if the file is damaged, or card and weights do not belong together.
     """
     try:
-        state = load(model.data)
+        state, network = load(model.data), dict(model.card["network"])
+        kind = network.pop("kind")
+        net = build_student(Student(**network), kind, model.card["input"]["size"], 0)
     except SafetensorError as error:
         raise UserError(f"{model.path}: not a safetensors file, or damaged ({error}); fetch it again.") from None
-    network = dict(model.card["network"])
-    kind = network.pop("kind")
-    try:
-        spec = Student(**network)
     except ValueError:
         raise UserError(f"{model.path}: its card describes no network of this version; fetch both again.") from None
-    net = build_student(spec, kind, model.card["input"]["size"], 0)
     insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
     return net.eval()
 

@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrfr.deploy.cards import FAR, operating_point
 from lrfr.errors import UserError
 
 if TYPE_CHECKING:
     from lrfr.deploy.find_faces import Face, Found
     from lrfr.deploy.recognizer import Recognizer
 
+FAR = 0.01  # the first of the studies' own, as in `lrfr.deploy.recognizer`
 WORDS = {True: "same person", False: "different people"}
 
 
@@ -42,7 +42,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; 0 for any answer, also "different people". UserError if a photograph has no face."""
     from lrfr.deploy.find_faces import find_all
-    from lrfr.deploy.recognizer import cosines
 
     recognizer = ready(arguments)
     found = find_all([arguments.a, arguments.b], recognizer.size, arguments.aligned, 1)
@@ -50,11 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         if one.problem:
             raise UserError(one.problem)
     a, b = (one.faces[0] for one in found)
-    x = recognizer.embed([a.image, b.image])
-    decision = decide(recognizer, float(cosines(x[:1], x[1:])[0, 0]), arguments.far, a, b)
+    decision = decide(recognizer, recognizer.similarity(a.image, b.image), arguments.far, a, b)
     remarks = [line for one in found for line in notes(recognizer, one, one.faces[:1], True)]
-    both = {name: described(one, face) for name, one, face in zip("ab", found, (a, b), strict=True)}
-    answer = {**decision, **terms(recognizer, arguments.far), **both, "notes": remarks}
+    both = {name: described(one, one.faces[0]) for name, one in zip("ab", found, strict=True)}
+    answer = {**decision, **terms(recognizer.card, arguments.far), **both, "notes": remarks}
     at = "full resolution" if decision["resolution"] == "hr" else f"{decision['resolution']} pixels"
     lines = [
         ("decision", WORDS[decision["same_person"]]),
@@ -76,35 +74,34 @@ def ready(arguments: argparse.Namespace) -> Recognizer:
 
     limit_threads(1)  # one face needs no more, and processes can be forked from one thread only
     recognizer = Recognizer.load(arguments.model)
-    operating_point(recognizer.card, arguments.far, 1)
+    recognizer.threshold(arguments.far, 1, 1)
     return recognizer
 
 
 def decide(recognizer: Recognizer, similarity: float, far: float, a: Face, b: Face) -> dict[str, Any]:
     """Similarity, threshold and decision for two faces."""
+    from lrfr.deploy.recognizer import operating_point
+
     row = operating_point(recognizer.card, far, min(a.pixels, b.pixels))
     decision = {"same_person": bool(similarity >= row["similarity"]), "similarity": similarity}
     return decision | {"threshold": row["similarity"], "resolution": row["resolution"]}
 
 
-def terms(recognizer: Recognizer, far: float) -> dict[str, Any]:
+def terms(card: dict[str, Any], far: float) -> dict[str, Any]:
     """Who decides, and by whose word."""
-    card = recognizer.card
     return {"far": far, "thresholds_from": card.get("thresholds_from", "not stated on the card"), "model": card["name"]}
 
 
 def described(found: Found, face: Face) -> dict[str, Any]:
     """A photograph and one of its faces, for JSON."""
-    own = {"pixels": face.pixels, "box": face.box, "probability": face.probability}
+    own = dict(zip(face._fields[1:], face[1:], strict=True))  # without the image
     return {"photograph": str(found.path), "faces_found": len(found.faces), **own}
 
 
 def notes(recognizer: Recognizer, found: Found, faces: list[Face], take_largest: bool) -> list[str]:
     """What a reader must know about the faces that were compared."""
-    lines = []
-    if take_largest and len(found.faces) > 1:
-        lines.append(f"{found.path}: {len(found.faces)} faces found, the largest is taken.")
-    listed = {row["resolution"] for row in recognizer.card["thresholds"]} - {"hr"}
-    smallest = min(map(int, listed), default=0)
+    many = [f"{found.path}: {len(found.faces)} faces found, the largest is taken."]
+    smallest = min((int(r["resolution"]) for r in recognizer.card["thresholds"] if r["resolution"] != "hr"), default=0)
     below = f"is below the smallest resolution that was measured ({smallest})."
-    return lines + [f"{found.path}: a face of {f.pixels} pixels {below}" for f in faces if f.pixels < smallest]
+    small = [f"{found.path}: a face of {face.pixels} pixels {below}" for face in faces if face.pixels < smallest]
+    return many * (take_largest and len(found.faces) > 1) + small

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrfr.deploy.latency import counts
-from lrfr.deploy.mobilefacenet import build_mobilefacenet
+from lrfr.deploy.cost import Skip, build_mobilefacenet, counts
 
 IMAGE = torch.zeros(1, 3, 112, 112)
 # Table 1 written out: (expansion, inputs, outputs, stride, side of the output) of each of the 15 blocks
@@ -59,7 +58,7 @@ def test_the_embedding_comes_from_linear_layers_over_a_map_of_seven():
         assert x.shape == (1, 512, 7, 7) and pool(x).shape == (1, 512, 1, 1) and net(IMAGE).shape == (1, 128)
     prelu = [sum(isinstance(m, nn.PReLU) for m in part.modules()) for part in (before, pool, last, net)]
     assert prelu == [1, 0, 0, 2 + 2 * 15 + 1]
-    assert sum(block.skip for block in net if hasattr(block, "skip")) == 4 + 6 + 2
+    assert sum(isinstance(block, Skip) for block in net) == 4 + 6 + 2
 
 
 def test_two_are_the_same_and_leave_the_global_generator_alone():

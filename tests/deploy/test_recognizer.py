@@ -14,8 +14,8 @@ from PIL import Image
 
 from lrfr.data import align, degrade
 from lrfr.data.draws import view_index
-from lrfr.deploy import cards
 from lrfr.deploy import find_faces as faces
+from lrfr.deploy import recognizer as cards
 from lrfr.deploy.recognizer import Recognizer, cosines
 from lrfr.deploy.release import threshold_at_far
 from lrfr.errors import UserError

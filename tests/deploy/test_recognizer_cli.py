@@ -16,7 +16,6 @@ from PIL import Image
 from lrfr import cli, config
 from lrfr.deploy import embed
 from lrfr.deploy.recognizer import Recognizer
-from lrfr.errors import UserError
 from tests.deploy import students
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,8 +131,6 @@ def test_verify_answers_for_people_and_different_people_are_an_answer(made, ask,
         (("identify", "one.png", "--gallery", "none"), "none: no such folder"),
         (("identify", "one.png", "--gallery", "chips", "--top", "0"), "--top 0"),
         (("embed", "chips", "--out", "x.xlsx"), "ends in .parquet, .csv, .npz"),
-        (("embed", "chips"), "ends in .parquet"),
-        (("embed", "--out", "x.csv"), "give the folder"),
         (("embed", "chips", "--out", "none/x.csv"), "folder does not exist"),
         (("embed", "none", "--out", "x.csv"), "none: no such folder"),
     ],
@@ -142,14 +139,6 @@ def test_what_the_user_can_mend_is_one_sentence(ask, made, arguments, reason):
     before = sorted(made.rglob("*"))
     assert reason in refused(ask(*arguments))
     assert sorted(made.rglob("*")) == before
-
-
-def test_embed_without_a_folder_is_still_the_studys_stage(monkeypatch, capsys):
-    def load():
-        raise UserError("params.yaml: asked for.")
-
-    monkeypatch.setattr(config, "load", load)
-    assert "asked for" in refused((cli.main(["embed"]), *capsys.readouterr()))
 
 
 def test_a_missing_model_is_refused(made, monkeypatch, capsys):

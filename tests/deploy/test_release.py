@@ -92,24 +92,25 @@ def test_other_embeddings_than_dvc_knows_are_refused(study):
 
 
 def test_a_missing_lock_and_a_missing_training_are_refused(study):
+    Path("dvc.lock").unlink()
+    refused(study, "dvc.lock: missing")
     for path in (study.reports / "students" / "kd").glob("*.safetensors"):
         path.unlink()
     refused(study, "safetensors: not there")
-    Path("dvc.lock").unlink()
-    refused(study, "dvc.lock: missing")
 
 
-def test_check_release_sees_changed_weights_cards_and_locks(study):
+def test_check_release_sees_changed_weights_cards_and_students(study):
     path = release.release(study, study.study)[0]
-    data, text = path.read_bytes(), Path("dvc.lock").read_text(encoding="utf-8")
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    data, student = path.read_bytes(), study.reports / "students" / "kd" / "fold0-seed0.safetensors"
+    changed = data[:-1] + bytes([data[-1] ^ 1])
+    path.write_bytes(changed)
     with pytest.raises(UserError, match="not the model of its card"):
         release.check_release(path)
     path.write_bytes(data)
-    Path("dvc.lock").write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.003"), encoding="utf-8")
-    with pytest.raises(UserError, match="knows another training"):
+    student.write_bytes(changed)
+    with pytest.raises(UserError, match="not the student reports/tiny/students/kd/fold0"):
         release.check_release(path)
-    Path("dvc.lock").unlink()
+    student.unlink()
     release.check_release(path)  # outside of a clone the card alone is checked
     path.with_suffix(".json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="not the card of a student, or damaged"):
