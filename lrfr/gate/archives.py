@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import re
 import shutil
 import stat
 import tarfile
@@ -22,13 +21,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
+from lrfr.gate.trees import is_plain
 from lrfr.progress import bar
 
 AGAIN = "fetch the archive again from a source that you trust"
 GZIP = b"\x1f\x8b"
 PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
 ENCRYPTED = 1  # bit of a zip member's flags
-Description = tuple[str, bool, str]  # of a member: see `checked`
 
 
 class Limits(NamedTuple):
@@ -85,51 +84,49 @@ def opened(path: Path, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: not a complete {kind} archive ({type(error).__name__}); {AGAIN}.") from None
 
 
-def checked(path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], Description]) -> Iterator[Any]:
+def checked(
+    path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], tuple[str, bool, bool]]
+) -> Iterator[Any]:
     """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
 
-    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may
-    not lead out of a folder or mean different files on different systems. It comes once, as file systems that ignore
-    case compare them; only a folder may come twice.
+    describe: member -> (name, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
+    systems that ignore case compare them; only a folder may come twice.
     """
     seen: dict[str, bool] = {}
     for count, member in enumerate(members, start=1):
-        name, folder, reason = describe(member)
+        name, folder, plain = describe(member)
         key = unicodedata.normalize("NFC", name).casefold()
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-            reason = "has an absolute name"
-        elif "\\" in name or not name.isprintable():
-            reason = "has a backslash or control character in its name"
-        elif {"", ".", ".."} & set(name.split("/")):
-            reason = "has a name with '..', '.' or an empty part"
+        reason = None
+        if not plain:
+            reason = "is a link, a device, a sparse or an encrypted file"
+        elif ":" in name or not all(map(is_plain, name.split("/"))):
+            reason = "has a name that leads elsewhere, or means different files on different systems"
         elif key in seen and not (seen[key] and folder):
             reason = "comes twice, or twice but for upper and lower case"
-        if reason or count > limit:
-            what = f"member {name!r} {reason}" if reason else f"more than {limit} members"
-            raise UserError(f"{path}: {what}; {AGAIN}.")
+        elif count > limit:
+            reason = f"is one of more than {limit} members"
+        if reason:
+            raise UserError(f"{path}: member {name!r} {reason}; {AGAIN}.")
         seen[key] = folder
         yield member
 
 
-def describe_tar(member: tarfile.TarInfo) -> Description:
-    plain = (member.isdir() or member.isreg()) and not member.issparse()
-    return member.name, member.isdir(), "" if plain else "is a link, a device or a sparse file"
+def describe_tar(member: tarfile.TarInfo) -> tuple[str, bool, bool]:
+    return member.name, member.isdir(), (member.isdir() or member.isreg()) and not member.issparse()
 
 
-def describe_zip(member: zipfile.ZipInfo) -> Description:
+def describe_zip(member: zipfile.ZipInfo) -> tuple[str, bool, bool]:
     name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
     plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and member.is_dir() == name.endswith("/")
-    reason = "is encrypted (unpack it by hand, with its password)" if member.flag_bits & ENCRYPTED else ""
-    return name.removesuffix("/"), member.is_dir(), reason if plain else "is a link or a device"
+    return name.removesuffix("/"), member.is_dir(), plain and not member.flag_bits & ENCRYPTED
 
 
-def read_members(path: str | Path, limits: Limits = TAR) -> dict[str, bytes]:
+def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
     """The regular files of a tar or gzipped tar archive, name -> bytes, in the archive's order.
 
     The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is
     missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
     """
-    path = Path(path)
     files: dict[str, bytes] = {}
     with opened(path, "tar"), open(path, "rb") as file:
         packed = file.read(len(GZIP)) == GZIP
@@ -139,8 +136,9 @@ def read_members(path: str | Path, limits: Limits = TAR) -> dict[str, bytes]:
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
             for member in checked(path, archive, limits.members, describe_tar):
                 if member.size > limits.member_bytes:
-                    reason = f"has more than {limits.member_bytes} bytes"
-                    raise UserError(f"{path}: member {member.name!r} {reason}; {AGAIN}.")
+                    raise UserError(
+                        f"{path}: member {member.name!r} has more than {limits.member_bytes} bytes; {AGAIN}."
+                    )
                 if member.isreg():
                     files[member.name] = archive.extractfile(member).read()
         while stream.read(PIECE):  # to the end, where gzip keeps its checksum
@@ -151,9 +149,8 @@ def read_members(path: str | Path, limits: Limits = TAR) -> dict[str, bytes]:
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
-    Members are checked before anything is written, bytes are counted while they are written. Raises UserError if the
-    folder is there already or cannot be written, or the archive is missing, no zip archive, damaged or incomplete,
-    exceeds a limit, or has a member that `checked` refuses.
+    Members are checked before anything is written, bytes are counted while they are written. Raises UserError like
+    `read_members`, and if the folder is there already or cannot be written.
     """
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")

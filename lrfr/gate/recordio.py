@@ -12,7 +12,6 @@ import mmap
 import re
 import struct
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,37 +31,26 @@ LABELS = 1 << 24  # whole numbers up to here are exact in a label's 32-bit float
 LINE = rb"\d{1,10}\t\d{1,15}"
 
 
-class Record(NamedTuple):
-    """labels: float32, at least one. data: what follows the header, an encoded image or nothing."""
-
-    labels: NDArray[np.float32]
-    data: bytes
-
-
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
 
     Raises UserError for a malformed line, a key or offset that comes twice, and an offset where no record can be.
     """
-    data, reason = read_regular(path, INDEX_BYTES), None
+    data = read_regular(path, INDEX_BYTES)
     if not re.fullmatch(rb"(?:%b\r?\n)*+(?:%b)?+\s*" % (LINE, LINE), data) or not data.strip():
         raise UserError(f"{path}: not lines of a key, a tab and an offset; fetch the set again.")
     table = np.fromstring(data.decode("ascii"), np.int64, sep=" ").reshape(-1, 2)
     keys, offsets = table[np.argsort(table[:, 0])].T
-    outside = (offsets > size - 8) | (offsets % 4 != 0)
-    if outside.any():
-        reason = f"offset {offsets[outside][0]} is no place of a record in {size} bytes"
-    elif len(np.unique(keys)) + len(np.unique(offsets)) < 2 * len(table):
-        reason = "a key or an offset comes twice"
-    if reason:
-        raise UserError(f"{path}: {reason}; fetch the set again.")
+    outside = (offsets > size - 8).any() or (offsets % 4).any()
+    if outside or len(np.unique(keys)) + len(np.unique(offsets)) < 2 * len(table):
+        what = f"a key or an offset comes twice, or an offset is no place of a record in {size} bytes"
+        raise UserError(f"{path}: {what}; fetch the set again.")
     return keys, offsets
 
 
 def read_property(path: Path) -> tuple[int, int, int]:
     """(people, height, width) of the file `property`, one line "people,height,width"; UserError otherwise."""
-    text = read_regular(path, PROPERTY_BYTES).decode("ascii", "replace").strip()
-    match = re.fullmatch(r"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})", text, re.ASCII)
+    match = re.fullmatch(rb"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})\s*", read_regular(path, PROPERTY_BYTES))
     if not match:
         raise UserError(f"{path}: not people,height,width as in 85742,112,112; fetch it again.")
     people, height, width = map(int, match.groups())
@@ -82,13 +70,10 @@ class RecordSet:
         self.people, *size = read_property(folder / PROPERTY)
         self.size = tuple(size)
         try:
-            if not self.path.is_file():  # a pipe would be waited for
-                raise FileNotFoundError
-            with open(self.path, "rb") as file:
+            with open(self.path if self.path.is_file() else folder, "rb") as file:  # a pipe would be waited for
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            reason = f"cannot be read ({type(error).__name__})"
-            raise UserError(f"{self.path}: {reason}; give the folder of a training set.") from None
+        except (OSError, ValueError):  # ValueError: an empty file cannot be mapped
+            raise UserError(f"{self.path}: cannot be read, or empty; give the folder of a training set.") from None
         self.index, self.offsets = read_index(folder / INDEX, len(self.map))
         self.keys, self.labels = self.read_labels()
         found = Count("training people", len(np.unique(self.labels)), self.people)
@@ -110,13 +95,13 @@ class RecordSet:
     def encoded(self, i: int) -> bytes:
         """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts a label."""
         key = int(self.keys[i])
-        record = self.record(key)
-        if self.label(key, record) != self.labels[i]:
+        labels, data = self.record(key)
+        if self.label(key, labels) != self.labels[i]:
             raise self.refusal(key, "another person than the persons' records say")
-        return record.data
+        return data
 
-    def record(self, key: int) -> Record:
-        """The record of a key, its parts joined; UserError if it is not in the index, or is damaged."""
+    def record(self, key: int) -> tuple[NDArray[np.float32], bytes]:
+        """Labels (at least one) and data of a key's record, its parts joined; UserError if it is missing or damaged."""
         row = int(np.searchsorted(self.index, key))
         if row == len(self.index) or self.index[row] != key:
             raise self.refusal(key, f"not in {INDEX}")
@@ -134,18 +119,15 @@ class RecordSet:
             parts.append(self.map[place + 8 : place + 8 + length])
             place += 8 + length + -length % 4
         data = MAGIC.join(parts)
-        if len(data) < HEADER.size:
-            raise self.refusal(key, "shorter than its header")
-        more, label, _, _ = HEADER.unpack_from(data)
+        more, label, _, _ = HEADER.unpack(data[: HEADER.size].ljust(HEADER.size, b"\xff"))
         end = HEADER.size + 4 * more
         if end > len(data):
-            raise self.refusal(key, f"claims {more} labels and is too short for them")
-        labels = np.frombuffer(data[HEADER.size : end], "<f4") if more else np.array([label], np.float32)
-        return Record(labels, data[end:])
+            raise self.refusal(key, "shorter than its header and labels")
+        return np.frombuffer(data[HEADER.size : end], "<f4") if more else np.array([label], np.float32), data[end:]
 
-    def label(self, key: int, record: Record, limit: int | None = None, place: int = 0) -> int:
+    def label(self, key: int, labels: NDArray[np.float32], limit: int | None = None, place: int = 0) -> int:
         """A label as a whole number from 0 to limit - 1 (the number of people); UserError if it is anything else."""
-        value, limit = float(record.labels[place]) if place < len(record.labels) else -1.0, limit or self.people
+        value, limit = float(labels[place]) if place < len(labels) else -1.0, limit or self.people
         if not (0 <= value < min(limit, LABELS + 1) and value.is_integer()):  # comparisons with NaN are false
             raise self.refusal(key, f"label {value} is not from 0 to {limit - 1}")
         return int(value)
@@ -158,9 +140,9 @@ class RecordSet:
         it every record is an image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are
         refused.
         """
-        zero = self.record(0) if self.index[0] == 0 else None
-        if zero is None or len(zero.labels) < 2:
-            labels = [self.label(key, self.record(key)) for key in bar(self.index.tolist(), self.path.name)]
+        zero = self.record(0)[0] if self.index[0] == 0 else ()
+        if len(zero) < 2:
+            labels = [self.label(key, self.record(key)[0]) for key in bar(self.index.tolist(), self.path.name)]
             return self.index, np.array(labels, np.int64)
         images, end = (self.label(0, zero, LABELS, place) for place in (0, 1))
         if not 1 < images < end or not np.array_equal(self.index, np.arange(end)):
@@ -168,11 +150,11 @@ class RecordSet:
             raise self.refusal(0, f"{said}, {INDEX} differs")
         labels = np.full(images, -1, np.int64)
         for key in bar(range(images, end), self.path.name):
-            person = self.record(key)
+            person = self.record(key)[0]
             first, last = (self.label(key, person, images + 1, place) for place in (0, 1))
             if not 1 <= first < last or (labels[first:last] != -1).any():
                 raise self.refusal(key, f"images {first} to {last - 1} are no range, or another person's")
-            ends = {self.label(image, self.record(image)) for image in (first, last - 1)}
+            ends = {self.label(image, self.record(image)[0]) for image in (first, last - 1)}
             if len(ends) > 1:
                 raise self.refusal(key, "its first and last image have two labels")
             labels[first:last] = ends.pop()

@@ -49,27 +49,16 @@ def test_files_in_their_order(tmp_path, mode, form):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("/etc/passwd", "absolute name"),
-        ("C:/x", "absolute name"),
-        ("c:x", "absolute name"),
-        ("../x", "'..'"),
-        ("a/../x", "'..'"),
-        ("./x", "'.'"),
-        ("a//x", "empty part"),
-        ("..\\x", "backslash"),
-        ("a\nb", "control character"),
-    ],
+    "name", ["/etc/passwd", "C:/x", "c:x", "../x", "a/../x", "./x", "a//x", "..\\x", "a\nb", "a/\udcff"]
 )
-def test_names_that_lead_elsewhere(tmp_path, name, reason):
-    text = refusal(tar(tmp_path / "a.tgz", [("good", b"x"), (name, b"x")]))
-    assert reason in text and repr(name) in text
+def test_names_that_lead_elsewhere(tmp_path, name):
+    text = refusal(tar(tmp_path / "a.tgz", [("good", b"x"), (name, b"x")], form=tarfile.GNU_FORMAT))
+    assert f"member {name!r} has a name that leads elsewhere" in text
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices(tmp_path, kind):
-    assert "'x' is a link, a device or" in refusal(tar(tmp_path / "a.tgz", [header("x", kind, "good")]))
+    assert "'x' is a link, a device, " in refusal(tar(tmp_path / "a.tgz", [header("x", kind, "good")]))
 
 
 def test_sparse_files(tmp_path):
@@ -206,7 +195,7 @@ def test_names_that_lead_elsewhere_in_a_zip(tmp_path, refused, name):
 def test_links_and_devices_in_a_zip(tmp_path, refused, kind):
     member = zipfile.ZipInfo("x")
     member.external_attr = (kind | 0o777) << 16
-    assert "'x' is a link or a device" in refused(packed(tmp_path / "a.zip", [(member, b"/etc/passwd")]))
+    assert "'x' is a link, a device, " in refused(packed(tmp_path / "a.zip", [(member, b"/etc/passwd")]))
 
 
 @pytest.mark.parametrize("second", ["a/x", "A/X"])
@@ -232,7 +221,7 @@ def test_encrypted(tmp_path, refused):
     data = bytearray(packed(tmp_path / "a.zip", [("x", b"1")]).read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "a.zip").write_bytes(data)
-    assert "is encrypted" in refused(tmp_path / "a.zip")
+    assert "an encrypted file" in refused(tmp_path / "a.zip")
 
 
 def test_a_header_that_lies_about_its_size_in_a_zip(tmp_path, refused):

@@ -77,7 +77,7 @@ def test_numbers_that_nobody_has(tmp_path, value):
 
 def test_as_many_numbers_as_names(tmp_path):
     path = write(tmp_path, mat(ids=np.array([[1], [2]])))
-    assert "2 numbers for 3 names" in refusal(read_ids, path, "ids", 3)
+    assert "ids is not a column of 3 numbers" in refusal(read_ids, path, "ids", 3)
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "a/b.jpg", "/etc/passwd", "a\\b.jpg", "..", "a\nb.jpg", "C:\\x.jpg"])
