@@ -21,7 +21,7 @@ from PIL import Image
 from lrfr.data.align import CHIP, TEMPLATE, crop_transform, inverse, similarity, warp
 from lrfr.data.degrade import hr_view
 from lrfr.errors import UserError
-from lrfr.gate.images import LARGEST_SIDE, read_photograph
+from lrfr.gate.images import read_image
 from lrfr.parallel import parallel_map
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ SMALL, ENLARGED = 200, 400  # a shorter side below the first: the longer side is
 FIRST, SECOND = 1280, 2560  # pixels of the longer side: most in the first look, most in the second
 LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
+LARGEST_SIDE = 4096  # pixels of an aligned face
 AROUND = 4  # pixels of the chip that are kept around it: twice the reach of the bicubic kernel
 NO_FACE = "{path}: no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
 CHUNK = 10  # photographs per task: the bar moves, and the weights are loaded rarely
@@ -79,7 +80,7 @@ def find_chunk(paths: Sequence[Path], size: int, aligned: bool) -> list[Found]:
     mtcnn, results = None if aligned else detector(), []
     for path in paths:
         try:
-            image = read_photograph(path)
+            image = read_image(path)
             if aligned:
                 faces = [Face(view(np.asarray(image), size), min(image.size), None, None)]
             else:

@@ -1,4 +1,4 @@
-"""Archives that nobody has checked: a tar is read into memory, a zip is unpacked into a new folder (`lrfr unpack`).
+"""Archives that nobody has checked: a gzipped tar is read into memory, a zip is unpacked into a new folder (`lrfr unpack`).
 
 An archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere.
 What is not a plain file or folder under a plain name is refused, not repaired: an archive with such members is not the
@@ -14,10 +14,11 @@ import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import namedtuple
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
@@ -25,19 +26,12 @@ from lrfr.gate.trees import is_plain
 from lrfr.progress import bar
 
 AGAIN = "fetch the archive again from a source that you trust"
-GZIP = b"\x1f\x8b"
 PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
 ENCRYPTED = 1  # bit of a zip member's flags
 
 
-class Limits(NamedTuple):
-    """How many members an archive may have, and how many bytes, decompressed, one member and the whole."""
-
-    members: int
-    member_bytes: int
-    total_bytes: int
-
-
+# How many members an archive may have, and how many bytes, decompressed, one member and the whole.
+Limits = namedtuple("Limits", "members member_bytes total_bytes")
 # Our choices, from the largest that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar;
 # QMUL-SurvFace has 473,558 images of about 1 kB and lists of a few MB, as a zip.
 TAR = Limits(50_000, 1 << 20, 1 << 28)
@@ -58,19 +52,6 @@ class Counted:
         return data
 
 
-class Header(tarfile.TarInfo):
-    """A member's header. `tarfile` takes a damaged one for the end of the archive; here it is an error."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # the block of zeros that ends an archive
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None
-
-
 @contextmanager
 def opened(path: Path, kind: str) -> Iterator[None]:
     """Everything that goes wrong inside becomes a UserError about the archive."""
@@ -84,17 +65,14 @@ def opened(path: Path, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: not a complete {kind} archive ({type(error).__name__}); {AGAIN}.") from None
 
 
-def checked(
-    path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], tuple[str, bool, bool]]
-) -> Iterator[Any]:
+def checked(path: Path, members: Iterable[tuple[Any, str, bool, bool]], limit: int) -> Iterator[Any]:
     """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
 
-    describe: member -> (name, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
+    members: (member, name, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
     systems that ignore case compare them; only a folder may come twice.
     """
     seen: dict[str, bool] = {}
-    for count, member in enumerate(members, start=1):
-        name, folder, plain = describe(member)
+    for member, name, folder, plain in members:
         key = unicodedata.normalize("NFC", name).casefold()
         reason = None
         if not plain:
@@ -103,7 +81,7 @@ def checked(
             reason = "has a name that leads elsewhere, or means different files on different systems"
         elif key in seen and not (seen[key] and folder):
             reason = "comes twice, or twice but for upper and lower case"
-        elif count > limit:
+        elif len(seen) == limit:
             reason = f"is one of more than {limit} members"
         if reason:
             raise UserError(f"{path}: member {name!r} {reason}; {AGAIN}.")
@@ -111,30 +89,19 @@ def checked(
         yield member
 
 
-def describe_tar(member: tarfile.TarInfo) -> tuple[str, bool, bool]:
-    return member.name, member.isdir(), (member.isdir() or member.isreg()) and not member.issparse()
-
-
-def describe_zip(member: zipfile.ZipInfo) -> tuple[str, bool, bool]:
-    name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
-    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and member.is_dir() == name.endswith("/")
-    return name.removesuffix("/"), member.is_dir(), plain and not member.flag_bits & ENCRYPTED
-
-
 def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
-    """The regular files of a tar or gzipped tar archive, name -> bytes, in the archive's order.
+    """The regular files of a gzipped tar archive, name -> bytes, in the archive's order.
 
     The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is
     missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
     """
     files: dict[str, bytes] = {}
-    with opened(path, "tar"), open(path, "rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
-        file.seek(0)
+    with opened(path, "tar.gz"), gzip.open(path) as unpacked:
         refusal = f"{path}: more than {limits.total_bytes} bytes when decompressed; {AGAIN}."
-        stream = Counted(gzip.GzipFile(fileobj=file) if packed else file, limits.total_bytes, refusal)
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
-            for member in checked(path, archive, limits.members, describe_tar):
+        stream = Counted(unpacked, limits.total_bytes, refusal)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            members = ((m, m.name, m.isdir(), (m.isdir() or m.isreg()) and not m.issparse()) for m in archive)
+            for member in checked(path, members, limits.members):
                 if member.size > limits.member_bytes:
                     raise UserError(
                         f"{path}: member {member.name!r} has more than {limits.member_bytes} bytes; {AGAIN}."
@@ -144,6 +111,13 @@ def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
         while stream.read(PIECE):  # to the end, where gzip keeps its checksum
             pass
     return files
+
+
+def is_plain_zip(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is a file or folder, as both its name and its kind say, and not encrypted."""
+    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
+    folder = member.is_dir() == member.orig_filename.endswith("/")
+    return folder and kind in (0, stat.S_IFREG, stat.S_IFDIR) and not member.flag_bits & ENCRYPTED
 
 
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
@@ -156,7 +130,8 @@ def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
         raise UserError(f"{folder}: is already there; choose a new folder.")
     left = limits.total_bytes
     with opened(path, "zip"), zipfile.ZipFile(path) as archive:
-        members = list(checked(path, archive.infolist(), limits.members, describe_zip))
+        members = [(m, m.orig_filename.removesuffix("/"), m.is_dir(), is_plain_zip(m)) for m in archive.infolist()]
+        members = list(checked(path, members, limits.members))
         with atomic_folder(folder) as new:
             for member in bar(members, path.name):
                 target = new / member.orig_filename

@@ -14,9 +14,9 @@ from lrfr.gate.archives import TAR, ZIP, read_members, unpack
 from tests.gate import refusals
 
 
-def tar(path, members, mode="w:gz", form=tarfile.PAX_FORMAT):
+def tar(path, members, form=tarfile.PAX_FORMAT):
     """An archive of (name, bytes) or ready headers."""
-    with tarfile.open(path, mode, format=form) as archive:
+    with tarfile.open(path, "w:gz", format=form) as archive:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
                 archive.addfile(member)
@@ -40,11 +40,10 @@ def refusal(path, **limits):
     return text
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w"])
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_files_in_their_order(tmp_path, mode, form):
+def test_files_in_their_order(tmp_path, form):
     folder, long = header("b", tarfile.DIRTYPE), "b/" + "n" * 90 + "/" + "m" * 60
-    path = tar(tmp_path / "a.tar", [folder, ("b/2", b"two"), ("b/1", b""), folder, (long, bytes(2000))], mode, form)
+    path = tar(tmp_path / "a.tar", [folder, ("b/2", b"two"), ("b/1", b""), folder, (long, bytes(2000))], form)
     assert list(read_members(path).items()) == [("b/2", b"two"), ("b/1", b""), (long, bytes(2000))]
 
 
@@ -65,9 +64,9 @@ def test_sparse_files(tmp_path):
     sparse = tarfile.TarInfo("x")
     sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
     sparse.size = 512
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
         archive.addfile(sparse, io.BytesIO(b"1\n0\n512\n".ljust(512, b"\0")))
-    assert "sparse" in refusal(tmp_path / "a.tar")
+    assert "a sparse or" in refusal(tmp_path / "a.tgz")
 
 
 @pytest.mark.parametrize("second", ["a/x", "A/X", "a/X"])
@@ -110,11 +109,9 @@ def test_a_header_that_lies_about_its_size(tmp_path, kind):
     refusal(tmp_path / "a.tgz")
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w"])
-def test_cut_anywhere(tmp_path, mode):
-    data = tar(tmp_path / "a.tar", [("a", b"1" * 600), ("b", b"2" * 600)], mode).read_bytes()
-    end = len(data) if mode == "w:gz" else 2 * (512 + 1024)  # then zeros follow, of which one block is enough
-    for length in {0, 1, 100, 511, 512, 1000, 1536, 2000, end - 9, end - 1} & set(range(end)):
+def test_cut_anywhere(tmp_path):
+    data = tar(tmp_path / "a.tgz", [("a", b"1" * 600), ("b", b"2" * 600)]).read_bytes()
+    for length in range(0, len(data), 9):
         (tmp_path / "cut").write_bytes(data[:length])
         refusal(tmp_path / "cut")
 
@@ -132,19 +129,12 @@ def test_damage_is_refused_or_harmless(tmp_path):
             assert read_members(tmp_path / "changed") == members  # a bit of the gzip header: time, name, system
 
 
-def test_a_damaged_header_is_not_the_end(tmp_path):
-    data = bytearray(tar(tmp_path / "a.tar", [("a", b"1"), ("b", b"2")], "w").read_bytes())
-    data[1024 + 100] ^= 1
-    (tmp_path / "a.tar").write_bytes(data)
-    assert "not a complete tar archive" in refusal(tmp_path / "a.tar")
-
-
 @pytest.mark.parametrize(
     "data", [b"", b"PK\x03\x04" + bytes(600), b"\x1f\x8b", b"<html>" * 200, gzip.compress(b"no tar")]
 )
 def test_not_an_archive(tmp_path, data):
     (tmp_path / "x.tgz").write_bytes(data)
-    assert "not a complete tar archive" in refusal(tmp_path / "x.tgz")
+    assert "not a complete tar.gz archive" in refusal(tmp_path / "x.tgz")
 
 
 def test_no_file(tmp_path):
