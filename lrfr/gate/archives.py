@@ -1,4 +1,4 @@
-"""Archives that nobody has checked: a gzipped tar is read into memory, a zip is unpacked into a new folder (`lrfr unpack`).
+"""Archives that nobody has checked: a gzipped tar is read into memory, a zip is unpacked into a new folder.
 
 An archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere.
 What is not a plain file or folder under a plain name is refused, not repaired: an archive with such members is not the
@@ -16,16 +16,15 @@ import unicodedata
 import zipfile
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
+from lrfr.gate.images import Damaged, refusing
 from lrfr.gate.trees import is_plain
 from lrfr.progress import bar
 
-AGAIN = "fetch the archive again from a source that you trust"
 PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
 ENCRYPTED = 1  # bit of a zip member's flags
 
@@ -41,32 +40,19 @@ ZIP = Limits(1_000_000, 1 << 26, 1 << 34)
 class Counted:
     """A stream that may be read up to a limit: what is longer is refused, whatever its headers say."""
 
-    def __init__(self, stream: BinaryIO, limit: int, refusal: str) -> None:
-        self.stream, self.left, self.refusal = stream, limit, refusal
+    def __init__(self, stream: BinaryIO, limit: int, what: str) -> None:
+        self.stream, self.left, self.refusal = stream, limit, Damaged(f"{what} has more than {limit} bytes")
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(min(size, self.left + 1))
         self.left -= len(data)
         if self.left < 0:
-            raise UserError(self.refusal)
+            raise self.refusal
         return data
 
 
-@contextmanager
-def opened(path: Path, kind: str) -> Iterator[None]:
-    """Everything that goes wrong inside becomes a UserError about the archive."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # decoders raise almost anything on hostile bytes
-        if reason := getattr(error, "strerror", None):  # the system's word, not a decoder's
-            raise UserError(f"{path}: cannot be read or unpacked ({reason}); give other places.") from None
-        raise UserError(f"{path}: not a complete {kind} archive ({type(error).__name__}); {AGAIN}.") from None
-
-
-def checked(path: Path, members: Iterable[tuple[Any, str, bool, bool]], limit: int) -> Iterator[Any]:
-    """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
+def checked(members: Iterable[tuple[Any, str, bool, bool]], limit: int) -> Iterator[Any]:
+    """The members one after another; `Damaged` for one too many, and one that is not plain or has no name of its own.
 
     members: (member, name, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
     systems that ignore case compare them; only a folder may come twice.
@@ -84,7 +70,7 @@ def checked(path: Path, members: Iterable[tuple[Any, str, bool, bool]], limit: i
         elif len(seen) == limit:
             reason = f"is one of more than {limit} members"
         if reason:
-            raise UserError(f"{path}: member {name!r} {reason}; {AGAIN}.")
+            raise Damaged(f"member {name!r} {reason}")
         seen[key] = folder
         yield member
 
@@ -96,16 +82,13 @@ def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
     missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
     """
     files: dict[str, bytes] = {}
-    with opened(path, "tar.gz"), gzip.open(path) as unpacked:
-        refusal = f"{path}: more than {limits.total_bytes} bytes when decompressed; {AGAIN}."
-        stream = Counted(unpacked, limits.total_bytes, refusal)
+    with refusing(path, "a tar.gz archive"), gzip.open(path) as unpacked:
+        stream = Counted(unpacked, limits.total_bytes, "the whole")
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             members = ((m, m.name, m.isdir(), (m.isdir() or m.isreg()) and not m.issparse()) for m in archive)
-            for member in checked(path, members, limits.members):
+            for member in checked(members, limits.members):
                 if member.size > limits.member_bytes:
-                    raise UserError(
-                        f"{path}: member {member.name!r} has more than {limits.member_bytes} bytes; {AGAIN}."
-                    )
+                    raise Damaged(f"member {member.name!r} has more than {limits.member_bytes} bytes")
                 if member.isreg():
                     files[member.name] = archive.extractfile(member).read()
         while stream.read(PIECE):  # to the end, where gzip keeps its checksum
@@ -129,25 +112,26 @@ def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")
     left = limits.total_bytes
-    with opened(path, "zip"), zipfile.ZipFile(path) as archive:
+    with refusing(path, "a zip archive, or not unpacked there"), zipfile.ZipFile(path) as archive:
         members = [(m, m.orig_filename.removesuffix("/"), m.is_dir(), is_plain_zip(m)) for m in archive.infolist()]
-        members = list(checked(path, members, limits.members))
+        members = list(checked(members, limits.members))
         with atomic_folder(folder) as new:
             for member in bar(members, path.name):
                 target = new / member.orig_filename
                 (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
                 if member.is_dir():
                     continue
-                refusal = f"{path}: more bytes than allowed at member {member.orig_filename!r}; {AGAIN}."
                 with archive.open(member) as stream, open(target, "xb") as file:
-                    shutil.copyfileobj(Counted(stream, min(limits.member_bytes, left), refusal), file)
+                    limit, what = min(limits.member_bytes, left), f"member {member.orig_filename!r}"
+                    shutil.copyfileobj(Counted(stream, limit, what), file)
                     left -= file.tell()
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb `unpack`."""
-    text = "a .zip file; what leads out of the folder, links, bombs are refused"
-    parser.add_argument("archive", type=Path, help=text)
+    parser.add_argument(
+        "archive", type=Path, help="a .zip file; what leads out of the folder, links, bombs are refused"
+    )
     parser.add_argument("folder", type=Path, help="a new folder, which appears only when everything is in it")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,29 +26,44 @@ LARGEST_BYTES = 1 << 27  # of a file: compressed images of these sizes are small
 WHITE = (255, 255, 255)  # behind transparent pixels, as viewers and browsers show them
 
 
+class Damaged(Exception):
+    """What is wrong with the contents of a file, in a few words."""
+
+
+@contextmanager
+def refusing(
+    path: str | Path, kind: str, advice: str = "fetch it again from a source that you trust"
+) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one sentence about a file: decoders raise almost anything on hostile bytes."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = error if isinstance(error, Damaged) else getattr(error, "strerror", None) or type(error).__name__
+        raise UserError(f"{path}: cannot be read as {kind} ({reason}); {advice}.") from None
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """The bytes of a regular file (a pipe would be waited for) of at most `limit` bytes; UserError for any other."""
     try:
-        regular, size = path.is_file(), path.stat().st_size
-        data = path.read_bytes() if regular and size <= limit else b""
+        if path.stat().st_size <= limit and path.is_file():
+            return path.read_bytes()
+        reason = f"not a file, or larger than {limit} bytes"
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); give the path of a file.") from None
-    if not regular or size > limit:
-        reason = f"larger than {limit} bytes" if regular else "not a file"
-        raise UserError(f"{path}: {reason}; fetch it again or remove it.")
-    return data
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
+    raise UserError(f"{path}: {reason}; give the path of a file.")
 
 
-def shown(image: Image.Image, name: str) -> Image.Image:
+def shown(image: Image.Image) -> Image.Image:
     """8-bit RGB as a viewer shows it: grey with 16 bits is scaled, what is transparent becomes white.
 
-    Raises UserError if the values have no known range: floating point, or whole numbers beyond 16 bits.
+    `Damaged` if the values have no known range: floating point, or whole numbers beyond 16 bits.
     """
     if image.mode.startswith(("I", "F")):  # 16 bits, in one of five modes by format and version of Pillow
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{name}: values beyond 16 bits, or without a known range; convert it to 8 bits first.")
+            raise Damaged("values beyond 16 bits, or without a known range")
         image = Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -63,21 +80,13 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image.Ima
     """
     name = name or ("image" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else read_regular(Path(source), LARGEST_BYTES)
-    image = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders warn of what is odd in a header; what matters raises
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height <= LARGEST_PIXELS:
-                return shown(ImageOps.exif_transpose(image), name)
-    except UserError:
-        raise
-    except Image.DecompressionBombError:
-        pass  # larger than everything that is allowed here
-    except Exception:  # decoders raise almost anything on hostile bytes; what is inside a file they look at last
-        reason = "not an image that can be read" if image is None else "the image is damaged or incomplete"
-        raise UserError(f"{name}: {reason} ({', '.join(FORMATS)}); fetch the file again.") from None
-    raise UserError(f"{name}: more than {LARGEST_PIXELS // 10**6} million pixels; make it smaller first.")
+    kind = f"an image ({', '.join(FORMATS)}; at most {LARGEST_PIXELS // 10**6} million pixels)"
+    with refusing(name, kind, "fetch or save it again"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # decoders warn of what is odd in a header; what matters raises
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > LARGEST_PIXELS:
+            raise Damaged("too large")
+        return shown(ImageOps.exif_transpose(image))
 
 
 def read_pixels(source: str | Path | bytes, name: str | None = None) -> np.ndarray:

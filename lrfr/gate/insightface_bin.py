@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_pixels, read_regular
+from lrfr.gate.images import Damaged, read_pixels, read_regular, refusing
 from lrfr.gate.trees import Count
 
 FILE_BYTES = 1 << 29  # our choice: four times the largest of the known files (cfp_fp has 14,000 images of about 8 kB)
@@ -32,10 +32,6 @@ NAMES = {"_codecs.encode", "numpy.dtype", "numpy.ndarray", "numpy.core.numeric._
 NAMES |= {"numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar"}
 DTYPES = {"b1": np.bool_, "u1": np.uint8, "i1": np.int8, "i4": "<i4", "i8": "<i8"}
 DTYPES |= {code.encode(): dtype for code, dtype in DTYPES.items()}  # as Python 2 wrote them
-
-
-class Refused(Exception):
-    """What is wrong with a file, in a few words."""
 
 
 class Call:
@@ -58,16 +54,16 @@ class Symbolic(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Call:
         if f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1) not in NAMES:
-            raise Refused(f"it asks for {module}.{name}, which no list of images needs")
+            raise Damaged(f"it asks for {module}.{name}, which no list of images needs")
         return Call(name)
 
 
 def check_claims(data: bytes) -> None:
-    """`Refused` for more steps, places of memory or outside things than a list needs; ValueError for an early end."""
+    """`Damaged` for more steps, places of memory or outside things than a list needs; ValueError for an early end."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
         far = operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count
         if count > STEPS or far or operation.name.startswith("EXT"):  # EXT: a table of this process
-            raise Refused("it claims more objects than a list of images has, or objects outside of the file")
+            raise Damaged("it claims more objects than a list of images has, or objects outside of the file")
 
 
 def as_bytes(value: object) -> bytes:
@@ -77,7 +73,7 @@ def as_bytes(value: object) -> bytes:
             return bytes(value)
         case Call("encode", (str(text), "latin1" | b"latin1")):
             return text.encode("latin1")
-    raise Refused("it has something else where bytes belong")
+    raise Damaged("it has something else where bytes belong")
 
 
 def as_array(value: object) -> NDArray:
@@ -91,7 +87,7 @@ def as_array(value: object) -> NDArray:
             | Call("scalar", (Call("dtype", (code, *_)), raw))
         ):
             return np.frombuffer(as_bytes(raw), DTYPES[code])
-    raise Refused("it has something else where an array or a boolean belongs")
+    raise Damaged("it has something else where an array or a boolean belongs")
 
 
 class ImagePairs(NamedTuple):
@@ -116,7 +112,7 @@ class ImagePairs(NamedTuple):
 
 
 def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
-    """The images (2P) and bool (P,) of a file's bytes; `Refused`, or any other exception, for what is no such file."""
+    """The images (2P) and bool (P,) of a file's bytes; `Damaged`, or any other exception, for what is no such file."""
     check_claims(data)
     symbols, flags = Symbolic(io.BytesIO(data), encoding="bytes").load()
     images, left = [], FILE_BYTES
@@ -125,11 +121,11 @@ def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
         images.append(as_array(symbol).astype(np.uint8).tobytes() if array else as_bytes(symbol))
         left -= len(images[-1])
         if left < 0:
-            raise Refused(f"its images have more than {FILE_BYTES >> 20} MB")
+            raise Damaged(f"its images have more than {FILE_BYTES >> 20} MB")
     # `item`: a list that names a large array many times would fill the memory
     same = np.array([as_array(flag).item() for flag in flags]) if isinstance(flags, (list, tuple)) else as_array(flags)
     if not len(same) or len(images) != 2 * len(same) or len(same) % FOLDS or not np.isin(same, (0, 1)).all():
-        raise Refused(f"it has {len(images)} images and {len(same)} booleans, not two for each one in {FOLDS} folds")
+        raise Damaged(f"it has {len(images)} images and {len(same)} booleans, not two for each one in {FOLDS} folds")
     return images, same.astype(bool)
 
 
@@ -140,11 +136,7 @@ def read_bin(path: Path) -> ImagePairs:
     not have, or has numbers of images and booleans that do not belong together.
     """
     data = read_regular(path, FILE_BYTES)
-    try:
+    with refusing(path, "a set of image pairs"):
         images, same = parse(data)
-    except Exception as error:  # unpickling raises almost anything on hostile bytes
-        reason = error if isinstance(error, Refused) else type(error).__name__
-        what = f"not a complete set of image pairs ({reason})"
-        raise UserError(f"{path}: {what}; fetch it from a source that you trust.") from None
     counts = Count("pairs", len(same), PAIRS.get(path.stem)), Count("pairs of one person", int(same.sum()), None)
     return ImagePairs(path, images, same, counts)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_regular
+from lrfr.gate.images import Damaged, read_regular, refusing
 from lrfr.gate.trees import check_name
 
 # Our choices: the largest list that we know, of QMUL-SurvFace, has 60,423 names: about 6 MB when decompressed.
@@ -26,75 +26,68 @@ FILE_BYTES, TOTAL_BYTES = 1 << 25, 1 << 27
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15  # types of data elements
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-ENCODINGS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16"}
+ENCODINGS = {1: "ascii", 2: "ascii", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le"}
 CELL, CHAR, NUMBERS = 1, 4, range(6, 16)  # array classes: doubles, singles and whole numbers are 6 ... 15
 COMPLEX = 1 << 11  # flag of an array
 
 
-class Unreadable(Exception):
-    """What is wrong with a list, in a few words."""
-
-
-def elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """(type, contents) of one data element after another; `Unreadable` if one ends outside. order: "<" or ">"."""
+def elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(type, contents) of one data element after another; `Damaged` if one ends outside."""
     place = 0
     while place < len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, place)
+        kind, size = struct.unpack_from("<II", data, place)
         start, step = place + 8, 8 + size + (-size % 8 if kind != COMPRESSED else 0)
         if kind >> 16:  # a small element: type and size share four bytes, the contents are the next four
             kind, size, start, step = kind & 0xFFFF, kind >> 16, place + 4, 8
         if start + size > len(data) or size > step - 4:
-            raise Unreadable("it ends early")
+            raise Damaged("it ends early")
         yield kind, data[start : start + size]
         place += step
 
 
-def read_array(data: memoryview, order: str, inside_cell: bool = False) -> tuple[str, NDArray | str]:
-    """Name and value of an array: numbers, text, or the texts of a cell array as objects; `Unreadable` for all else."""
-    parts = elements(data, order)  # one at a time: a hundred megabytes of empty elements would be gigabytes of objects
+def read_array(data: memoryview, inside_cell: bool = False) -> tuple[str, NDArray | str]:
+    """Name and value of an array: numbers, text, or the texts of a cell array as objects; `Damaged` for all else."""
+    parts = elements(data)  # one at a time: a hundred megabytes of empty elements would be gigabytes of objects
     (_, flags), (_, dimensions), (_, name) = islice(parts, 3)
-    (flag, _), shape = struct.unpack(f"{order}II", flags), struct.unpack(f"{order}ii", dimensions)
+    (flag, _), shape = struct.unpack("<II", flags), struct.unpack("<ii", dimensions)
     kind, size = flag & 0xFF, math.prod(shape)
     if kind == CELL and not inside_cell:
-        cells = [read_array(cell, order, inside_cell=True)[1] for cell_kind, cell in parts if cell_kind == MATRIX]
+        cells = [read_array(cell, inside_cell=True)[1] for cell_kind, cell in parts if cell_kind == MATRIX]
         values = np.array(cells, dtype=object)
     elif kind == CHAR:
         ((code, content),) = islice(parts, 2)
-        values = bytes(content).decode(
-            ENCODINGS[code] + {"<": "-le", ">": "-be"}[order] * (ENCODINGS[code] == "utf-16")
-        )
+        values = bytes(content).decode(ENCODINGS[code])
     elif kind in NUMBERS and not inside_cell and not flag & COMPLEX:
         ((code, content),) = islice(parts, 2)
-        values = np.frombuffer(content, np.dtype(TYPES[code]).newbyteorder(order))
+        values = np.frombuffer(content, f"<{TYPES[code]}")
     else:
-        raise Unreadable("it has something else than names and numbers")
+        raise Damaged("it has something else than names and numbers")
     if len(values) != size or min(shape) < 0 or (kind == CHAR and shape[0] != 1):
-        raise Unreadable("an array has not as many elements as it claims, or a text more than one line")
+        raise Damaged("an array has not as many elements as it claims, or a text more than one line")
     return bytes(name).decode("ascii", "replace"), values if kind == CHAR else values.reshape(shape, order="F")
 
 
 def read_arrays(data: bytes) -> dict[str, NDArray | str]:
-    """The variables of a version 5 file whose every claim holds; `Unreadable`, or any other exception, otherwise."""
-    if len(data) < HEADER or data[126:128] not in (b"IM", b"MI") or data.startswith(b"MATLAB 7.3"):
-        raise Unreadable("it is no MATLAB file of version 5; version 7.3 is HDF5")
-    order = "<" if data[126:128] == b"IM" else ">"
+    """The variables of a version 5 file whose every claim holds; `Damaged`, or any other exception, otherwise."""
+    if data[126:HEADER] != b"IM" or data.startswith(b"MATLAB 7.3"):  # MI: of another byte order, decades old
+        raise Damaged("it is no MATLAB file of version 5; version 7.3 is HDF5")
     found: dict[str, NDArray | str] = {}
     left = TOTAL_BYTES
-    for kind, content in elements(memoryview(data)[HEADER:], order):
+    for kind, content in elements(memoryview(data)[HEADER:]):
         if kind == COMPRESSED:
             stream = zlib.decompressobj()
             unpacked = memoryview(stream.decompress(content, left + 1))
             left -= len(unpacked)
             if left < 0:
-                raise Unreadable(f"it has more than {TOTAL_BYTES} bytes when decompressed")
+                raise Damaged(f"it has more than {TOTAL_BYTES} bytes when decompressed")
             if not stream.eof:
-                raise Unreadable("it ends early")
-            kind, content = next(elements(unpacked, order), (0, unpacked))
+                raise Damaged("it ends early")
+            kind, content = next(elements(unpacked), (0, unpacked))
         if kind != MATRIX:
-            raise Unreadable("it has an element that is not an array")
-        name, value = read_array(content, order)
+            raise Damaged("it has an element that is not an array")
+        name, value = read_array(content)
         if name in found:
-            raise Unreadable("it has two variables of one name")
+            raise Damaged("it has two variables of one name")
         found[name] = value
     return found
 
@@ -102,15 +95,11 @@ def read_arrays(data: bytes) -> dict[str, NDArray | str]:
 def read_table(path: Path, variable: str) -> NDArray:
     """The variable of a list, names or numbers, (rows, columns); UserError if it is not there, or the file damaged."""
     data = read_regular(path, FILE_BYTES)
-    try:
+    with refusing(path, "the list that is expected", "fetch it again or save it with `-v7`"):
         found = read_arrays(data).get(variable)
         if not isinstance(found, np.ndarray):
-            raise Unreadable(f"it has no variable {variable} of names or numbers")
-    except Exception as error:  # what is not as it claims ends in almost anything
-        reason = error if isinstance(error, Unreadable) else type(error).__name__
-        what = f"not the list that is expected, or damaged ({reason})"
-        raise UserError(f"{path}: {what}; fetch it again or save it with `-v7`.") from None
-    return found
+            raise Damaged(f"it has no variable {variable} of names or numbers")
+        return found
 
 
 def read_names(path: Path, variable: str, columns: int) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 A record is two 32-bit words, the magic number and flag and length (3 and 29 bits), then the contents, padded to four
 bytes. A record whose contents include the aligned magic number is written in parts that leave it out: flag 1 starts, 2
 goes on, 3 ends. The contents start with a header: flag, label, id, id2; flag labels more follow where flag > 0. Layout:
-dmlc-core's recordio.h; record 0 and the persons' records: InsightFace's `dataset.py`.
+dmlc-core's recordio.h; record 0: InsightFace's `dataset.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,8 @@ def read_property(path: Path) -> tuple[int, int, int]:
 class RecordSet:
     """Training images in random access: the file is mapped into memory, not read.
 
-    labels: int64 (N,), the persons 0 ... people - 1. people: as `property` says. size: (height, width) of every image.
-    counts: what is there next to what `property` says. Raises UserError, naming file and line or record, at the first
-    thing that is wrong with property, index, record 0 and the persons' records; images are checked when they are read.
+    keys: int64 (N,), of the images' records. people: as `property` says. size: (height, width) of every image. Raises
+    UserError, naming file and record, if property, index or record 0 are wrong; images are checked when they are read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,30 +75,44 @@ class RecordSet:
         except (OSError, ValueError):  # ValueError: an empty file cannot be mapped
             raise UserError(f"{self.path}: cannot be read, or empty; give the folder of a training set.") from None
         self.index, self.offsets = read_index(folder / INDEX, len(self.map))
-        self.keys, self.labels = self.read_labels()
-        found = Count("training people", len(np.unique(self.labels)), self.people)
-        self.counts = Count("training images", len(self.keys), None), found
+        self.keys = self.index  # in newer sets every record is an image
+        zero = self.record(0)[0] if self.index[0] == 0 else ()
+        if len(zero) > 1:  # (a, b): images are 1 ... a - 1, the records a ... b - 1 say which images a person has
+            images, end = (self.whole(0, label, LABELS) for label in zero[:2])
+            if not 1 < images < end or not np.array_equal(self.index, np.arange(end)):
+                said = f"says that 1 ... {images - 1} are images and that there are {end} records"
+                raise self.refusal(0, f"{said}, {INDEX} differs")
+            self.keys = self.index[1:images]
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """The person of every image, 0 ... people - 1, int64 (N,): all records are read through."""
+        return np.array([self.face(i)[0] for i in bar(range(len(self)), self.path.name)], np.int64)
+
+    @property
+    def counts(self) -> tuple[Count, Count]:
+        """What is there next to what `property` says."""
+        found = Count("training people", len(np.unique(self.labels)), self.people)
+        return Count("training images", len(self), None), found
 
     def refusal(self, key: int, reason: str) -> UserError:
         return UserError(f"{self.path}, record {key}: {reason}; fetch the set again.")
 
     def read(self, i: int) -> NDArray[np.uint8]:
-        """Image i, uint8 (height, width, 3) RGB; UserError if its record is damaged or contradicts label or size."""
-        image = read_pixels(self.encoded(i), f"{self.path}, record {self.keys[i]}")
+        """Image i, uint8 (height, width, 3) RGB; UserError if its record is damaged or it has another size."""
+        image = read_pixels(self.face(i)[1], f"{self.path}, record {self.keys[i]}")
         if image.shape != (*self.size, 3):
             raise self.refusal(self.keys[i], f"another size than {PROPERTY} says")
         return image
 
-    def encoded(self, i: int) -> bytes:
-        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts a label."""
+    def face(self, i: int) -> tuple[int, bytes]:
+        """Person and encoded bytes, not looked into, of image i; UserError if its record is damaged."""
         key = int(self.keys[i])
         labels, data = self.record(key)
-        if self.label(key, labels) != self.labels[i]:
-            raise self.refusal(key, "another person than the persons' records say")
-        return data
+        return self.whole(key, labels[0], self.people), data
 
     def record(self, key: int) -> tuple[NDArray[np.float32], bytes]:
         """Labels (at least one) and data of a key's record, its parts joined; UserError if it is missing or damaged."""
@@ -125,39 +139,8 @@ class RecordSet:
             raise self.refusal(key, "shorter than its header and labels")
         return np.frombuffer(data[HEADER.size : end], "<f4") if more else np.array([label], np.float32), data[end:]
 
-    def label(self, key: int, labels: NDArray[np.float32], limit: int | None = None, place: int = 0) -> int:
-        """A label as a whole number from 0 to limit - 1 (the number of people); UserError if it is anything else."""
-        value, limit = float(labels[place]) if place < len(labels) else -1.0, limit or self.people
-        if not (0 <= value < min(limit, LABELS + 1) and value.is_integer()):  # comparisons with NaN are false
-            raise self.refusal(key, f"label {value} is not from 0 to {limit - 1}")
-        return int(value)
-
-    def read_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Keys and labels of the images.
-
-        Record 0 with two labels (a, b) says that images are 1 ... a - 1 and persons a ... b - 1, each with the range
-        (first, last + 1) of its images: then only the first and the last image of every person are looked at. Without
-        it every record is an image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are
-        refused.
-        """
-        zero = self.record(0)[0] if self.index[0] == 0 else ()
-        if len(zero) < 2:
-            labels = [self.label(key, self.record(key)[0]) for key in bar(self.index.tolist(), self.path.name)]
-            return self.index, np.array(labels, np.int64)
-        images, end = (self.label(0, zero, LABELS, place) for place in (0, 1))
-        if not 1 < images < end or not np.array_equal(self.index, np.arange(end)):
-            said = f"says that 1 ... {images - 1} are images and that there are {end} records"
-            raise self.refusal(0, f"{said}, {INDEX} differs")
-        labels = np.full(images, -1, np.int64)
-        for key in bar(range(images, end), self.path.name):
-            person = self.record(key)[0]
-            first, last = (self.label(key, person, images + 1, place) for place in (0, 1))
-            if not 1 <= first < last or (labels[first:last] != -1).any():
-                raise self.refusal(key, f"images {first} to {last - 1} are no range, or another person's")
-            ends = {self.label(image, self.record(image)[0]) for image in (first, last - 1)}
-            if len(ends) > 1:
-                raise self.refusal(key, "its first and last image have two labels")
-            labels[first:last] = ends.pop()
-        if (labels[1:] == -1).any():
-            raise self.refusal(int(np.argmin(labels[1:])) + 1, "an image of nobody")
-        return np.arange(1, images, dtype=np.int64), labels[1:]
+    def whole(self, key: int, label: np.float32, limit: int) -> int:
+        """A label as a whole number below limit; UserError if it is none. Beyond 2^24 (Glint360K) none is exact."""
+        if not (0 <= label < min(limit, LABELS + 1) and float(label).is_integer()):  # comparisons with NaN are false
+            raise self.refusal(key, f"label {label} is not from 0 to {limit - 1}")
+        return int(label)

@@ -67,16 +67,11 @@ def is_plain(name: str) -> bool:
     return name not in ("", ".", "..") and not {"/", "\\"} & set(name) and name.isprintable()
 
 
-def shown(name: str) -> str:
-    """A name for messages: bytes that are no UTF-8, and control characters, are escaped."""
-    return repr(name.encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
 def check_name(name: str, where: str | Path) -> None:
     """UserError for a name that is not plain."""
     if not is_plain(name):
         reason = "is not the name of a file, or has bytes that are no UTF-8, or control characters"
-        raise UserError(f"{where}: the name {shown(name)} {reason}; fetch the set again.")
+        raise UserError(f"{where}: the name {name!r} {reason}; fetch the set again.")
 
 
 def prefix_number(name: str, where: str | Path) -> int:
@@ -84,7 +79,7 @@ def prefix_number(name: str, where: str | Path) -> int:
     match = re.match(r"(\d{1,9})_", name, re.ASCII)
     if not match:
         reason = "does not start with a person's number and '_'"
-        raise UserError(f"{where}: the name {shown(name)} {reason}; fetch the set again.")
+        raise UserError(f"{where}: the name {name!r} {reason}; fetch the set again.")
     return int(match[1])
 
 
@@ -160,7 +155,7 @@ def same_names(listed: list[str], there: list[str], source: Path, folder: Path) 
     for row, name in enumerate(listed, start=1):
         if name not in left:
             reason = "is listed twice" if name in there else f"is not in {folder}"
-            raise UserError(f"{source}, entry {row}: {shown(name)} {reason}; fetch list and set again.")
+            raise UserError(f"{source}, entry {row}: {name!r} {reason}; fetch list and set again.")
         left.remove(name)
     if left:
         what = f"this file and {len(left) - 1} others are not in {source}"

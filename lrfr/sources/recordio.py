@@ -40,12 +40,13 @@ class Photographs:
         if row == len(keys) or keys[row] != int(name):
             raise UserError(f"record {name}: missing from {self.records.path}; run `{PLACE.command}` again.")
         self.records.read(row)
-        return self.records.encoded(row)
+        return self.records.face(row)[1]
 
     def faces(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, person, encoded bytes) of every face in the order of the set."""
-        for i in bar(range(len(self.records)), "faces"):
-            yield str(self.records.keys[i]), str(self.records.labels[i]), self.records.encoded(i)
+        for i, key in enumerate(bar(self.records.keys.tolist(), "faces")):
+            label, data = self.records.face(i)
+            yield str(key), str(label), data
 
 
 def choose_root(given: Path | None) -> Chosen:

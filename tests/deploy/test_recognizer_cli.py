@@ -124,7 +124,7 @@ def test_verify_answers_for_people_and_different_people_are_an_answer(made, ask,
     [
         (("verify", "one.png", "nobody.png"), "nobody.png: no face found"),
         (("verify", "text.jpg", "one.png", "--json"), "text.jpg: not an image"),
-        (("verify", "one.png", "empty.png", "--aligned"), "empty.png: the file is empty"),
+        (("verify", "one.png", "empty.png", "--aligned"), "empty.png: cannot be read as an image"),
         (("verify", "one.png", "cut.png", "--aligned"), "cut.png: the image is damaged"),
         (("verify", "one.png", "none.png", "--aligned"), "none.png: cannot be read"),
         (("verify", "one.png", "chips", "--aligned"), "chips: not a file"),

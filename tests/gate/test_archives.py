@@ -93,10 +93,10 @@ def test_a_member_too_large(tmp_path):
 def test_a_bomb_is_read_up_to_the_limit(tmp_path):
     path = tar(tmp_path / "a.tgz", [(f"{i}", bytes(1 << 20)) for i in range(64)])
     assert path.stat().st_size < 100_000
-    assert "more than 1048576 bytes when decompressed" in refusal(path, total_bytes=1 << 20)
+    assert "the whole has more than 1048576 bytes" in refusal(path, total_bytes=1 << 20)
     endless = tmp_path / "endless.tgz"  # nothing but zeros after the end of the archive
     endless.write_bytes(gzip.compress(bytes(1 << 24)))
-    assert "more than 1048576 bytes when decompressed" in refusal(endless, total_bytes=1 << 20)
+    assert "the whole has more than 1048576 bytes" in refusal(endless, total_bytes=1 << 20)
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
@@ -134,7 +134,7 @@ def test_damage_is_refused_or_harmless(tmp_path):
 )
 def test_not_an_archive(tmp_path, data):
     (tmp_path / "x.tgz").write_bytes(data)
-    assert "not a complete tar.gz archive" in refusal(tmp_path / "x.tgz")
+    assert "cannot be read as a tar.gz archive" in refusal(tmp_path / "x.tgz")
 
 
 def test_no_file(tmp_path):
@@ -202,8 +202,8 @@ def test_limits(tmp_path, refused):
     path = packed(tmp_path / "a.zip", [(f"{i}", bytes(1 << 20)) for i in range(8)])
     assert path.stat().st_size < 20_000
     assert "more than 7 members" in refused(path, members=7)
-    assert "at member '0'" in refused(path, member_bytes=(1 << 20) - 1)
-    assert "at member '4'" in refused(path, total_bytes=(1 << 22) + 1)
+    assert "member '0' has more than 1048575 bytes" in refused(path, member_bytes=(1 << 20) - 1)
+    assert "member '4' has more than 1 bytes" in refused(path, total_bytes=(1 << 22) + 1)
     unpack(path, tmp_path / "out", ZIP._replace(members=8, member_bytes=1 << 20, total_bytes=1 << 23))
 
 
@@ -225,7 +225,7 @@ def test_a_header_that_lies_about_its_size_in_a_zip(tmp_path, refused):
 def test_other_files(tmp_path, refused):
     for data in (b"", b"hello", b"PK\x03\x04" + bytes(100), b"PK\x05\x06" + b"\xff" * 18):
         (tmp_path / "x.zip").write_bytes(data)
-        assert "not a complete zip" in refused(tmp_path / "x.zip")
+        assert "cannot be read as a zip archive" in refused(tmp_path / "x.zip")
     assert "No such file" in refused(tmp_path / "absent.zip")
 
 

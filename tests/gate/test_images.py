@@ -90,7 +90,7 @@ def test_what_is_transparent_becomes_white(tmp_path):
     path = saved(tmp_path, palette, "p.png", transparency=1)
     assert np.asarray(read_image(path)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
     grey = Image.merge("LA", [Image.new("L", (2, 2), 7), Image.new("L", (2, 2), 0)])
-    assert np.asarray(shown(grey, "grey")).tolist() == [[[255] * 3] * 2] * 2
+    assert np.asarray(shown(grey)).tolist() == [[[255] * 3] * 2] * 2
 
 
 def test_sixteen_bits(picture, tmp_path):
@@ -124,17 +124,16 @@ def test_the_first_frame_is_taken(tmp_path):
 
 def test_what_is_no_image_is_refused(tmp_path):
     path = tmp_path / "a.jpg"
-    for data, reason in (
-        (b"", "not an image"),
-        (b"\0" * 5000, "not an image"),
-        (b"hello, this is a text", "not an image"),
-        (b"\xff\xd8\xff", "not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-        (png(200, 200, b"\0" * 1000), "damaged or incomplete"),
+    for data in (
+        b"",
+        b"\0" * 5000,
+        b"hello, this is a text",
+        b"\xff\xd8\xff",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        png(200, 200, b"\0" * 1000),
     ):
         path.write_bytes(data)
-        text = refusal(read_image, path)
-        assert text.startswith(f"{path}: ") and reason in text
+        assert refusal(read_image, path).startswith(f"{path}: cannot be read as an image")
 
 
 def test_a_giant_is_refused_by_its_header(tmp_path, monkeypatch):
@@ -143,7 +142,8 @@ def test_a_giant_is_refused_by_its_header(tmp_path, monkeypatch):
     path = tmp_path / "bomb.png"
     for width, height in ((9000, 9000), (8193, 8192), (16384, 16384), (20000, 20000), (2**31 - 1, 2**31 - 1)):
         path.write_bytes(png(width, height))
-        assert "bomb.png: more than 67 million pixels" in refusal(read_image, path)
+        text = refusal(read_image, path)
+        assert "bomb.png: cannot be read" in text and "at most 67 million pixels) (" in text
     assert LARGEST_PIXELS > 48_000_000  # cameras of 48 million pixels are common
 
 

@@ -103,7 +103,6 @@ def test_a_label_may_have_company(tmp_path):
 @pytest.mark.parametrize(
     ("records", "word"),
     [
-        ({"r0": miniatures.labelled([7, 9], 0)}, "record 1: an image of nobody"),  # whose person is taken for an image
         ({"r0": miniatures.labelled([6, 8], 0)}, "1 ... 5 are images and that there are 8 records"),
         ({"r0": miniatures.labelled([6, 10], 0)}, "that there are 10 records"),
         ({"r0": miniatures.labelled([1, 9], 0)}, "record 0: says"),
@@ -112,20 +111,13 @@ def test_a_label_may_have_company(tmp_path):
         ({"r0": miniatures.labelled([2.5, 9], 0)}, "record 0: label 2.5"),
         ({"r3": miniatures.labelled([3], 3, png(3))}, "record 3: label 3.0 is not from 0 to 2"),
         ({"r3": miniatures.labelled([-1], 3, png(3))}, "record 3: label -1.0"),
-        ({"r2": miniatures.labelled([1], 2, png(2))}, "record 6: its first and last image have two labels"),
-        ({"r7": miniatures.labelled([2, 4], 7)}, "record 7: images 2 to 3"),
-        ({"r7": miniatures.labelled([4, 4], 7)}, "record 7: images 4 to 3"),
-        ({"r7": miniatures.labelled([0, 1], 7)}, "record 7: images 0 to 0"),
-        ({"r7": miniatures.labelled([3, 9], 7)}, "record 7: label 9"),
-        ({"r7": miniatures.labelled([3], 7)}, "record 7: label -1"),
-        ({"r8": miniatures.labelled([4, 5], 8)}, "record 5: an image of nobody"),
-        ({"r6": b"short"}, "record 6: shorter than its header and labels"),
-        ({"r6": struct.pack("<IfQQ", 2**31, 0, 0, 0)}, "record 6: shorter than its header and labels"),
+        ({"r2": b"short"}, "record 2: shorter than its header and labels"),
+        ({"r2": struct.pack("<IfQQ", 2**31, 0, 0, 0)}, "record 2: shorter than its header and labels"),
     ],
 )
 def test_labels_that_cannot_be(tmp_path, records, word):
     write(tmp_path, changed(**records))
-    text = refusal(RecordSet, tmp_path)
+    text = refusal(lambda: RecordSet(tmp_path).labels)
     assert text.startswith(f"{tmp_path}/train.rec, record ") and word in text
 
 
@@ -147,14 +139,10 @@ def test_damaged_records(tmp_path):
     check(
         "flag 0 is out of order", offsets[1] + 4, struct.pack("<I", 1 << 29 | length)
     )  # starts and is never continued
-    check("not an image", offsets[1] + 8 + 24, b"\0\0\0\0")
+    check("cannot be read as an image", offsets[1] + 8 + 24, b"\0\0\0\0")
 
 
 def test_an_image_is_checked_when_it_is_read(tmp_path):
-    other = [miniatures.labelled([label], key, png(key)) for key, label in ((1, 0), (2, 1), (3, 0))]
-    contents = [miniatures.labelled([4, 5], 0), *other, miniatures.labelled([1, 4], 4)]
-    write(tmp_path, contents)
-    assert "record 2: another person" in refusal(RecordSet(tmp_path).read, 1)
     write(tmp_path, prop="3,4,5")
     assert "record 1: another size" in refusal(RecordSet(tmp_path).read, 0)
 
@@ -164,7 +152,7 @@ def test_cut_records(tmp_path, cut):
     write(tmp_path)
     data = (tmp_path / "train.rec").read_bytes()
     (tmp_path / "train.rec").write_bytes(data[:cut])
-    refusal(RecordSet, tmp_path)
+    refusal(lambda: RecordSet(tmp_path).record(8))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +202,7 @@ def test_missing_files(tmp_path, name):
 def test_a_bomb_of_many_parts_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(recordio, "RECORD_BYTES", 100)
     write(tmp_path, changed(r1=miniatures.labelled([0], 1, bytes(200))))
-    assert "record 1: its 224 bytes" in refusal(RecordSet, tmp_path)
+    assert "record 1: its 224 bytes" in refusal(RecordSet(tmp_path).read, 0)
 
 
 @settings(max_examples=200, deadline=None)
