@@ -111,24 +111,6 @@ class ImagePairs(NamedTuple):
         return image
 
 
-def parse(data: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
-    """The images (2P) and bool (P,) of a file's bytes; `Damaged`, or any other exception, for what is no such file."""
-    check_claims(data)
-    symbols, flags = Symbolic(io.BytesIO(data), encoding="bytes").load()
-    images, left = [], FILE_BYTES
-    for symbol in symbols:  # one that a short file names many times becomes as many copies here
-        array = isinstance(symbol, Call) and symbol.name != "encode"  # of bytes, as OpenCV's encoder returns it
-        images.append(as_array(symbol).astype(np.uint8).tobytes() if array else as_bytes(symbol))
-        left -= len(images[-1])
-        if left < 0:
-            raise Damaged(f"its images have more than {FILE_BYTES >> 20} MB")
-    # `item`: a list that names a large array many times would fill the memory
-    same = np.array([as_array(flag).item() for flag in flags]) if isinstance(flags, (list, tuple)) else as_array(flags)
-    if not len(same) or len(images) != 2 * len(same) or len(same) % FOLDS or not np.isin(same, (0, 1)).all():
-        raise Damaged(f"it has {len(images)} images and {len(same)} booleans, not two for each one in {FOLDS} folds")
-    return images, same.astype(bool)
-
-
 def read_bin(path: Path) -> ImagePairs:
     """Read a `.bin` file into memory (60 to 120 MB), without running anything that it asks for.
 
@@ -137,6 +119,20 @@ def read_bin(path: Path) -> ImagePairs:
     """
     data = read_regular(path, FILE_BYTES)
     with refusing(path, "a set of image pairs"):
-        images, same = parse(data)
+        check_claims(data)
+        symbols, flags = Symbolic(io.BytesIO(data), encoding="bytes").load()
+        images, left = [], FILE_BYTES
+        for symbol in symbols:  # one that a short file names many times becomes as many copies here
+            array = isinstance(symbol, Call) and symbol.name != "encode"  # of bytes, as OpenCV's encoder returns it
+            images.append(as_array(symbol).astype(np.uint8).tobytes() if array else as_bytes(symbol))
+            left -= len(images[-1])
+            if left < 0:
+                raise Damaged(f"its images have more than {FILE_BYTES >> 20} MB")
+        one_by_one = isinstance(flags, (list, tuple))  # `item`: naming a large array many times would fill the memory
+        same = np.array([as_array(flag).item() for flag in flags]) if one_by_one else as_array(flags)
+        if not len(same) or len(images) != 2 * len(same) or len(same) % FOLDS or not np.isin(same, (0, 1)).all():
+            reason = f"not two for each one in {FOLDS} folds"
+            raise Damaged(f"it has {len(images)} images and {len(same)} booleans, {reason}")
+    same = same.astype(bool)
     counts = Count("pairs", len(same), PAIRS.get(path.stem)), Count("pairs of one person", int(same.sum()), None)
     return ImagePairs(path, images, same, counts)

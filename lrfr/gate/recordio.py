@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_pixels, read_regular
+from lrfr.gate.images import read_pixels, read_regular, refusing
 from lrfr.gate.trees import Count
 from lrfr.progress import bar
 
@@ -54,8 +54,7 @@ def read_property(path: Path) -> tuple[int, int, int]:
     match = re.fullmatch(rb"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})\s*", read_regular(path, PROPERTY_BYTES))
     if not match:
         raise UserError(f"{path}: not people,height,width as in 85742,112,112; fetch it again.")
-    people, height, width = map(int, match.groups())
-    return people, height, width
+    return tuple(map(int, match.groups()))
 
 
 class RecordSet:
@@ -69,11 +68,9 @@ class RecordSet:
         self.path = folder / RECORD
         self.people, *size = read_property(folder / PROPERTY)
         self.size = tuple(size)
-        try:
-            with open(self.path if self.path.is_file() else folder, "rb") as file:  # a pipe would be waited for
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # ValueError: an empty file cannot be mapped
-            raise UserError(f"{self.path}: cannot be read, or empty; give the folder of a training set.") from None
+        path = self.path if self.path.is_file() else folder  # a pipe would be waited for
+        with refusing(self.path, "records", "give the folder of a training set"), path.open("rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.index, self.offsets = read_index(folder / INDEX, len(self.map))
         self.keys = self.index  # in newer sets every record is an image
         zero = self.record(0)[0] if self.index[0] == 0 else ()
@@ -93,10 +90,10 @@ class RecordSet:
         return np.array([self.face(i)[0] for i in bar(range(len(self)), self.path.name)], np.int64)
 
     @property
-    def counts(self) -> tuple[Count, Count]:
+    def counts(self) -> tuple[Count, ...]:
         """What is there next to what `property` says."""
-        found = Count("training people", len(np.unique(self.labels)), self.people)
-        return Count("training images", len(self), None), found
+        people = len(np.unique(self.labels))
+        return Count("training images", len(self), None), Count("training people", people, self.people)
 
     def refusal(self, key: int, reason: str) -> UserError:
         return UserError(f"{self.path}, record {key}: {reason}; fetch the set again.")

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import SUFFIXES, read_pixels
+from lrfr.gate.images import SUFFIXES, read_pixels, refusing
 from lrfr.progress import bar
 
 LITTER = {"thumbs.db", "desktop.ini"}  # what systems leave in folders; anything else is an image or a reason to stop
@@ -76,11 +76,9 @@ def check_name(name: str, where: str | Path) -> None:
 
 def prefix_number(name: str, where: str | Path) -> int:
     """The whole number before the first "_" of a file's name; UserError if there is none."""
-    match = re.match(r"(\d{1,9})_", name, re.ASCII)
-    if not match:
-        reason = "does not start with a person's number and '_'"
-        raise UserError(f"{where}: the name {name!r} {reason}; fetch the set again.")
-    return int(match[1])
+    if match := re.match(r"(\d{1,9})_", name, re.ASCII):
+        return int(match[1])
+    raise UserError(f"{where}: the name {name!r} does not start with a person's number and '_'; fetch the set again.")
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -89,7 +87,7 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     Raises UserError if it cannot be read, or holds a name that `check_name` refuses, or neither a file nor a folder.
     """
     folders, files = [], []
-    try:
+    with refusing(folder, "a folder", "give the set's folder"):
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.name.startswith(".") or entry.name.lower() in LITTER:
                 continue
@@ -97,9 +95,6 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
             if not (entry.is_dir() or entry.is_file()):
                 raise UserError(f"{folder / entry.name}: neither a file nor a folder; remove it.")
             (folders if entry.is_dir() else files).append(entry.name)
-    except (OSError, ValueError) as error:
-        reason = f"cannot be read as a folder ({type(error).__name__})"
-        raise UserError(f"{folder}: {reason}; give the set's folder.") from None
     return folders, files
 
 
@@ -118,8 +113,9 @@ def locate(root: Path, name: str, inside: str) -> Path:
     for folder in (root, root / name):
         if (folder / inside).is_dir():
             return folder
-    what = f"no folder {inside} there or in {name}; give the folder of the set (a file: unpack it first, `lrfr unpack`)"
-    raise UserError(f"{root}: {what}.")
+    raise UserError(
+        f"{root}: no folder {inside} there or in {name}; unpack it first (`lrfr unpack`), or give its folder."
+    )
 
 
 def read_folders(root: Path, images: int | None = None, people: int | None = None, numbered: bool = False) -> Folders:
@@ -164,11 +160,8 @@ def same_names(listed: list[str], there: list[str], source: Path, folder: Path) 
 
 def digest(path: Path) -> str:
     """The sha256 of a file; UserError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); unpack the set again.") from None
+    with refusing(path, "a file", "unpack the set again"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identical(first: Faces, second: Faces, description: str) -> int:
@@ -204,7 +197,6 @@ def make_listing(place: Path) -> bytes:
 
 def check_listing(place: Path, listing: Path, command: str) -> None:
     """UserError unless the set is, byte for byte, the one of a listing; command: that writes it."""
-    if not listing.is_file():
-        raise UserError(f"{listing}: no such file; run `{command}`.")
-    if make_listing(place) != listing.read_bytes():
-        raise UserError(f"{place}: its files are not those in {listing}; restore them, or run `{command}` again.")
+    if make_listing(place) != (listing.read_bytes() if listing.is_file() else None):
+        what = f"its files are not those in {listing}, or that list is missing"
+        raise UserError(f"{place}: {what}; restore them, or run `{command}` again.")

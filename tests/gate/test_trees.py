@@ -132,4 +132,4 @@ def test_a_set_that_has_changed_is_refused(folder, tmp_path, change):
 
 
 def test_a_list_that_is_missing(folder, tmp_path):
-    assert "list.csv: no such file" in refusal(check_listing, folder, tmp_path / "list.csv", "lrfr study")
+    assert "that list is missing" in refusal(check_listing, folder, tmp_path / "list.csv", "lrfr study")
