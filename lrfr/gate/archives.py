@@ -46,7 +46,7 @@ def check_members(members: Iterable[tuple[str, int, bool, bool]], limits: Limits
         left -= size
         reason = None
         if not plain:
-            reason = "is a link, a device, a sparse or an encrypted file"
+            reason = "is a link, a device, a sparse or an encrypted file, or compressed in an unusual way"
         elif ":" in name or not all(map(is_plain, name.split("/"))):
             reason = "has a name that leads elsewhere, or means different files on different systems"
         elif key in seen and not (seen[key] and folder):
@@ -77,10 +77,14 @@ def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
 
 
 def is_plain_zip(member: zipfile.ZipInfo) -> bool:
-    """Whether a member is a file or folder, as both its name and its kind say, and not encrypted."""
+    """Whether a member is a file or folder, as both its name and its kind say, stored or deflated, and not encrypted.
+
+    Other methods of compression unpack at once what may be gigabytes.
+    """
+    usual = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & ENCRYPTED
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
     folder = member.is_dir() == member.orig_filename.endswith("/")
-    return folder and kind in (0, stat.S_IFREG, stat.S_IFDIR) and not member.flag_bits & ENCRYPTED
+    return usual and folder and kind in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:

@@ -101,8 +101,6 @@ def list_photographs(folder: str | Path) -> list[Path]:
     if not found:
         endings = ", ".join(sorted(SUFFIXES))
         raise UserError(f"{folder}: no folder with an image ({endings}); give a folder with photographs.")
-    try:
-        "".join(map(str, found)).encode()
-    except UnicodeEncodeError:  # such a name could not be written to a table
-        raise UserError(f"{folder}: the name of a file is not UTF-8; rename it.") from None
+    if re.search("[\ud800-\udfff]", "".join(map(str, found))):  # such a name could not be written to a table
+        raise UserError(f"{folder}: the name of a file is not UTF-8; rename it.")
     return found

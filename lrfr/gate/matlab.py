@@ -71,24 +71,18 @@ def read_arrays(data: bytes) -> dict[str, NDArray | str]:
     """The variables of a version 5 file whose every claim holds; `Damaged`, or any other exception, otherwise."""
     if data[126:HEADER] != b"IM" or data.startswith(b"MATLAB 7.3"):  # MI: of another byte order, decades old
         raise Damaged("it is no MATLAB file of version 5; version 7.3 is HDF5")
-    found: dict[str, NDArray | str] = {}
-    left = TOTAL_BYTES
+    found, left = {}, TOTAL_BYTES
     for kind, content in elements(memoryview(data)[HEADER:]):
         if kind == COMPRESSED:
             stream = zlib.decompressobj()
             unpacked = memoryview(stream.decompress(content, left + 1))
             left -= len(unpacked)
-            if left < 0:
-                raise Damaged(f"it has more than {TOTAL_BYTES} bytes when decompressed")
-            if not stream.eof:
-                raise Damaged("it ends early")
+            if left < 0 or not stream.eof:
+                raise Damaged(f"it ends early, or has more than {TOTAL_BYTES} bytes when decompressed")
             kind, content = next(elements(unpacked), (0, unpacked))
         if kind != MATRIX:
             raise Damaged("it has an element that is not an array")
-        name, value = read_array(content)
-        if name in found:
-            raise Damaged("it has two variables of one name")
-        found[name] = value
+        found.update([read_array(content)])
     return found
 
 
@@ -118,9 +112,7 @@ def read_ids(path: Path, variable: str, rows: int) -> NDArray[np.int64]:
     values = read_table(path, variable)
     if values.dtype == object or values.shape not in ((rows, 1), (1, rows)):
         raise UserError(f"{path}: {variable} is not a column of {rows} numbers, one a name; fetch the list again.")
-    flat = values.ravel().astype(np.float64)
-    wrong = np.flatnonzero(~((flat == np.floor(flat)) & (flat >= 1) & (flat < 2**31)))  # comparisons with NaN are false
-    if len(wrong):
-        entry = f"{path}, {variable}, entry {wrong[0] + 1}"
-        raise UserError(f"{entry}: {flat[wrong[0]]} is no person's number; fetch it again.")
-    return flat.astype(np.int64)
+    for row, value in enumerate(values.ravel().astype(np.float64), start=1):
+        if not (value.is_integer() and 1 <= value < 2**31):
+            raise UserError(f"{path}, {variable}, entry {row}: {value} is no person's number; fetch it again.")
+    return values.ravel().astype(np.int64)

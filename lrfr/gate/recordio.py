@@ -49,14 +49,6 @@ def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int
     return keys, offsets
 
 
-def read_property(path: Path) -> tuple[int, int, int]:
-    """(people, height, width) of the file `property`, one line "people,height,width"; UserError otherwise."""
-    match = re.fullmatch(rb"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})\s*", read_regular(path, PROPERTY_BYTES))
-    if not match:
-        raise UserError(f"{path}: not people,height,width as in 85742,112,112; fetch it again.")
-    return tuple(map(int, match.groups()))
-
-
 class RecordSet:
     """Training images in random access: the file is mapped into memory, not read.
 
@@ -66,8 +58,11 @@ class RecordSet:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RECORD
-        self.people, *size = read_property(folder / PROPERTY)
-        self.size = tuple(size)
+        text = read_regular(folder / PROPERTY, PROPERTY_BYTES)
+        match = re.fullmatch(rb"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})\s*", text)
+        if not match:
+            raise UserError(f"{folder / PROPERTY}: not people,height,width as in 85742,112,112; fetch it again.")
+        self.people, *self.size = map(int, match.groups())
         path = self.path if self.path.is_file() else folder  # a pipe would be waited for
         with refusing(self.path, "records", "give the folder of a training set"), path.open("rb") as file:
             self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

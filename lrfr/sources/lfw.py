@@ -40,14 +40,13 @@ def locate(root: Path) -> tuple[Path, Path]:
     root: the archive, a folder with the archive or with the unpacked folder, or the unpacked folder, which may have
     another name. pairs.txt lies beside the archive or the unpacked folder, or inside it.
     """
-    places = [root / ARCHIVE, root / NAME, root]
-    found = next((p for p in places if p.is_file() or p.name == NAME and p.is_dir() or any(p.glob("*/*_0001.jpg"))), None)
-    if found is None:
-        raise UserError(f"{root}: neither {ARCHIVE} nor a folder {NAME} is there; give the place where you keep LFW.")
-    for pairs in (found.parent / PAIRS, found / PAIRS):
-        if pairs.is_file():
-            return found, pairs
-    raise UserError(f"{found.parent / PAIRS}: no such file; put LFW's list of View 2 beside the photographs.")
+    for found in (root / ARCHIVE, root / NAME, root):
+        if found.is_file() or any(found.glob("*/*_0001.jpg")):
+            for pairs in (found.parent / PAIRS, found / PAIRS):
+                if pairs.is_file():
+                    return found, pairs
+            raise UserError(f"{found.parent / PAIRS}: no such file; put LFW's list of View 2 beside the photographs.")
+    raise UserError(f"{root}: neither {ARCHIVE} nor a folder {NAME} is there; give the place where you keep LFW.")
 
 
 class Photographs:

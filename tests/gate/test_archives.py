@@ -214,6 +214,13 @@ def test_encrypted(tmp_path, refused):
     assert "an encrypted file" in refused(tmp_path / "a.zip")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression(tmp_path, refused, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("x", bytes(1000))
+    assert "an unusual way" in refused(tmp_path / "a.zip")
+
+
 def test_a_header_that_lies_about_its_size_in_a_zip(tmp_path, refused):
     data = bytearray(packed(tmp_path / "a.zip", [("x", bytes(100_000))]).read_bytes())
     place = data.index(b"PK\x01\x02") + 24

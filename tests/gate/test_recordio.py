@@ -51,7 +51,7 @@ def test_random_access(tmp_path):
     write(tmp_path)
     records = RecordSet(tmp_path)
     assert len(records) == 5 and records.keys.tolist() == [1, 2, 3, 4, 5] and records.labels.tolist() == [0, 0, 1, 2, 2]
-    assert records.people == 3 and records.size == (4, 4)
+    assert records.people == 3 and records.size == [4, 4]
     assert [(count.observed, count.published) for count in records.counts] == [(5, None), (3, 3)]
     for i in (4, 0, 3):
         assert np.array_equal(records.read(i), np.full((4, 4, 3), (i + 1, 0, 0)))
