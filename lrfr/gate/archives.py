@@ -77,10 +77,7 @@ def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
 
 
 def is_plain_zip(member: zipfile.ZipInfo) -> bool:
-    """Whether a member is a file or folder, as both its name and its kind say, stored or deflated, and not encrypted.
-
-    Other methods of compression unpack at once what may be gigabytes.
-    """
+    """Whether this is a plain file or folder, not encrypted, stored or deflated: others unpack gigabytes at once."""
     usual = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & ENCRYPTED
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
     folder = member.is_dir() == member.orig_filename.endswith("/")
@@ -90,8 +87,8 @@ def is_plain_zip(member: zipfile.ZipInfo) -> bool:
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
-    Members are checked before anything is written; of one that has more bytes than it says no more are decompressed.
-    Raises UserError like `read_members`, and if the folder is there already or cannot be written.
+    Members are checked before anything is written, and not read further than they say. Raises UserError like
+    `read_members`, and if the folder is there already or cannot be written.
     """
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")

@@ -97,11 +97,9 @@ def parse(data: bytes) -> DlibWeights:
 
 def embedded_path() -> Path:
     """Where the installed package keeps dlib's face ResNet; UserError if it is not installed, or lacks the file."""
-    path = package_data("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat")
-    if path is None:
-        reason = "not installed, or without its file"
-        raise UserError(f"face-recognition-models: {reason}; run `make setup` or reinstall it.")
-    return path
+    if path := package_data("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"):
+        return path
+    raise UserError("face-recognition-models: not installed, or without its file; run `make setup` or reinstall it.")
 
 
 def read_dlib(path: str | Path) -> DlibWeights:

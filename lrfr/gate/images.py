@@ -23,7 +23,6 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 # Our choices: a 50 kB PNG may claim 20000 x 20000 pixels, which take gigabytes to decode.
 LARGEST_PIXELS = 1 << 26  # of an image, 8192 x 8192: 200 MB once decoded, and more than nearly all cameras have
 LARGEST_BYTES = 1 << 27  # of a file: compressed images of these sizes are smaller
-WHITE = (255, 255, 255)  # behind transparent pixels, as viewers and browsers show them
 
 
 class Damaged(Exception):
@@ -67,7 +66,7 @@ def shown(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import Damaged, read_pixels, read_regular, refusing
+from lrfr.gate.images import Damaged, read_image, read_regular, refusing
 from lrfr.gate.trees import Count
 
 FILE_BYTES = 1 << 29  # our choice: four times the largest of the known files (cfp_fp has 14,000 images of about 8 kB)
@@ -104,18 +104,16 @@ class ImagePairs(NamedTuple):
     def read(self, i: int) -> NDArray[np.uint8]:
         """Image i, uint8 (112, 112, 3) RGB; UserError if it cannot be read or has another size."""
         what = f"{self.path}, image {i} (of pair {i // 2})"
-        image = read_pixels(self.images[i], what)
-        if image.shape != (SIDE, SIDE, 3):
-            size = f"{image.shape[1]} x {image.shape[0]}"
-            raise UserError(f"{what}: {size} pixels instead of {SIDE} x {SIDE}; fetch the set again.")
-        return image
+        image = read_image(self.images[i], what)
+        if image.size != (SIDE, SIDE):
+            raise UserError(f"{what}: not {SIDE} x {SIDE} pixels; fetch the set again.")
+        return np.array(image)
 
 
 def read_bin(path: Path) -> ImagePairs:
     """Read a `.bin` file into memory (60 to 120 MB), without running anything that it asks for.
 
-    Raises UserError if the file is missing or too large, is not such a pickle, asks for any name that such pickles do
-    not have, or has numbers of images and booleans that do not belong together.
+    Raises UserError if the file is missing or too large, or asks for or holds anything that such pickles do not have.
     """
     data = read_regular(path, FILE_BYTES)
     with refusing(path, "a set of image pairs"):
@@ -131,8 +129,7 @@ def read_bin(path: Path) -> ImagePairs:
         one_by_one = isinstance(flags, (list, tuple))  # `item`: naming a large array many times would fill the memory
         same = np.array([as_array(flag).item() for flag in flags]) if one_by_one else as_array(flags)
         if not len(same) or len(images) != 2 * len(same) or len(same) % FOLDS or not np.isin(same, (0, 1)).all():
-            reason = f"not two for each one in {FOLDS} folds"
-            raise Damaged(f"it has {len(images)} images and {len(same)} booleans, {reason}")
+            raise Damaged(f"it has {len(images)} images and {len(same)} booleans, not two each in {FOLDS} folds")
     same = same.astype(bool)
     counts = Count("pairs", len(same), PAIRS.get(path.stem)), Count("pairs of one person", int(same.sum()), None)
     return ImagePairs(path, images, same, counts)

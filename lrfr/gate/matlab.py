@@ -50,7 +50,7 @@ def read_array(data: memoryview, inside_cell: bool = False) -> tuple[str, NDArra
     parts = elements(data)  # one at a time: a hundred megabytes of empty elements would be gigabytes of objects
     (_, flags), (_, dimensions), (_, name) = islice(parts, 3)
     (flag, _), shape = struct.unpack("<II", flags), struct.unpack("<ii", dimensions)
-    kind, size = flag & 0xFF, math.prod(shape)
+    kind = flag & 0xFF
     if kind == CELL and not inside_cell:
         cells = [read_array(cell, inside_cell=True)[1] for cell_kind, cell in parts if cell_kind == MATRIX]
         values = np.array(cells, dtype=object)
@@ -62,7 +62,7 @@ def read_array(data: memoryview, inside_cell: bool = False) -> tuple[str, NDArra
         values = np.frombuffer(content, f"<{TYPES[code]}")
     else:
         raise Damaged("it has something else than names and numbers")
-    if len(values) != size or min(shape) < 0 or (kind == CHAR and shape[0] != 1):
+    if len(values) != math.prod(shape) or min(shape) < 0 or (kind == CHAR and shape[0] != 1):
         raise Damaged("an array has not as many elements as it claims, or a text more than one line")
     return bytes(name).decode("ascii", "replace"), values if kind == CHAR else values.reshape(shape, order="F")
 

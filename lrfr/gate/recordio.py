@@ -29,16 +29,12 @@ RECORD, INDEX, PROPERTY = "train.rec", "train.idx", "property"
 RECORD_BYTES = 1 << 24  # our choice: a thousand times the usual image; a record with more is damaged
 INDEX_BYTES, PROPERTY_BYTES = 1 << 30, 1 << 10  # our choices: 30 million lines; one line
 LABELS = 1 << 24  # whole numbers up to here are exact in a label's 32-bit float
-LINE = rb"\d{1,10}\t\d{1,15}"
 
 
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
-
-    Raises UserError for a malformed line, a key or offset that comes twice, and an offset where no record can be.
-    """
+    """Keys, ascending, and offsets of an index, UserError if it is malformed; size: bytes of the records."""
     data = read_regular(path, INDEX_BYTES)
-    if not re.fullmatch(rb"(?:%b\r?\n)*+(?:%b)?+\s*" % (LINE, LINE), data) or not data.strip():
+    if not re.fullmatch(rb"(?:\d{1,10}\t\d{1,15}(?:\r?\n|\Z))++\s*", data):
         raise UserError(f"{path}: not lines of a key, a tab and an offset; fetch the set again.")
     table = np.fromstring(data.decode("ascii"), np.int64, sep=" ").reshape(-1, 2)
     keys, offsets = table[np.argsort(table[:, 0])].T

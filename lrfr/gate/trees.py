@@ -1,7 +1,4 @@
-"""Folders of images that nobody has checked: those of one role of a set, one folder a person, lists of all files.
-
-What every reader of a set shares is here too: counts next to published ones, and checks of names.
-"""
+"""Folders of images that nobody has checked, and what every reader of a set shares: counts, and checks of names."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class Count(NamedTuple):
 class Faces:
     """Image files of one role of a set, in the set's order.
 
-    folder: where they are. names: (N,) file names, with a subfolder and "/" where the set has one. ids: int64 (N,), the
+    folder: where they are. names: (N,) file names, with a subfolder and "/" where the set has one. ids: int64 (N,),
     identities; what negative numbers mean is said by the reader.
     """
 
@@ -60,10 +57,7 @@ class Folders(NamedTuple):
 
 
 def is_plain(name: str) -> bool:
-    """Whether this is the name of a file in a folder, not a way elsewhere, and can be written into a table.
-
-    Surrogates, which stand for bytes that are no UTF-8, are not printable.
-    """
+    """Whether this names a file in a folder and can be written into a table; bytes that are no UTF-8 cannot."""
     return name not in ("", ".", "..") and not {"/", "\\"} & set(name) and name.isprintable()
 
 
@@ -101,8 +95,8 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
 def images_in(folder: Path) -> list[str]:
     """Sorted names of the images in a folder that holds nothing else; UserError if it does, or is empty."""
     folders, files = entries(folder)
-    for name in [*folders, *(name for name in files if Path(name).suffix.lower() not in SUFFIXES)]:
-        raise UserError(f"{folder / name}: not an image, and the set has only images there; remove it.")
+    if others := [*folders, *(name for name in files if Path(name).suffix.lower() not in SUFFIXES)]:
+        raise UserError(f"{folder / others[0]}: not an image, and the set has only images there; remove it.")
     if not files:
         raise UserError(f"{folder}: no image there; unpack the set again.")
     return files
@@ -123,8 +117,7 @@ def read_folders(root: Path, images: int | None = None, people: int | None = Non
 
     images, people: published numbers, for the counts only. numbered: whether every file must be called N_..., where N
     is the number that is its folder's name (QMUL's sets). Other files beside the folders (lists, notes) are left alone.
-    Raises UserError naming the first image outside of a person's folder, empty folder, folder inside a person's folder,
-    file that is no image, name that cannot be used, or file of another person's number.
+    Raises UserError naming the first image outside of a person's folder, or what does not belong into one.
     """
     folders, files = entries(root)
     for name in files:
@@ -165,10 +158,7 @@ def digest(path: Path) -> str:
 
 
 def identical(first: Faces, second: Faces, description: str) -> int:
-    """How many images of `first` have the same bytes as one of `second`.
-
-    Raises UserError for the same bytes under the same name: a file in two roles makes every score worthless.
-    """
+    """How many images of `first` have the bytes of one of `second`; UserError if one has its name too."""
     found = [[(digest(faces.folder / n), n) for n in bar(faces.names, description)] for faces in (first, second)]
     if both := set(found[0]) & set(found[1]):
         name, places = min(name for _, name in both), f"{first.folder.name} and {second.folder.name}"

@@ -79,10 +79,7 @@ class Photographs:
 
 
 def check(root: Path, manifest: Path = COMMITTED / "lfw.csv") -> None:
-    """Compare everything at a root with the manifest: the same files, the same bytes, the published pairs.
-
-    Raises UserError naming the first file that is missing, additional or changed, and how many there are.
-    """
+    """UserError unless a root has the files of the manifest, byte for byte, nothing else, and the published pairs."""
     table, photographs = read_manifest(manifest), Photographs(root)
     listed = dict(zip(table["name"], table["sha256"], strict=True))
     there = dict.fromkeys(photographs.names)

@@ -1,7 +1,4 @@
-"""Where a user keeps a set: remembered outside of the parameters, since a place is no part of a result.
-
-A result depends on bytes, which manifests name; the same bytes in another folder give the same result.
-"""
+"""Where a user keeps a set: no parameter, since results depend on its bytes, which manifests name, not on a place."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_an_image_is_checked_when_it_is_read(tmp_path):
     for i, word in (
         (17, "cannot be read as an image"),
         (18, "cannot be read as an image"),
-        (19, "96 x 96 pixels instead of 112 x 112"),
+        (19, "not 112 x 112 pixels"),
     ):
         text = refusal(pairs.read, i)
         assert f"x.bin, image {i} (of pair {i // 2}): " in text and word in text
