@@ -17,9 +17,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
     Raises UserError if the file is missing, is neither, or holds a value that is not finite.
     """
-    path = Path(path)
     with refusing(path, "a safetensors file or state dict", "give the path of a checkpoint; train or fetch it again"):
-        pickled = path.suffix in (".pt", ".pth")
+        pickled = Path(path).suffix in (".pt", ".pth")
         state = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
         for name, tensor in state.items():
             if not torch.isfinite(tensor).all():
