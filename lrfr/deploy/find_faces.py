@@ -20,7 +20,7 @@ from PIL import Image
 from lrfr.data.align import CHIP, TEMPLATE, crop_transform, inverse, similarity, warp
 from lrfr.data.degrade import hr_view
 from lrfr.errors import UserError
-from lrfr.gate.images import LARGEST_SIDE, read_photograph
+from lrfr.gate.images import read_image
 from lrfr.parallel import parallel_map
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ SMALL, ENLARGED = 200, 400  # a shorter side below the first: the longer side is
 FIRST, SECOND = 1280, 2560  # pixels of the longer side: most in the first look, most in the second
 LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
+LARGEST_SIDE = 4096  # pixels of an aligned face
 AROUND = 4  # pixels of the chip that are kept around it: twice the reach of the bicubic kernel
 NO_FACE = "{path}: no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
 
@@ -73,7 +74,7 @@ def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list
 def find_one(path: Path, size: int, aligned: bool) -> Found:
     """The faces of one photograph. Runs in any process."""
     try:
-        image = read_photograph(path)
+        image = read_image(path)
         own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
         faces = [own] if own else find_faces(detector(), image, size)
     except UserError as error:

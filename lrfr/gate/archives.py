@@ -1,4 +1,4 @@
-"""Archives that nobody has checked: a tar is read into memory, a zip is unpacked into a new folder (`lrfr unpack`).
+"""Archives that nobody has checked: a gzipped tar is read into memory, a zip is unpacked into a new folder.
 
 An archive can name files outside of its folder, link to them, claim any size, expand a thousandfold and end anywhere.
 What is not a plain file or folder under a plain name is refused, not repaired: an archive with such members is not the
@@ -9,173 +9,103 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import re
-import shutil
+import io
 import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import namedtuple
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
 
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
+from lrfr.gate.images import Damaged, refusing
+from lrfr.gate.trees import is_plain
 from lrfr.progress import bar
 
-AGAIN = "fetch the archive again from a source that you trust"
-GZIP = b"\x1f\x8b"
-PIECE = 1 << 16  # bytes at a time when the rest of a stream is read
 ENCRYPTED = 1  # bit of a zip member's flags
-Description = tuple[str, bool, str]  # of a member: see `checked`
-
-
-class Limits(NamedTuple):
-    """How many members an archive may have, and how many bytes, decompressed, one member and the whole."""
-
-    members: int
-    member_bytes: int
-    total_bytes: int
-
-
+# How many members an archive may have, and how many bytes, decompressed, one member and the whole.
+Limits = namedtuple("Limits", "members member_bytes total_bytes")
 # Our choices, from the largest that we read: LFW has 18,983 members, at most 15,884 bytes in one, 137 MB as a tar;
 # QMUL-SurvFace has 473,558 images of about 1 kB and lists of a few MB, as a zip.
 TAR = Limits(50_000, 1 << 20, 1 << 28)
 ZIP = Limits(1_000_000, 1 << 26, 1 << 34)
 
 
-class Counted:
-    """A stream that may be read up to a limit: what is longer is refused, whatever its headers say."""
+def check_members(members: Iterable[tuple[str, int, bool, bool]], limits: Limits) -> None:
+    """`Damaged` for one member too many, and for one that is not plain, is too large or has no name of its own.
 
-    def __init__(self, stream: BinaryIO, limit: int, refusal: str) -> None:
-        self.stream, self.left, self.refusal = stream, limit, refusal
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(min(size, self.left + 1))
-        self.left -= len(data)
-        if self.left < 0:
-            raise UserError(self.refusal)
-        return data
-
-
-class Header(tarfile.TarInfo):
-    """A member's header. `tarfile` takes a damaged one for the end of the archive; here it is an error."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # the block of zeros that ends an archive
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None
-
-
-@contextmanager
-def opened(path: Path, kind: str) -> Iterator[None]:
-    """Everything that goes wrong inside becomes a UserError about the archive."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # decoders raise almost anything on hostile bytes
-        if reason := getattr(error, "strerror", None):  # the system's word, not a decoder's
-            raise UserError(f"{path}: cannot be read or unpacked ({reason}); give other places.") from None
-        raise UserError(f"{path}: not a complete {kind} archive ({type(error).__name__}); {AGAIN}.") from None
-
-
-def checked(path: Path, members: Iterable[Any], limit: int, describe: Callable[[Any], Description]) -> Iterator[Any]:
-    """The members one after another; UserError for one too many, and one that is not plain or has no name of its own.
-
-    describe: member -> (name, whether it is a folder, what is wrong with it: "" for a plain file or folder). A name may
-    not lead out of a folder or mean different files on different systems. It comes once, as file systems that ignore
-    case compare them; only a folder may come twice.
+    members: (name, bytes, whether it is a folder, whether it is a plain file or folder). A name comes once, as file
+    systems that ignore case compare them; only a folder may come twice.
     """
     seen: dict[str, bool] = {}
-    for count, member in enumerate(members, start=1):
-        name, folder, reason = describe(member)
+    left = limits.total_bytes
+    for name, size, folder, plain in members:
         key = unicodedata.normalize("NFC", name).casefold()
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-            reason = "has an absolute name"
-        elif "\\" in name or not name.isprintable():
-            reason = "has a backslash or control character in its name"
-        elif {"", ".", ".."} & set(name.split("/")):
-            reason = "has a name with '..', '.' or an empty part"
+        left -= size
+        reason = None
+        if not plain:
+            reason = "is a link, a device, a sparse or an encrypted file, or compressed in an unusual way"
+        elif ":" in name or not all(map(is_plain, name.split("/"))):
+            reason = "has a name that leads elsewhere, or means different files on different systems"
         elif key in seen and not (seen[key] and folder):
             reason = "comes twice, or twice but for upper and lower case"
-        if reason or count > limit:
-            what = f"member {name!r} {reason}" if reason else f"more than {limit} members"
-            raise UserError(f"{path}: {what}; {AGAIN}.")
+        elif len(seen) == limits.members:
+            reason = f"is one of more than {limits.members} members"
+        elif size > limits.member_bytes or left < 0:
+            reason = f"has more than {limits.member_bytes} bytes, or the whole more than {limits.total_bytes} bytes"
+        if reason:
+            raise Damaged(f"member {name!r} {reason}")
         seen[key] = folder
-        yield member
 
 
-def describe_tar(member: tarfile.TarInfo) -> Description:
-    plain = (member.isdir() or member.isreg()) and not member.issparse()
-    return member.name, member.isdir(), "" if plain else "is a link, a device or a sparse file"
+def read_members(path: Path, limits: Limits = TAR) -> dict[str, bytes]:
+    """The regular files of a gzipped tar archive, name -> bytes, in the archive's order.
 
-
-def describe_zip(member: zipfile.ZipInfo) -> Description:
-    name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
-    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and member.is_dir() == name.endswith("/")
-    reason = "is encrypted (unpack it by hand, with its password)" if member.flag_bits & ENCRYPTED else ""
-    return name.removesuffix("/"), member.is_dir(), reason if plain else "is a link or a device"
-
-
-def read_members(path: str | Path, limits: Limits = TAR) -> dict[str, bytes]:
-    """The regular files of a tar or gzipped tar archive, name -> bytes, in the archive's order.
-
-    The bytes of the whole archive, headers included, are counted while it is read. Raises UserError if the file is
-    missing, no such archive, damaged or incomplete, exceeds a limit, or has a member that `checked` refuses.
+    Raises UserError if the file is missing, no such archive, damaged or incomplete, exceeds a limit, or has a member
+    that `check_members` refuses.
     """
-    path = Path(path)
-    files: dict[str, bytes] = {}
-    with opened(path, "tar"), open(path, "rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
-        file.seek(0)
-        refusal = f"{path}: more than {limits.total_bytes} bytes when decompressed; {AGAIN}."
-        stream = Counted(gzip.GzipFile(fileobj=file) if packed else file, limits.total_bytes, refusal)
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
-            for member in checked(path, archive, limits.members, describe_tar):
-                if member.size > limits.member_bytes:
-                    reason = f"has more than {limits.member_bytes} bytes"
-                    raise UserError(f"{path}: member {member.name!r} {reason}; {AGAIN}.")
-                if member.isreg():
-                    files[member.name] = archive.extractfile(member).read()
-        while stream.read(PIECE):  # to the end, where gzip keeps its checksum
-            pass
-    return files
+    with refusing(path, "a tar.gz archive"), gzip.open(path) as stream:
+        data = stream.read(limits.total_bytes + 1)  # to the end, where gzip keeps its checksum
+        if len(data) > limits.total_bytes:
+            raise Damaged(f"the whole has more than {limits.total_bytes} bytes")
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            found = ((m.name, m.size, m.isdir(), (m.isdir() or m.isreg()) and not m.issparse()) for m in archive)
+            check_members(found, limits)
+            return {member.name: archive.extractfile(member).read() for member in archive if member.isreg()}
+
+
+def is_plain_zip(member: zipfile.ZipInfo) -> bool:
+    """Whether this is a plain file or folder, not encrypted, stored or deflated: others unpack gigabytes at once."""
+    usual = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & ENCRYPTED
+    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where a system knows no kinds
+    folder = member.is_dir() == member.orig_filename.endswith("/")
+    return usual and folder and kind in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
-    Members are checked before anything is written, bytes are counted while they are written. Raises UserError if the
-    folder is there already or cannot be written, or the archive is missing, no zip archive, damaged or incomplete,
-    exceeds a limit, or has a member that `checked` refuses.
+    Members are checked before anything is written, and not read further than they say. Raises UserError like
+    `read_members`, and if the folder is there already or cannot be written.
     """
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")
-    left = limits.total_bytes
-    with opened(path, "zip"), zipfile.ZipFile(path) as archive:
-        members = list(checked(path, archive.infolist(), limits.members, describe_zip))
+    with refusing(path, "a zip archive, or not unpacked there"), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        found = ((m.orig_filename.removesuffix("/"), m.file_size, m.is_dir(), is_plain_zip(m)) for m in members)
+        check_members(found, limits)
         with atomic_folder(folder) as new:
             for member in bar(members, path.name):
-                target = new / member.orig_filename
-                (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
-                if member.is_dir():
-                    continue
-                refusal = f"{path}: more bytes than allowed at member {member.orig_filename!r}; {AGAIN}."
-                with archive.open(member) as stream, open(target, "xb") as file:
-                    shutil.copyfileobj(Counted(stream, min(limits.member_bytes, left), refusal), file)
-                    left -= file.tell()
+                archive.extract(member, new)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb `unpack`."""
-    text = "a .zip file; what leads out of the folder, links, bombs are refused"
-    parser.add_argument("archive", type=Path, help=text)
+    parser.add_argument(
+        "archive", type=Path, help="a .zip file; what leads out of the folder, links, bombs are refused"
+    )
     parser.add_argument("folder", type=Path, help="a new folder, which appears only when everything is in it")
 
 

@@ -27,19 +27,17 @@ from lrfr.errors import UserError
 from lrfr.files import package_data
 from lrfr.gate.images import read_regular
 
-PACKAGE = "face_recognition_models"
-FILE = "models/dlib_face_recognition_resnet_model_v1.dat"
 SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
 FILE_BYTES = 1 << 25  # more than the 22 MB that it has
-TAGS = ("input_rgb_image_sized", "con_4", "affine_", "fc_2")
+TAGS = ("input_rgb_image_sized", "con_4", "affine_", "fc_2")  # names of the layers that are read
 TAG = re.compile(b"|".join(re.escape(bytes([1, len(tag)]) + tag.encode()) for tag in TAGS))  # as serialised strings
 SCALE = 256.0  # dlib's input layer divides the centred pixels by this; it is in dlib's code, not in the file
 
 
 class Conv(NamedTuple):
-    """weight: float32 (filters, inputs, h, w). bias, gamma, beta: float32 (filters,).
+    """y = gamma * (conv(x) + bias) + beta, since an affine layer follows every convolution.
 
-    y = gamma * (conv(x) + bias) + beta, since an affine layer follows every convolution.
+    weight: float32 (filters, inputs, h, w). bias, gamma, beta: float32 (filters,).
     """
 
     weight: np.ndarray
@@ -67,9 +65,8 @@ def parse(data: bytes) -> DlibWeights:
         value = int.from_bytes(stream.read(control & 15), "little")
         return -value if control & 128 else value
 
-    def shape() -> tuple[int, ...]:
-        integer()  # the version
-        return tuple(integer() for _ in range(4))
+    def shape() -> list[int]:
+        return [integer() for _ in range(5)][1:]  # without the version
 
     def tensor() -> np.ndarray:
         return np.frombuffer(stream.read(4 * math.prod(shape())), "<f4").astype(np.float32)
@@ -79,7 +76,7 @@ def parse(data: bytes) -> DlibWeights:
         first, _ = shape(), shape()
         return values[: math.prod(first)].reshape(first), values[math.prod(first) :]
 
-    mean, convs, fc = None, [], None
+    convs = []
     while match := TAG.search(data, stream.tell()):
         stream.seek(match.end())
         layer = match[0][2:].decode()
@@ -100,12 +97,9 @@ def parse(data: bytes) -> DlibWeights:
 
 def embedded_path() -> Path:
     """Where the installed package keeps dlib's face ResNet; UserError if it is not installed, or lacks the file."""
-    path = package_data(PACKAGE, FILE)
-    if path is None:
-        raise UserError(
-            "face-recognition-models: not installed, or without its file; run `make setup` or reinstall it."
-        )
-    return path
+    if path := package_data("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"):
+        return path
+    raise UserError("face-recognition-models: not installed, or without its file; run `make setup` or reinstall it.")
 
 
 def read_dlib(path: str | Path) -> DlibWeights:

@@ -3,7 +3,7 @@
 A record is two 32-bit words, the magic number and flag and length (3 and 29 bits), then the contents, padded to four
 bytes. A record whose contents include the aligned magic number is written in parts that leave it out: flag 1 starts, 2
 goes on, 3 ends. The contents start with a header: flag, label, id, id2; flag labels more follow where flag > 0. Layout:
-dmlc-core's recordio.h; record 0 and the persons' records: InsightFace's `dataset.py`.
+dmlc-core's recordio.h; record 0: InsightFace's `dataset.py`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.gate.images import read_pixels, read_regular
+from lrfr.gate.images import read_pixels, read_regular, refusing
 from lrfr.gate.trees import Count
 from lrfr.progress import bar
 
@@ -29,94 +29,81 @@ RECORD, INDEX, PROPERTY = "train.rec", "train.idx", "property"
 RECORD_BYTES = 1 << 24  # our choice: a thousand times the usual image; a record with more is damaged
 INDEX_BYTES, PROPERTY_BYTES = 1 << 30, 1 << 10  # our choices: 30 million lines; one line
 LABELS = 1 << 24  # whole numbers up to here are exact in a label's 32-bit float
-LINE = rb"\d{1,10}\t\d{1,15}"
-
-
-class Record(NamedTuple):
-    """labels: float32, at least one. data: what follows the header, an encoded image or nothing."""
-
-    labels: NDArray[np.float32]
-    data: bytes
 
 
 def read_index(path: Path, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys, ascending, and offsets of the lines "key<TAB>offset" of an index; size: bytes of the records.
-
-    Raises UserError for a malformed line, a key or offset that comes twice, and an offset where no record can be.
-    """
-    data, reason = read_regular(path, INDEX_BYTES), None
-    if not re.fullmatch(rb"(?:%b\r?\n)*+(?:%b)?+\s*" % (LINE, LINE), data) or not data.strip():
+    """Keys, ascending, and offsets of an index, UserError if it is malformed; size: bytes of the records."""
+    data = read_regular(path, INDEX_BYTES)
+    if not re.fullmatch(rb"(?:\d{1,10}\t\d{1,15}(?:\r?\n|\Z))++\s*", data):
         raise UserError(f"{path}: not lines of a key, a tab and an offset; fetch the set again.")
     table = np.fromstring(data.decode("ascii"), np.int64, sep=" ").reshape(-1, 2)
     keys, offsets = table[np.argsort(table[:, 0])].T
-    outside = (offsets > size - 8) | (offsets % 4 != 0)
-    if outside.any():
-        reason = f"offset {offsets[outside][0]} is no place of a record in {size} bytes"
-    elif len(np.unique(keys)) + len(np.unique(offsets)) < 2 * len(table):
-        reason = "a key or an offset comes twice"
-    if reason:
-        raise UserError(f"{path}: {reason}; fetch the set again.")
+    outside = (offsets > size - 8).any() or (offsets % 4).any()
+    if outside or len(np.unique(keys)) + len(np.unique(offsets)) < 2 * len(table):
+        what = f"a key or an offset comes twice, or an offset is no place of a record in {size} bytes"
+        raise UserError(f"{path}: {what}; fetch the set again.")
     return keys, offsets
-
-
-def read_property(path: Path) -> tuple[int, int, int]:
-    """(people, height, width) of the file `property`, one line "people,height,width"; UserError otherwise."""
-    text = read_regular(path, PROPERTY_BYTES).decode("ascii", "replace").strip()
-    match = re.fullmatch(r"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})", text, re.ASCII)
-    if not match:
-        raise UserError(f"{path}: not people,height,width as in 85742,112,112; fetch it again.")
-    people, height, width = map(int, match.groups())
-    return people, height, width
 
 
 class RecordSet:
     """Training images in random access: the file is mapped into memory, not read.
 
-    labels: int64 (N,), the persons 0 ... people - 1. people: as `property` says. size: (height, width) of every image.
-    counts: what is there next to what `property` says. Raises UserError, naming file and line or record, at the first
-    thing that is wrong with property, index, record 0 and the persons' records; images are checked when they are read.
+    keys: int64 (N,), of the images' records. people: as `property` says. size: (height, width) of every image. Raises
+    UserError, naming file and record, if property, index or record 0 are wrong; images are checked when they are read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RECORD
-        self.people, *size = read_property(folder / PROPERTY)
-        self.size = tuple(size)
-        try:
-            if not self.path.is_file():  # a pipe would be waited for
-                raise FileNotFoundError
-            with open(self.path, "rb") as file:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            reason = f"cannot be read ({type(error).__name__})"
-            raise UserError(f"{self.path}: {reason}; give the folder of a training set.") from None
+        text = read_regular(folder / PROPERTY, PROPERTY_BYTES)
+        match = re.fullmatch(rb"([1-9]\d{0,8}),([1-9]\d{0,3}),([1-9]\d{0,3})\s*", text)
+        if not match:
+            raise UserError(f"{folder / PROPERTY}: not people,height,width as in 85742,112,112; fetch it again.")
+        self.people, *self.size = map(int, match.groups())
+        path = self.path if self.path.is_file() else folder  # a pipe would be waited for
+        with refusing(self.path, "records", "give the folder of a training set"), path.open("rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.index, self.offsets = read_index(folder / INDEX, len(self.map))
-        self.keys, self.labels = self.read_labels()
-        found = Count("training people", len(np.unique(self.labels)), self.people)
-        self.counts = Count("training images", len(self.keys), None), found
+        self.keys = self.index  # in newer sets every record is an image
+        zero = self.record(0)[0] if self.index[0] == 0 else ()
+        if len(zero) > 1:  # (a, b): images are 1 ... a - 1, the records a ... b - 1 say which images a person has
+            images, end = (self.whole(0, label, LABELS) for label in zero[:2])
+            if not 1 < images < end or not np.array_equal(self.index, np.arange(end)):
+                said = f"says that 1 ... {images - 1} are images and that there are {end} records"
+                raise self.refusal(0, f"{said}, {INDEX} differs")
+            self.keys = self.index[1:images]
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """The person of every image, 0 ... people - 1, int64 (N,): all records are read through."""
+        return np.array([self.face(i)[0] for i in bar(range(len(self)), self.path.name)], np.int64)
+
+    @property
+    def counts(self) -> tuple[Count, ...]:
+        """What is there next to what `property` says."""
+        people = len(np.unique(self.labels))
+        return Count("training images", len(self), None), Count("training people", people, self.people)
 
     def refusal(self, key: int, reason: str) -> UserError:
         return UserError(f"{self.path}, record {key}: {reason}; fetch the set again.")
 
     def read(self, i: int) -> NDArray[np.uint8]:
-        """Image i, uint8 (height, width, 3) RGB; UserError if its record is damaged or contradicts label or size."""
-        image = read_pixels(self.encoded(i), f"{self.path}, record {self.keys[i]}")
+        """Image i, uint8 (height, width, 3) RGB; UserError if its record is damaged or it has another size."""
+        image = read_pixels(self.face(i)[1], f"{self.path}, record {self.keys[i]}")
         if image.shape != (*self.size, 3):
             raise self.refusal(self.keys[i], f"another size than {PROPERTY} says")
         return image
 
-    def encoded(self, i: int) -> bytes:
-        """The encoded bytes of image i, not looked into; UserError if its record is damaged or contradicts a label."""
+    def face(self, i: int) -> tuple[int, bytes]:
+        """Person and encoded bytes, not looked into, of image i; UserError if its record is damaged."""
         key = int(self.keys[i])
-        record = self.record(key)
-        if self.label(key, record) != self.labels[i]:
-            raise self.refusal(key, "another person than the persons' records say")
-        return record.data
+        labels, data = self.record(key)
+        return self.whole(key, labels[0], self.people), data
 
-    def record(self, key: int) -> Record:
-        """The record of a key, its parts joined; UserError if it is not in the index, or is damaged."""
+    def record(self, key: int) -> tuple[NDArray[np.float32], bytes]:
+        """Labels (at least one) and data of a key's record, its parts joined; UserError if it is missing or damaged."""
         row = int(np.searchsorted(self.index, key))
         if row == len(self.index) or self.index[row] != key:
             raise self.refusal(key, f"not in {INDEX}")
@@ -134,48 +121,14 @@ class RecordSet:
             parts.append(self.map[place + 8 : place + 8 + length])
             place += 8 + length + -length % 4
         data = MAGIC.join(parts)
-        if len(data) < HEADER.size:
-            raise self.refusal(key, "shorter than its header")
-        more, label, _, _ = HEADER.unpack_from(data)
+        more, label, _, _ = HEADER.unpack(data[: HEADER.size].ljust(HEADER.size, b"\xff"))
         end = HEADER.size + 4 * more
         if end > len(data):
-            raise self.refusal(key, f"claims {more} labels and is too short for them")
-        labels = np.frombuffer(data[HEADER.size : end], "<f4") if more else np.array([label], np.float32)
-        return Record(labels, data[end:])
+            raise self.refusal(key, "shorter than its header and labels")
+        return np.frombuffer(data[HEADER.size : end], "<f4") if more else np.array([label], np.float32), data[end:]
 
-    def label(self, key: int, record: Record, limit: int | None = None, place: int = 0) -> int:
-        """A label as a whole number from 0 to limit - 1 (the number of people); UserError if it is anything else."""
-        value, limit = float(record.labels[place]) if place < len(record.labels) else -1.0, limit or self.people
-        if not (0 <= value < min(limit, LABELS + 1) and value.is_integer()):  # comparisons with NaN are false
-            raise self.refusal(key, f"label {value} is not from 0 to {limit - 1}")
-        return int(value)
-
-    def read_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Keys and labels of the images.
-
-        Record 0 with two labels (a, b) says that images are 1 ... a - 1 and persons a ... b - 1, each with the range
-        (first, last + 1) of its images: then only the first and the last image of every person are looked at. Without
-        it every record is an image and all are read. Numbers are exact up to 2^24, so that larger sets (Glint360K) are
-        refused.
-        """
-        zero = self.record(0) if self.index[0] == 0 else None
-        if zero is None or len(zero.labels) < 2:
-            labels = [self.label(key, self.record(key)) for key in bar(self.index.tolist(), self.path.name)]
-            return self.index, np.array(labels, np.int64)
-        images, end = (self.label(0, zero, LABELS, place) for place in (0, 1))
-        if not 1 < images < end or not np.array_equal(self.index, np.arange(end)):
-            said = f"says that 1 ... {images - 1} are images and that there are {end} records"
-            raise self.refusal(0, f"{said}, {INDEX} differs")
-        labels = np.full(images, -1, np.int64)
-        for key in bar(range(images, end), self.path.name):
-            person = self.record(key)
-            first, last = (self.label(key, person, images + 1, place) for place in (0, 1))
-            if not 1 <= first < last or (labels[first:last] != -1).any():
-                raise self.refusal(key, f"images {first} to {last - 1} are no range, or another person's")
-            ends = {self.label(image, self.record(image)) for image in (first, last - 1)}
-            if len(ends) > 1:
-                raise self.refusal(key, "its first and last image have two labels")
-            labels[first:last] = ends.pop()
-        if (labels[1:] == -1).any():
-            raise self.refusal(int(np.argmin(labels[1:])) + 1, "an image of nobody")
-        return np.arange(1, images, dtype=np.int64), labels[1:]
+    def whole(self, key: int, label: np.float32, limit: int) -> int:
+        """A label as a whole number below limit; UserError if it is none. Beyond 2^24 (Glint360K) none is exact."""
+        if not (0 <= label < min(limit, LABELS + 1) and float(label).is_integer()):  # comparisons with NaN are false
+            raise self.refusal(key, f"label {label} is not from 0 to {limit - 1}")
+        return int(label)

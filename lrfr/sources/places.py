@@ -1,7 +1,4 @@
-"""Where a user keeps a set: remembered outside of the parameters, since a place is no part of a result.
-
-A result depends on bytes, which manifests name; the same bytes in another folder give the same result.
-"""
+"""Where a user keeps a set: no parameter, since results depend on its bytes, which manifests name, not on a place."""
 
 from __future__ import annotations
 
@@ -43,10 +40,8 @@ class Place(NamedTuple):
 
     def find(self) -> Path:
         """The root in the variable, else the stored one; UserError if there is neither."""
-        if os.environ.get(self.variable):
-            return Path(os.environ[self.variable])
         try:
-            return Path(self.file.read_text(encoding="utf-8").strip())
+            return Path(os.environ.get(self.variable) or self.file.read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError):
             how = f"run `{self.command}` or set {self.variable}"
             raise UserError(f"{self.what}: it is not known where it is; {how}.") from None
@@ -58,8 +53,7 @@ class Place(NamedTuple):
         """
         if given is None:
             return self.find(), {}
-        known = os.environ.get(self.variable)
-        if known and Path(known).resolve() != given.resolve():
+        if Path(os.environ.get(self.variable) or given).resolve() != given.resolve():
             reason = f"is set to another place than {self.option} and would win"
             raise UserError(f"{self.variable}: {reason}; unset it or leave out {self.option}.")
         return given, {self.file: f"{given.resolve()}\n".encode()}

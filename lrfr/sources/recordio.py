@@ -29,7 +29,7 @@ class Photographs:
 
     def __init__(self, root: Path | None = None) -> None:
         self.records = RecordSet(PLACE.find() if root is None else root)
-        if self.records.size != (SIDE, SIDE):
+        if self.records.size != [SIDE, SIDE]:
             faces = "faces of {1} x {0} pixels".format(*self.records.size)
             raise UserError(f"{self.records.path}: {faces}; {SIDE} x {SIDE}, aligned, are needed.")
 
@@ -37,15 +37,16 @@ class Photographs:
         """The encoded bytes of one face, decoded once to check its size; UserError if it is missing or damaged."""
         keys = self.records.keys
         row = int(np.searchsorted(keys, int(name))) if name.isdecimal() else len(keys)
-        if row == len(keys) or keys[row] != int(name):
+        if name != "".join(map(str, keys[row : row + 1])):
             raise UserError(f"record {name}: missing from {self.records.path}; run `{PLACE.command}` again.")
         self.records.read(row)
-        return self.records.encoded(row)
+        return self.records.face(row)[1]
 
     def faces(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, person, encoded bytes) of every face in the order of the set."""
-        for i in bar(range(len(self.records)), "faces"):
-            yield str(self.records.keys[i]), str(self.records.labels[i]), self.records.encoded(i)
+        for i, key in enumerate(bar(self.records.keys.tolist(), "faces")):
+            label, data = self.records.face(i)
+            yield str(key), str(label), data
 
 
 def choose_root(given: Path | None) -> Chosen:

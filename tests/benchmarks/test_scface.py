@@ -34,7 +34,7 @@ def test_gallery_probes_and_counts(original):
     assert list(found.probes) == [1, 2, 3]
     for distance, faces in found.probes.items():
         assert faces.ids.tolist() == np.repeat(range(1, 10), 5).tolist()
-        assert faces.names[6] == f"cam_2/002_cam2_{distance}.jpg" and faces.keys[6][0].endswith(f"distance_{distance}")
+        assert faces.names[6] == f"cam_2/002_cam2_{distance}.jpg" and faces.folder.name.endswith(f"distance_{distance}")
     assert [faces.read(0).shape[:2] for faces in found.probes.values()] == [
         (75, 100),
         (108, 144),

@@ -61,7 +61,7 @@ def test_images_are_keyed_by_folder_and_name(original):
     """Names come several times: a table by name alone gives a training face another person's role."""
     found, training = read_tinyface(original), read_training(original)
     roles = (found.gallery, found.probes, found.distractors)
-    keys = [key for role in roles for key in role.keys]
+    keys = [(role.folder.name, name) for role in roles for name in role.names]
     assert len(set(keys)) == len(keys) and ("Probe", "1_3.jpg") in keys
     assert {name.split("/")[1] for name in training.faces.names} & set(found.probes.names)
     assert [count.observed for count in training.counts] == [32, 8] and training.counts[0].published == 7804

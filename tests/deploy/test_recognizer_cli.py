@@ -122,17 +122,17 @@ def test_verify_answers_for_people_and_different_people_are_an_answer(made, ask,
     ("arguments", "reason"),
     [
         (("verify", "one.png", "nobody.png"), "nobody.png: no face found"),
-        (("verify", "text.jpg", "one.png", "--json"), "text.jpg: not an image"),
-        (("verify", "one.png", "empty.png", "--aligned"), "empty.png: the file is empty"),
-        (("verify", "one.png", "cut.png", "--aligned"), "cut.png: the image is damaged"),
+        (("verify", "text.jpg", "one.png", "--json"), "text.jpg: cannot be read as an image"),
+        (("verify", "one.png", "empty.png", "--aligned"), "empty.png: cannot be read as an image"),
+        (("verify", "one.png", "cut.png", "--aligned"), "cut.png: cannot be read as an image"),
         (("verify", "one.png", "none.png", "--aligned"), "none.png: cannot be read"),
         (("verify", "one.png", "chips", "--aligned"), "chips: not a file"),
         (("verify", "one.png", "other.png", "--aligned", "--far", "0.5"), "known are 0.001, 0.01"),
-        (("identify", "one.png", "--gallery", "none"), "none: no such folder"),
+        (("identify", "one.png", "--gallery", "none"), "none: no folder with an image"),
         (("identify", "one.png", "--gallery", "chips", "--top", "0"), "--top 0"),
         (("embed", "chips", "--out", "x.xlsx"), "ends in .parquet, .csv, .npz"),
         (("embed", "chips", "--out", "none/x.csv"), "folder does not exist"),
-        (("embed", "none", "--out", "x.csv"), "none: no such folder"),
+        (("embed", "none", "--out", "x.csv"), "none: no folder with an image"),
     ],
 )
 def test_what_the_user_can_mend_is_one_sentence(ask, made, arguments, reason):
@@ -171,7 +171,7 @@ def test_identify_searches_for_every_face_and_leaves_out_what_has_none(ask, made
     found = answered(ask("identify", "pair.png", "--gallery", "gallery", "--all-faces", "--json"))
     assert len(found["faces"]) == 2 and all(c["person"] == "one" for face in found["faces"] for c in face["candidates"])
     problems = [row["problem"] for row in found["gallery"]["left_out"]]
-    assert len(problems) == 2 and "no face" in problems[0] and "not an image" in problems[1]
+    assert len(problems) == 2 and "no face" in problems[0] and "cannot be read as an image" in problems[1]
     (gallery / "one.png").unlink()
     assert "no photograph of the gallery has a face" in refused(ask("identify", "pair.png", "--gallery", "gallery"))
 
@@ -220,7 +220,7 @@ def test_embed_has_a_row_for_every_face_and_for_every_photograph_without_one(ask
     with np.load(out, allow_pickle=False) as table:
         assert table["name"].tolist() == ["cut.png", "nobody.png", "pair.png", "pair.png"]
         assert table["face"].tolist() == [0, 0, 1, 2]
-        assert "damaged" in table["problem"][0] and "no face" in table["problem"][1] and table["problem"][2] == ""
+        assert "cannot be read as an image" in table["problem"][0] and "no face" in table["problem"][1] and table["problem"][2] == ""
         assert np.isnan(table["embedding"][:2]).all() and np.isfinite(table["embedding"][2:]).all()
         assert table["pixels"][2] > table["pixels"][3] and table["left"][2] > table["left"][3]
 

@@ -14,9 +14,9 @@ from lrfr.gate.archives import TAR, ZIP, read_members, unpack
 from tests.gate import refusals
 
 
-def tar(path, members, mode="w:gz", form=tarfile.PAX_FORMAT):
+def tar(path, members, form=tarfile.PAX_FORMAT):
     """An archive of (name, bytes) or ready headers."""
-    with tarfile.open(path, mode, format=form) as archive:
+    with tarfile.open(path, "w:gz", format=form) as archive:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
                 archive.addfile(member)
@@ -40,45 +40,33 @@ def refusal(path, **limits):
     return text
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w"])
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_files_in_their_order(tmp_path, mode, form):
+def test_files_in_their_order(tmp_path, form):
     folder, long = header("b", tarfile.DIRTYPE), "b/" + "n" * 90 + "/" + "m" * 60
-    path = tar(tmp_path / "a.tar", [folder, ("b/2", b"two"), ("b/1", b""), folder, (long, bytes(2000))], mode, form)
+    path = tar(tmp_path / "a.tar", [folder, ("b/2", b"two"), ("b/1", b""), folder, (long, bytes(2000))], form)
     assert list(read_members(path).items()) == [("b/2", b"two"), ("b/1", b""), (long, bytes(2000))]
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("/etc/passwd", "absolute name"),
-        ("C:/x", "absolute name"),
-        ("c:x", "absolute name"),
-        ("../x", "'..'"),
-        ("a/../x", "'..'"),
-        ("./x", "'.'"),
-        ("a//x", "empty part"),
-        ("..\\x", "backslash"),
-        ("a\nb", "control character"),
-    ],
+    "name", ["/etc/passwd", "C:/x", "c:x", "../x", "a/../x", "./x", "a//x", "..\\x", "a\nb", "a/\udcff"]
 )
-def test_names_that_lead_elsewhere(tmp_path, name, reason):
-    text = refusal(tar(tmp_path / "a.tgz", [("good", b"x"), (name, b"x")]))
-    assert reason in text and repr(name) in text
+def test_names_that_lead_elsewhere(tmp_path, name):
+    text = refusal(tar(tmp_path / "a.tgz", [("good", b"x"), (name, b"x")], form=tarfile.GNU_FORMAT))
+    assert f"member {name!r} has a name that leads elsewhere" in text
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices(tmp_path, kind):
-    assert "'x' is a link, a device or" in refusal(tar(tmp_path / "a.tgz", [header("x", kind, "good")]))
+    assert "'x' is a link, a device, " in refusal(tar(tmp_path / "a.tgz", [header("x", kind, "good")]))
 
 
 def test_sparse_files(tmp_path):
     sparse = tarfile.TarInfo("x")
     sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
     sparse.size = 512
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
         archive.addfile(sparse, io.BytesIO(b"1\n0\n512\n".ljust(512, b"\0")))
-    assert "sparse" in refusal(tmp_path / "a.tar")
+    assert "a sparse or" in refusal(tmp_path / "a.tgz")
 
 
 @pytest.mark.parametrize("second", ["a/x", "A/X", "a/X"])
@@ -105,10 +93,10 @@ def test_a_member_too_large(tmp_path):
 def test_a_bomb_is_read_up_to_the_limit(tmp_path):
     path = tar(tmp_path / "a.tgz", [(f"{i}", bytes(1 << 20)) for i in range(64)])
     assert path.stat().st_size < 100_000
-    assert "more than 1048576 bytes when decompressed" in refusal(path, total_bytes=1 << 20)
+    assert "the whole has more than 1048576 bytes" in refusal(path, total_bytes=1 << 20)
     endless = tmp_path / "endless.tgz"  # nothing but zeros after the end of the archive
     endless.write_bytes(gzip.compress(bytes(1 << 24)))
-    assert "more than 1048576 bytes when decompressed" in refusal(endless, total_bytes=1 << 20)
+    assert "the whole has more than 1048576 bytes" in refusal(endless, total_bytes=1 << 20)
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
@@ -121,11 +109,9 @@ def test_a_header_that_lies_about_its_size(tmp_path, kind):
     refusal(tmp_path / "a.tgz")
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w"])
-def test_cut_anywhere(tmp_path, mode):
-    data = tar(tmp_path / "a.tar", [("a", b"1" * 600), ("b", b"2" * 600)], mode).read_bytes()
-    end = len(data) if mode == "w:gz" else 2 * (512 + 1024)  # then zeros follow, of which one block is enough
-    for length in {0, 1, 100, 511, 512, 1000, 1536, 2000, end - 9, end - 1} & set(range(end)):
+def test_cut_anywhere(tmp_path):
+    data = tar(tmp_path / "a.tgz", [("a", b"1" * 600), ("b", b"2" * 600)]).read_bytes()
+    for length in range(0, len(data), 9):
         (tmp_path / "cut").write_bytes(data[:length])
         refusal(tmp_path / "cut")
 
@@ -143,19 +129,12 @@ def test_damage_is_refused_or_harmless(tmp_path):
             assert read_members(tmp_path / "changed") == members  # a bit of the gzip header: time, name, system
 
 
-def test_a_damaged_header_is_not_the_end(tmp_path):
-    data = bytearray(tar(tmp_path / "a.tar", [("a", b"1"), ("b", b"2")], "w").read_bytes())
-    data[1024 + 100] ^= 1
-    (tmp_path / "a.tar").write_bytes(data)
-    assert "not a complete tar archive" in refusal(tmp_path / "a.tar")
-
-
 @pytest.mark.parametrize(
     "data", [b"", b"PK\x03\x04" + bytes(600), b"\x1f\x8b", b"<html>" * 200, gzip.compress(b"no tar")]
 )
 def test_not_an_archive(tmp_path, data):
     (tmp_path / "x.tgz").write_bytes(data)
-    assert "not a complete tar archive" in refusal(tmp_path / "x.tgz")
+    assert "cannot be read as a tar.gz archive" in refusal(tmp_path / "x.tgz")
 
 
 def test_no_file(tmp_path):
@@ -206,7 +185,7 @@ def test_names_that_lead_elsewhere_in_a_zip(tmp_path, refused, name):
 def test_links_and_devices_in_a_zip(tmp_path, refused, kind):
     member = zipfile.ZipInfo("x")
     member.external_attr = (kind | 0o777) << 16
-    assert "'x' is a link or a device" in refused(packed(tmp_path / "a.zip", [(member, b"/etc/passwd")]))
+    assert "'x' is a link, a device, " in refused(packed(tmp_path / "a.zip", [(member, b"/etc/passwd")]))
 
 
 @pytest.mark.parametrize("second", ["a/x", "A/X"])
@@ -223,8 +202,8 @@ def test_limits(tmp_path, refused):
     path = packed(tmp_path / "a.zip", [(f"{i}", bytes(1 << 20)) for i in range(8)])
     assert path.stat().st_size < 20_000
     assert "more than 7 members" in refused(path, members=7)
-    assert "at member '0'" in refused(path, member_bytes=(1 << 20) - 1)
-    assert "at member '4'" in refused(path, total_bytes=(1 << 22) + 1)
+    assert "member '0' has more than 1048575 bytes" in refused(path, member_bytes=(1 << 20) - 1)
+    assert "member '4' has more than" in refused(path, total_bytes=(1 << 22) + 1)
     unpack(path, tmp_path / "out", ZIP._replace(members=8, member_bytes=1 << 20, total_bytes=1 << 23))
 
 
@@ -232,7 +211,14 @@ def test_encrypted(tmp_path, refused):
     data = bytearray(packed(tmp_path / "a.zip", [("x", b"1")]).read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "a.zip").write_bytes(data)
-    assert "is encrypted" in refused(tmp_path / "a.zip")
+    assert "an encrypted file" in refused(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression(tmp_path, refused, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("x", bytes(1000))
+    assert "an unusual way" in refused(tmp_path / "a.zip")
 
 
 def test_a_header_that_lies_about_its_size_in_a_zip(tmp_path, refused):
@@ -246,7 +232,7 @@ def test_a_header_that_lies_about_its_size_in_a_zip(tmp_path, refused):
 def test_other_files(tmp_path, refused):
     for data in (b"", b"hello", b"PK\x03\x04" + bytes(100), b"PK\x05\x06" + b"\xff" * 18):
         (tmp_path / "x.zip").write_bytes(data)
-        assert "not a complete zip" in refused(tmp_path / "x.zip")
+        assert "cannot be read as a zip archive" in refused(tmp_path / "x.zip")
     assert "No such file" in refused(tmp_path / "absent.zip")
 
 

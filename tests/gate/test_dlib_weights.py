@@ -78,7 +78,7 @@ def test_every_other_file_is_a_user_error_that_names_it(real: bytes, tmp_path: P
             read_dlib(path)
     with path.open("r+b") as file:
         file.truncate(dlib_weights.FILE_BYTES + 1)
-    with pytest.raises(UserError, match=r"other\.dat: larger than"):
+    with pytest.raises(UserError, match=r"other\.dat: not a file, or larger than"):
         read_dlib(path)
 
 

@@ -27,7 +27,6 @@ def test_people_are_sorted_folders_and_ids_count_them(tree):
     assert folders.people == ("12", "3", "7")
     assert folders.faces.names == ("12/12_a.JPG", "12/12_b.jpg", "3/3_x.png", "7/7_1.jpg")
     assert folders.faces.ids.tolist() == [0, 0, 1, 2] and folders.faces.ids.dtype == np.int64
-    assert folders.faces.keys[0] == (tree.name, "12/12_a.JPG")
     assert [(count.observed, count.published) for count in folders.counts] == [(4, 5), (3, 3)]
 
 
@@ -43,7 +42,7 @@ def test_what_does_not_belong_is_named(tree):
     check("empty", "no image there", lambda path: path.mkdir())
     check("3/inner", "not an image", lambda path: path.mkdir())
     check("3/notes.txt", "not an image", lambda path: path.touch())
-    check("3/7_9.jpg", "belongs to person 7", lambda path: path.touch())
+    check("3/7_9.jpg", "belongs to another person than 3", lambda path: path.touch())
     check("3/face.jpg", "person's number", lambda path: path.touch())
     check("3/3_pipe.jpg", "neither a file nor a folder", os.mkfifo)
     check("3/3_broken.jpg", "neither a file nor a folder", lambda path: path.symlink_to("absent"))
@@ -133,4 +132,4 @@ def test_a_set_that_has_changed_is_refused(folder, tmp_path, change):
 
 
 def test_a_list_that_is_missing(folder, tmp_path):
-    assert "list.csv: cannot be read" in refusal(check_listing, folder, tmp_path / "list.csv", "lrfr study")
+    assert "that list is missing" in refusal(check_listing, folder, tmp_path / "list.csv", "lrfr study")

@@ -58,8 +58,6 @@ def make_small_lfw(tmp_path, monkeypatch):
     small = SmallLfw(tmp_path / "lfw")
     monkeypatch.delenv("LRFR_LFW_ROOT", raising=False)
     monkeypatch.setenv("LRFR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(lfw, "IMAGES", len(small.photographs))
-    monkeypatch.setattr(lfw, "PEOPLE", 8)
     monkeypatch.setattr(lfw, "PAIRS_SHA256", hashlib.sha256(small.pairs.encode()).hexdigest())
     small.manifest = tmp_path / "small.csv"
     small.write_manifest()

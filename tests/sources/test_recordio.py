@@ -51,7 +51,7 @@ def test_the_manifest_lists_every_face(study, root):
     assert table["person"].tolist() == [str(label) for label in records.labels]
     photographs = SOURCES["recordio"].open()
     for i, row in enumerate(table.itertuples()):
-        assert read_bytes(photographs, row.name, row.sha256) == records.encoded(i)
+        assert read_bytes(photographs, row.name, row.sha256) == records.face(i)[1]
 
 
 def test_what_is_stored_and_counted(root, tmp_path):
