@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import jinja2
 import pandas as pd
 
 from lrfr.files import atomic_file
@@ -97,3 +98,15 @@ def sections(parts: dict[str, pd.DataFrame]) -> str:
 def page(title: str, lead: str, parts: dict[str, pd.DataFrame]) -> str:
     """A Markdown page: title, a paragraph or more, and tables as `sections` writes them."""
     return f"# {title}\n\n{lead}\n{sections(parts)}"
+
+
+def render(name: str, **values) -> str:
+    """A page of `lrfr/templates` with its values; a value that is not given is an error."""
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return jinja.get_template(name).render(values)

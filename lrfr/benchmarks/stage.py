@@ -17,11 +17,11 @@ import numpy as np
 
 from lrfr.benchmarks.acquisition import Tested, direct_feed_teacher
 from lrfr.benchmarks.sets import open_known
-from lrfr.benchmarks.verb import Report, assess, front, rates
+from lrfr.benchmarks.verb import Report, assess, rates
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
 from lrfr.evaluate.scores import unit
-from lrfr.formats import families, order, page, per_cent, wide, write_table
+from lrfr.formats import families, markdown, order, per_cent, render, wide, write_table
 from lrfr.parallel import limit_threads
 from lrfr.protocol.embed import embed_views, load_student
 from lrfr.train.teacher import load_trained
@@ -58,26 +58,16 @@ def teacher(study: Study) -> Tested:
     return fed._replace(sha256=digest.hexdigest())
 
 
-def results_page(study: Study, report: Report) -> str:
-    """The report for people: models in rows, metrics in columns."""
-    fed = f"fold {study.faces.run_folds[0]}, and their teacher (`{study.teacher.name}`, {study.teacher.setting})"
-    lead = f"Students of {fed} fed with the same faces. Per cent, with intervals where there are any."
-    lead += f" Nothing was chosen by these numbers.\n\n{front(report)}"
-    by_protocol = report.results.groupby("protocol", sort=False)
-    return page(report.name, lead, {protocol: rates(rows, "model", "metric") for protocol, rows in by_protocol})
-
-
 def comparisons_page(report: Report) -> str:
     """The differences for people: points of per cent, with p."""
-    parts = {}
+    tables = {}
     for (question, protocol), rows in report.comparisons.groupby(["question", "protocol"], sort=False):
         cells = [f"{per_cent(row.diff, row.low, row.high, '+')}, {row.p_holm:.3f}" for row in rows.itertuples()]
         five = question == "five"
-        title = "the five among each other" if five else f"against {question}"
         shown = rows.assign(pair=rows.a + " - " + rows.b if five else rows.a)
-        parts[f"{protocol}, {title}"] = wide(shown, cells, "pair", "metric")
-    lead = "Paired differences in points of per cent, [interval], p after Holm's correction."
-    return page(f"{report.name}: differences", lead, parts)
+        title = f"{protocol}, {'the five among each other' if five else f'against {question}'}"
+        tables[title] = wide(shown, cells, "pair", "metric")
+    return render("set-comparisons.md.j2", report=report, tables=tables, markdown=markdown)
 
 
 def run(study: Study, name: str) -> None:
@@ -89,11 +79,10 @@ def run(study: Study, name: str) -> None:
     opened = open_known(name)
     models = [teacher(study), *(student(study, model) for model in order(study.models))]
     asked, how = families([model.name for model in models]), study.evaluate
-    report = assess(opened, models, opened.policies[0], False, asked, how.draws, how.level, name)
-    fed = f"{study.teacher.name}, {study.teacher.setting}"
-    table = report.results.assign(
-        study=study.study, teacher=fed, fold=study.faces.run_folds[0], seed=study.train.seeds[0]
-    )
+    report = assess(opened, models, opened.policies[0], asked, how.draws, how.level, name)
+    fed, fold = f"{study.teacher.name}, {study.teacher.setting}", study.faces.run_folds[0]
+    table = report.results.assign(study=study.study, teacher=fed, fold=fold, seed=study.train.seeds[0])
+    values = {"report": report, "study": study, "tables": rates(report, "model", "metric"), "markdown": markdown}
     folder = study.reports / "tables"
-    write_table(folder, f"set-{name}", table, results_page(study, report))
+    write_table(folder, f"set-{name}", table, render("set.md.j2", **values))
     write_table(folder, f"set-{name}-comparisons", report.comparisons, comparisons_page(report))
