@@ -132,6 +132,12 @@ def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
     return lambda weights: sum(share * rate(weights) for share, rate in kinds)
 
 
+def failures(parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
+    """Counts of an outcome: how many images each part has, and how many of them failed, from failed (n,)."""
+    sizes = {part: len(failed) for part, failed in parts.items()}
+    return sizes | {f"fta_{part}": int(failed.sum()) for part, failed in parts.items()}
+
+
 def table(outcomes: Outcomes) -> pd.DataFrame:
     """Tidy rows model, metric, value, and a column for each count."""
     found = [(model, outcome, metric) for model, outcome in outcomes.items() for metric in outcome.metrics]
