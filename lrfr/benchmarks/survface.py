@@ -31,8 +31,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, accuracy_of, draw_pairs, draw_probes
-from lrfr.benchmarks.outcomes import failures, images_of, mean_of
+from lrfr.benchmarks.outcomes import (
+    Opened,
+    Outcome,
+    Protocol,
+    accuracy_of,
+    draw_pairs,
+    draw_probes,
+    failures,
+    images_of,
+    mean_of,
+)
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
 from lrfr.benchmarks.tinyface import person_numbers, read_role, require_same_people, training_counts  # lists alike
 from lrfr.errors import UserError
