@@ -1,12 +1,7 @@
 """QMUL-SurvFace: faces from surveillance cameras (about 24 x 20 pixels), verification and open-set search.
 
-Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018. Research use; a part of the
-videos from which it was cut was withdrawn by their owners later. The files:
-
-    training_set/<person>/<person>_cam<c>_<n>.jpg
-    Face_Identification_Test_Set/{gallery,mated_probe,unmated_probe}/*.jpg
-    Face_Identification_Test_Set/{gallery,mated_probe}_img_ID_pairs.mat     or in Face_Identification_Evaluation
-    Face_Verification_Test_Set/{verification_images/*.jpg,positive_pairs_names.mat,negative_pairs_names.mat}
+Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018; its files and its status are
+described in docs/benchmarks/survface.md.
 
 Verification follows the set's own MATLAB code (test_face_verification.m): a pair is accepted if the Euclidean distance
 of its unit vectors is < t, t = 0.200, 0.201 ... 2.000; TAR is interpolated linearly between the points of that ROC, the
@@ -65,10 +60,10 @@ RANK = 20  # TPIR20
 
 
 class OpenSet(NamedTuple):
-    """Open-set identification. A template is made of all gallery images of one id.
+    """Open-set identification; ids of gallery and mated are the lists' identities.
 
-    gallery, mated: ids are the lists' identities. unmated: ids are the numbers in the file names, -1 where there is
-    none; they count persons differently from the lists and say only who is the same among them.
+    ids of unmated are the numbers in the file names, -1 where there is none: they count persons differently from the
+    lists and say only who is the same among them.
     """
 
     gallery: Faces
@@ -78,12 +73,9 @@ class OpenSet(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """Pairs to be verified: first the positive ones, then as many negative ones, both in the order of their lists.
+    """Pairs int64 (P, 2), rows of `faces`: first the positive ones (same, bool (P,)), then as many negative ones."""
 
-    faces: ids are the numbers in the file names. pairs: int64 (P, 2), rows of `faces`. same: bool (P,).
-    """
-
-    faces: Faces
+    faces: Faces  # ids are the numbers in the file names
     pairs: NDArray[np.int64]
     same: NDArray[np.bool_]
     counts: tuple[Count, ...]

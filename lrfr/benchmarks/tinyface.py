@@ -1,16 +1,11 @@
 """TinyFace: closed-set search among distractors for native small faces (about 20 x 16 pixels), brought by the user.
 
-Cheng, Zhu and Gong, "Low-resolution face recognition", ACCV 2018. No explicit licence, research use. The files:
-
-    tinyface/Training_Set/<person>/<person>_<image>.jpg
-    tinyface/Testing_Set/{Probe,Gallery_Match,Gallery_Distractor}/*.jpg
-    tinyface/Testing_Set/{probe,gallery_match}_img_ID_pairs.mat     or both in tinyface/Face_Identification_Evaluation
-
-The rules are those of the set's own MATLAB code (test_face_identification.m, compute_AP.m): the gallery is
-Gallery_Match and all of Gallery_Distractor; a probe is a hit at rank k if any of its mates is among the k nearest;
-average precision by trapezoids. That code ranks by the Euclidean distance of the features as submitted and leaves ties
-to the sort. Here features are brought to length 1 (so distance and cosine rank alike) and ties are pessimistic; what an
-optimistic sort would give is printed beside.
+Cheng, Zhu and Gong, "Low-resolution face recognition", ACCV 2018; its files: docs/benchmarks/tinyface.md. The rules are
+those of the set's own MATLAB code (test_face_identification.m, compute_AP.m): the gallery is Gallery_Match and all of
+Gallery_Distractor; a probe is a hit at rank k if any of its mates is among the k nearest; average precision by
+trapezoids. That code ranks by the Euclidean distance of the features as submitted and leaves ties to the sort. Here
+features are brought to length 1 (so distance and cosine rank alike) and ties are pessimistic; what an optimistic sort
+would give is printed beside.
 
 A failed acquisition stays in: a probe that failed, or whose every mate failed, is a miss with average precision 0. Of a
 probe with other mates left, the failed mate ranks last.
