@@ -107,21 +107,19 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
     Nothing depends on which eye comes first, or nose before mouth: eyes are ordered by x, nose and mouth by y. Where a
     mouth is not below both eyes, the columns are others than we think, and the line is refused.
     """
-    lines = read_regular(path, ANNOTATION_BYTES).decode("utf-8", "replace").splitlines()
     found: dict[str, NDArray[np.float64]] = {}
+    lines = read_regular(path, ANNOTATION_BYTES).decode("utf-8", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields or fields[0].startswith("#"):
+        name, *fields = line.split() or "#"
+        if name.startswith("#"):
             continue
-        name, reason = Path(fields[0]).stem, None
-        if len(fields) != 9 or not all(map(NUMBER.fullmatch, fields[1:])):
+        reason = "the name comes twice" if (stem := Path(name).stem) in found else None
+        if len(fields) != 8 or not all(map(NUMBER.fullmatch, fields)):
             reason = "not a name and eight numbers"
-        elif name in found:
-            reason = "the name comes twice"
         else:
-            points = np.array(fields[1:], np.float64).reshape(4, 2)
+            points = np.array(fields, np.float64).reshape(4, 2)
             eyes, rest = np.argsort(points[:2, 0], kind="stable"), 2 + np.argsort(points[2:, 1], kind="stable")
-            found[name] = points = points[[*eyes, *rest]]
+            found[stem] = points = points[[*eyes, *rest]]
             if not points[3, 1] > points[:2, 1].max():
                 reason = "the mouth is not below the eyes"
         if reason:

@@ -31,26 +31,23 @@ from lrfr.train.trainings import folds_of
 def student(study: Study, name: str) -> Tested:
     """A student of the study's first fold and seed, in the values of its float16 file."""
     fold, seed = folds_of(study, name)[0], study.train.seeds[0]
-    net = load_student(study, name, fold, seed)
+    net, side = load_student(study, name, fold, seed), study.views.size
     file = study.reports / "students" / name / f"fold{fold}-seed{seed}.safetensors"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
 
     def embed(faces: Sequence[np.ndarray]) -> np.ndarray:
-        return unit(embed_views(net, np.stack([view(face, study.views.size) for face in faces]))).astype(np.float32)
+        return unit(embed_views(net, np.stack([view(face, side) for face in faces]))).astype(np.float32)
 
-    return Tested(name, digest, study.views.size, study.student.embedding, embed)
+    return Tested(name, hashlib.sha256(file.read_bytes()).hexdigest(), side, study.student.embedding, embed)
 
 
 def teacher(study: Study) -> Tested:
-    """The teacher of the first fold, in the setting that taught the students.
+    """The teacher of the first fold, in the setting that taught the students; similarity is the cosine, as in the verb.
 
-    As in the verb: an image becomes the side that the network was made for, and similarity is the cosine of unit
-    vectors, also for dlib's network, which the study itself compares by the distance of raw ones.
+    So it is also for dlib's network, which the study itself compares by the distance of raw vectors.
     """
-    setting = study.teacher.setting
-    net = load_trained(study, study.faces.run_folds[0], setting).net
+    net = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
     fed = direct_feed_teacher(study.teacher.name, study.teacher.weights, net)
-    if setting == "pretrained":
+    if study.teacher.setting == "pretrained":
         return fed
     digest = hashlib.sha256()  # fine-tuned weights have no file of their own in the published format
     for name, tensor in net.state_dict().items():

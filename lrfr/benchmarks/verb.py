@@ -63,12 +63,11 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
         if path == TEACHER:
             model = direct_feed_teacher()
         else:
-            file = find_model(path)
-            student, dimensions = Recognizer(file), file.card["network"]["embedding"]
-            model = Tested(file.path.name, sha256(file.data).hexdigest(), student.size, dimensions, student.embed)
-        if model.name in models:
+            student = Recognizer(file := find_model(path))
+            dimensions, digest = file.card["network"]["embedding"], sha256(file.data).hexdigest()
+            model = Tested(file.path.name, digest, student.size, dimensions, student.embed)
+        if models.setdefault(model.name, model) is not model:
             raise UserError(f"--model: two models are called {model.name}; rename one with its card.")
-        models[model.name] = model
     return list(models.values())
 
 
@@ -81,25 +80,6 @@ class Report(NamedTuple):
     results: pd.DataFrame
     comparisons: pd.DataFrame
     problems: list[str]
-
-
-def score(
-    opened: Opened, vectors: dict[str, dict], asked: Questions, draws: int, level: float
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tidy results of every protocol, and paired differences; vectors: model -> role -> embeddings."""
-    results, comparisons, counted = [], [pd.DataFrame()], {}
-    for name, protocol in opened.protocols.items():
-        outcomes = {model: protocol.evaluate(found) for model, found in vectors.items()}
-        drawn = protocol.draw(outcomes, draws=draws, level=level)
-        rows = table(outcomes).merge(intervals(drawn), how="left", on=["model", "metric"], validate="one_to_one")
-        results.append(rows.assign(protocol=name))
-        counted |= next(iter(outcomes.values())).counts
-        for question, pairs in asked.items():
-            if pairs:
-                comparisons.append(differences(drawn, outcomes, pairs).assign(question=question))
-                comparisons[-1].insert(0, "protocol", name)
-    whole = pd.concat(results, ignore_index=True)[["protocol", "model", "metric", "value", "low", "high", *counted]]
-    return whole.astype(dict.fromkeys(counted, "Int64")), pd.concat(comparisons)
 
 
 def assess(
@@ -117,15 +97,22 @@ def assess(
     policy, flip: see `acquisition.embed_images`. asked: Holm's correction is within a question; comparisons have a
     column `question`. draws of people, level: of the intervals.
     """
-    vectors: dict[str, dict] = {model.name: {} for model in models}
-    problems: list[str] = []
-    for role, images in opened.images.items():
-        found = embed_images(images, models, policy, flip, role)
-        problems += found.problems
-        for name, embeddings in found.vectors.items():
-            vectors[name][role] = embeddings
+    embedded = {role: embed_images(images, models, policy, flip, role) for role, images in opened.images.items()}
+    results, comparisons, counted = [], [pd.DataFrame()], {}
     try:
-        results, comparisons = score(opened, vectors, asked, draws, level)
+        for name, protocol in opened.protocols.items():
+            outcomes = {
+                m.name: protocol.evaluate({role: found.vectors[m.name] for role, found in embedded.items()})
+                for m in models
+            }
+            drawn = protocol.draw(outcomes, draws=draws, level=level)
+            rows = table(outcomes).merge(intervals(drawn), how="left", on=["model", "metric"], validate="one_to_one")
+            results.append(rows.assign(protocol=name))
+            counted |= dict.fromkeys(outcomes[models[0].name].counts, "Int64")
+            for question, pairs in asked.items():
+                if pairs:
+                    comparisons.append(differences(drawn, outcomes, pairs).assign(question=question))
+                    comparisons[-1].insert(0, "protocol", name)
     except ValueError as error:  # of protocols and intervals
         raise UserError(f"{where}: {error}") from None
     policies = {
@@ -137,14 +124,17 @@ def assess(
         "intervals": f"{level:.0%}, {draws} draws of people",
         "lrfr": __version__,
     }
-    results.insert(2, "sha256", results.model.map({model.name: model.sha256 for model in models}))
-    results.insert(3, "input", results.model.map({model.name: model.side for model in models}))
     known = [f"{c.what} {c.observed}" + ("" if c.published is None else f" of {c.published}") for c in opened.counts]
-    results, comparisons = results.assign(set_counts="; ".join(known), **policies), comparisons.assign(**policies)
-    for one in (results, comparisons):
-        one.insert(0, "set", opened.name)
+    whole = pd.concat(results, ignore_index=True).astype(counted).assign(set=opened.name, **policies)
+    whole["sha256"] = whole.model.map({model.name: model.sha256 for model in models})
+    whole["input"] = whole.model.map({model.name: model.side for model in models})
+    first = ["set", "protocol", "model", "sha256", "input", "metric", "value", "low", "high", *counted, "set_counts"]
+    whole = whole.assign(set_counts="; ".join(known))[[*first, *policies]]
+    compared = pd.concat(comparisons).assign(**policies)
+    compared.insert(0, "set", opened.name)
     counts = pd.DataFrame(opened.counts).astype({"observed": "Int64", "published": "Int64"})
-    return Report(opened.name, counts, policies, results, comparisons, problems)
+    problems = [problem for found in embedded.values() for problem in found.problems]
+    return Report(opened.name, counts, policies, whole, compared, problems)
 
 
 def rates(report: Report, index: str, columns: str) -> dict[str, pd.DataFrame]:
@@ -169,19 +159,6 @@ def page(report: Report) -> str:
     return render("benchmark-set.md.j2", report=report, tables=tables, markdown=markdown, per_cent=per_cent)
 
 
-def benchmark(arguments: argparse.Namespace) -> Report:
-    """Read the set, embed it with every model, score it."""
-    limit_threads(cores())
-    models = load_models(arguments.model)
-    opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
-    policy = arguments.policy or opened.policies[0]
-    if policy not in opened.policies:
-        raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
-    every_two = {"every two": list(combinations([model.name for model in models], 2))}
-    report = assess(opened, models, policy, every_two, DRAWS, LEVEL, str(arguments.root), arguments.flip)
-    return report._replace(comparisons=report.comparisons.drop(columns="question", errors="ignore"))
-
-
 def write(report: Report, folder: Path) -> None:
     """<set>.csv, and <set>-comparisons.csv, which goes if it is there from an earlier run with more models."""
     try:
@@ -198,12 +175,19 @@ def write(report: Report, folder: Path) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report and write its tables; UserError for whatever cannot be read, with nothing written."""
-    if (out := arguments.out) is not None:  # looked at before hours of scoring
-        # not Path.exists, which raises where it may not look
+    if (out := arguments.out) is not None:  # looked at before hours of scoring; not Path.exists, which may raise
         there = next(folder for folder in (out, *out.absolute().parents) if os.path.exists(folder))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise UserError(f"--out {out}: {there} is not a folder to which you may write; name another one.")
-    report = benchmark(arguments)
+    limit_threads(cores())
+    models = load_models(arguments.model)
+    opened = open_set(arguments.benchmark, arguments.root, arguments.bin)
+    policy = arguments.policy or opened.policies[0]
+    if policy not in opened.policies:
+        raise UserError(f"--{policy}: {opened.name} at {arguments.root} has no landmarks; give --detect or --aligned.")
+    every_two = {"every two": list(combinations([model.name for model in models], 2))}
+    report = assess(opened, models, policy, every_two, DRAWS, LEVEL, str(arguments.root), arguments.flip)
+    report = report._replace(comparisons=report.comparisons.drop(columns="question", errors="ignore"))
     if out is not None:
         write(report, out)
     if arguments.json:
