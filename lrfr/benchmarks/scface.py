@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,20 +39,6 @@ FILE = re.compile(r"(\d{3})_(?:frontal|cam([1-8])(?:_([123]))?)\.jpe?g", re.I)
 NUMBER = re.compile(r"\d{1,5}(\.\d{1,6})?", re.ASCII)
 SUBJECTS, TEST = 130, 80  # of the set; tested after fine-tuning on the other 50
 SPLITS = 5  # our choice: enough to see how much a draw of 50 people matters
-
-
-class SCface(NamedTuple):
-    """One mugshot a subject, and the probes by distance: {1: far, 2: middle, 3: near}. ids are the subjects' numbers.
-
-    probes: five a subject and distance, by subject, then camera: none may be missing, since the number of probes is the
-    denominator. landmarks: name of a file without its suffix -> float64 (4, 2), pixels (x, y): the eye to the left in
-    the image, the other eye, nose, mouth; empty where there are no annotations.
-    """
-
-    gallery: Faces
-    probes: dict[int, Faces]
-    landmarks: dict[str, NDArray[np.float64]]
-    counts: tuple[Count, ...]
 
 
 def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
@@ -102,7 +88,9 @@ def read_probes(root: Path, subjects: list[int]) -> dict[int, Faces]:
 
 
 def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Lines "name x y x y x y x y": eyes, nose, mouth; empty lines and lines with # are left out.
+    """Name without suffix -> float64 (4, 2), pixels (x, y): left eye in the image, other eye, nose, mouth.
+
+    Lines are "name x y x y x y x y"; empty ones and those with # are left out.
 
     Nothing depends on which eye comes first, or nose before mouth: eyes are ordered by x, nose and mouth by y. Where a
     mouth is not below both eyes, the columns are others than we think, and the line is refused.
@@ -127,11 +115,12 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def read_scface(root: Path) -> SCface:
-    """Read the set at a root, the folder with the mugshots or the one that holds SCface_database.
+def read_scface(root: Path) -> SimpleNamespace:
+    """gallery (Faces; cropped mugshots if both kinds are there), probes (distance -> Faces), landmarks, and counts.
 
-    The cropped mugshots count if both kinds are there. Raises UserError naming the file or line that is wrong, the
-    first missing image, or an image without landmarks.
+    root: the folder with the mugshots or the one that holds SCface_database. ids are the subjects' numbers. probes:
+    five a subject, by subject, then camera; none may be missing, since their number is the denominator. Raises
+    UserError naming the file or line that is wrong, the first missing image, or an image without landmarks.
     """
     root = root / NAME if (root / NAME).is_dir() else root
     folder = next((root / name for name in MUGSHOTS if (root / name).is_dir()), None)
@@ -150,7 +139,7 @@ def read_scface(root: Path) -> SCface:
         *(Count(f"probes at distance {d}", len(probes[d]), SUBJECTS * len(CAMERAS)) for d in DISTANCES),
         Count("images with landmarks", len(landmarks), None),
     )
-    return SCface(gallery, probes, landmarks, counts)
+    return SimpleNamespace(gallery=gallery, probes=probes, landmarks=landmarks, counts=counts)
 
 
 def tested_subjects(subjects: ArrayLike, split: int) -> NDArray:

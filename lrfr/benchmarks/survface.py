@@ -21,22 +21,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import (
-    Opened,
-    Outcome,
-    Protocol,
-    accuracy_of,
-    draw_pairs,
-    draw_probes,
-    failures,
-    images_of,
-    mean_of,
-)
+from lrfr.benchmarks import outcomes
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
 from lrfr.benchmarks.tinyface import person_numbers, read_role, require_same_people, training_counts  # lists alike
 from lrfr.errors import UserError
@@ -59,39 +49,18 @@ FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
 RANK = 20  # TPIR20
 
 
-class OpenSet(NamedTuple):
-    """Open-set identification; ids of gallery and mated are the lists' identities.
-
-    ids of unmated are the numbers in the file names, -1 where there is none: they count persons differently from the
-    lists and say only who is the same among them.
-    """
-
-    gallery: Faces
-    mated: Faces
-    unmated: Faces
-    counts: tuple[Count, ...]
-
-
-class Verification(NamedTuple):
-    """Pairs int64 (P, 2), rows of `faces`: first the positive ones (same, bool (P,)), then as many negative ones."""
-
-    faces: Faces  # ids are the numbers in the file names
-    pairs: NDArray[np.int64]
-    same: NDArray[np.bool_]
-    counts: tuple[Count, ...]
-
-
 def number_of(name: str, folder: Path) -> int:
     """The person's number in the name of an unmated probe, or STRANGER."""
     return STRANGER if name.startswith("distractors_") else prefix_number(name, folder)
 
 
-def read_search(root: Path) -> OpenSet:
-    """Read the identification part at a root, the folder QMUL-SurvFace or the one around it. All bytes are read once.
+def read_search(root: Path) -> SimpleNamespace:
+    """gallery, mated and unmated (Faces), counts, of the folder QMUL-SurvFace or the one around it.
 
-    Raises UserError naming the file and entry that is wrong: folders and lists that differ, a person with two
-    identities, different people in gallery and mated probes, an unmated probe of an enrolled person, or one file in
-    both.
+    ids of gallery and mated are the lists' identities; those of unmated are the numbers in the file names, which count
+    persons differently, -1 where there is none. All bytes are read once. Raises UserError, naming file and entry, if
+    folders and lists differ, a person has two identities, gallery and mated probes are of different people, an unmated
+    probe is of an enrolled one, or one file is in both.
     """
     root = locate(root, NAME, SEARCH)
     places, folder = (root / SEARCH, root / SEARCH_CODE), root / SEARCH / "unmated_probe"
@@ -115,14 +84,14 @@ def read_search(root: Path) -> OpenSet:
         Count("gallery images identical to a mated probe", shared[0], None),
         Count("gallery images identical to an unmated probe", shared[1], None),
     )
-    return OpenSet(gallery, mated, unmated, counts)
+    return SimpleNamespace(gallery=gallery, mated=mated, unmated=unmated, counts=counts)
 
 
-def read_verification(root: Path) -> Verification:
-    """Read the verification part at a root.
+def read_verification(root: Path) -> SimpleNamespace:
+    """faces (ids: numbers in the file names), pairs int64 (P, 2), rows of faces, same bool (P,), and counts.
 
-    Raises UserError naming the list and entry that is wrong: a name that is not there, a positive pair of two people or
-    a negative pair of one, or lists of different length.
+    The positive pairs come first, then as many negative ones. Raises UserError, naming list and entry, for a name that
+    is not there, a positive pair of two people or a negative pair of one, or lists of different length.
     """
     folder = locate(root, NAME, PAIRED) / PAIRED
     images = folder / "verification_images"
@@ -149,7 +118,7 @@ def read_verification(root: Path) -> Verification:
         Count("images to be verified", len(names), 10_051),
     )
     pairs, same = np.array([*listed["positive"], *listed["negative"]]), np.repeat([True, False], positive)
-    return Verification(Faces(images, tuple(names), numbers), pairs, same, counts)
+    return SimpleNamespace(faces=Faces(images, tuple(names), numbers), pairs=pairs, same=same, counts=counts)
 
 
 def read_training(root: Path) -> Folders:
@@ -197,7 +166,7 @@ def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tu
     return accuracies, thresholds, right
 
 
-def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
+def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> outcomes.Outcome:
     """Verification of pairs; decisions and weights go by pair, all genuine ones first.
 
     embeddings: float (images, D), NaN row = failed acquisition; positive, negative: int (n, 2), rows of the genuine and
@@ -221,10 +190,10 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     statistics["auc"] = lambda w: float(np.trapezoid(*reversed(grid_roc(distances, same, w))))
     metrics = {metric: statistic(np.ones(len(same))) for metric, statistic in statistics.items()}
     metrics |= {"accuracy": float(np.mean(accuracies)), "accuracy_std": float(np.std(accuracies))}
-    statistics["accuracy"] = accuracy_of(right, same)
+    statistics["accuracy"] = outcomes.accuracy_of(right, same)
     counts = {"genuine": genuine, "impostor": impostor}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(np.isinf(distances).sum())}
-    return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+    return outcomes.Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
 
 def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray]:
@@ -243,7 +212,7 @@ def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64
 
 def identification(
     gallery: ArrayLike, gallery_labels: ArrayLike, mated: ArrayLike, mated_labels: ArrayLike, unmated: ArrayLike
-) -> Outcome:
+) -> outcomes.Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
     gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations
@@ -268,24 +237,24 @@ def identification(
         of_mated, of_unmated = weights[: len(scores)], weights[len(scores) :][order]
         if not (of_mated.any() and of_unmated.any()):
             return np.nan
-        return mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
+        return outcomes.mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
 
     def area(weights: NDArray) -> float:
         of_mated, total = weights[: len(scores)], np.append(0.0, np.cumsum(weights[len(scores) :][order]))
         if not total[-1]:
             return np.nan
         won = 1 - (total[beaten[0]] + total[beaten[1]]) / (2 * total[-1])  # a tie is half
-        return mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
+        return outcomes.mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
 
     statistics = {f"tpir{RANK}@fpir={fpir:g}": lambda w, fpir=fpir: rate(w, fpir) for fpir in FPIRS}
     statistics[f"tpir{RANK}_auc"] = area
-    statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
+    statistics |= {metric: outcomes.mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
     metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
     lost = {"gallery": gallery_failed, "templates": np.isnan(means).all(axis=1), "mated": mated_failed}
-    return Outcome(size, metrics, failures(lost | {"unmated": unmated_failed}), decisions, statistics)
+    return outcomes.Outcome(size, metrics, outcomes.failures(lost | {"unmated": unmated_failed}), decisions, statistics)
 
 
-def open_survface(root: Path) -> Opened:
+def open_survface(root: Path) -> outcomes.Opened:
     """Read both parts at a root, with the training part if that is there; UserError like the readers."""
     paired, found = read_verification(root), read_search(root)
     positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
@@ -295,16 +264,16 @@ def open_survface(root: Path) -> Opened:
     identities = np.concatenate([found.mated.ids, strangers])
     strata = np.repeat([0, 1], [len(found.mated), len(strangers)])
     protocols = {
-        "verification": Protocol(
+        "verification": outcomes.Protocol(
             lambda x: verification(x["verification"], positive, negative),
-            partial(draw_pairs, same=paired.same, a=first, b=second),
+            partial(outcomes.draw_pairs, same=paired.same, a=first, b=second),
         ),
-        "identification": Protocol(
+        "identification": outcomes.Protocol(
             lambda x: identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"]),
-            partial(draw_probes, identities=identities, strata=strata),
+            partial(outcomes.draw_probes, identities=identities, strata=strata),
         ),
     }
     roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
-    images = {role: images_of(faces) for role, faces in roles.items()}
+    images = {role: outcomes.images_of(faces) for role, faces in roles.items()}
     counts = paired.counts + found.counts + training_counts(root, NAME, TRAINING, read_training)
-    return Opened("survface", images, counts, protocols, ("whole", "detect"))
+    return outcomes.Opened("survface", images, counts, protocols, ("whole", "detect"))

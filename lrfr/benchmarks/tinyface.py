@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,15 +33,6 @@ LISTS = (TEST, "Face_Identification_Evaluation")
 DISTRACTOR = -100  # the official code's identity of every distractor
 PEOPLE, TRAINING_IMAGES, TRAINING_PEOPLE = 2_569, 7_804, 2_570  # published: the readme in the archive, as below
 RANKS = (1, 5, 10, 20, 50)  # 1, 20, 50 in the paper; 1, 5, 20 in AdaFace and its descendants; 10 is a step between
-
-
-class TinyFace(NamedTuple):
-    """Probes are searched in gallery and distractors together. Distractors have id -100; every probe has a mate."""
-
-    gallery: Faces
-    probes: Faces
-    distractors: Faces
-    counts: tuple[Count, ...]
 
 
 def read_role(folder: Path, places: tuple[Path, ...], variable: str) -> tuple[Faces, Path]:
@@ -83,11 +74,11 @@ def training_counts(root: Path, name: str, part: str, read: Callable[[Path], Fol
     return read(root).counts if any((folder / part).is_dir() for folder in (root, root / name)) else ()
 
 
-def read_tinyface(root: Path) -> TinyFace:
-    """Read the test part at a root, the folder `tinyface` or the one that holds it. All files' bytes are read once.
+def read_tinyface(root: Path) -> SimpleNamespace:
+    """gallery, probes and distractors (Faces; distractors have id -100), counts, of the folder `tinyface` or around it.
 
-    Raises UserError naming the file and entry that is wrong: folders and lists that differ, names or numbers that
-    cannot be, a person with two identities, a probe without a mate, or one file in the gallery and among the probes.
+    All files' bytes are read once. Raises UserError, naming file and entry, for folders and lists that differ, names or
+    numbers that cannot be, a person with two identities, a probe without a mate, or one file in gallery and probes.
     """
     root = locate(root, NAME, TEST)
     places, test = tuple(root / folder for folder in LISTS), root / TEST
@@ -109,7 +100,7 @@ def read_tinyface(root: Path) -> TinyFace:
         Count("gallery images identical to a probe", identical(gallery, probes, "gallery against probes"), None),
         Count("distractors identical to a probe", identical(distractors, probes, "distractors against probes"), None),
     )
-    return TinyFace(gallery, probes, distractors, counts)
+    return SimpleNamespace(gallery=gallery, probes=probes, distractors=distractors, counts=counts)
 
 
 def read_training(root: Path) -> Folders:
