@@ -1,9 +1,8 @@
 """What a benchmark hands on and hands back for a model; how models are compared: intervals, paired differences.
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
-it is, so the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see
-`Outcome.statistics`). Pairs (verification): the dyadic multiplier of `statistics.dyadic_interval`, since these lists
-hold one to three pairs a person.
+it is, so the intervals say nothing about another gallery. Pairs (verification): the dyadic multiplier of
+`statistics.dyadic_interval`, since these lists hold one to three pairs a person.
 
 Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent,
 which probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is
@@ -96,10 +95,8 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
     The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
     """
 
-    def points(i: int) -> NDArray:
-        return landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]
-
-    return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points if landmarks else None)
+    points = (lambda i: landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]) if landmarks else None
+    return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points)
 
 
 def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) -> Statistic:
@@ -214,27 +211,26 @@ def draw_pairs(outcomes: Outcomes, same: ArrayLike, a: ArrayLike, b: ArrayLike, 
     return Draws(evaluated(outcomes, who, weights(), lambda w: w[same].any() and w[~same].any()), None, level)
 
 
+def ends(values: NDArray, draws: Draws) -> tuple[float, float]:
+    """The interval of a metric, or of a difference, from its value and its draws."""
+    if draws.freedom is None:
+        return rules.dyadic_ends(float(values[0]), *np.split(values[1:], 2), draws.level)
+    return rules.percentile(values[1:], draws.level, draws.freedom)
+
+
 def intervals(draws: Draws) -> pd.DataFrame:
     """Rows model, metric, low, high."""
-    rows = []
-    for model, metrics in draws.values.items():
-        for metric, values in metrics.items():
-            if draws.freedom is None:
-                ends = rules.dyadic_ends(float(values[0]), *np.split(values[1:], 2), draws.level)
-            else:
-                ends = rules.percentile(values[1:], draws.level, draws.freedom)
-            rows.append((model, metric, *ends))
-    return pd.DataFrame(rows, columns=["model", "metric", "low", "high"])
+    found = [(model, metric, *ends(v, draws)) for model, own in draws.values.items() for metric, v in own.items()]
+    return pd.DataFrame(found, columns=["model", "metric", "low", "high"])
 
 
-def difference(a: NDArray, b: NDArray, draws: Draws) -> rules.Difference:
-    """a - b of two models' values, with interval and two-sided p; for pairs p is of the normal distribution."""
+def difference(a: NDArray, b: NDArray, draws: Draws) -> tuple[float, float, float, float]:
+    """a - b of two models' values, its interval and two-sided p; for pairs p is of the normal distribution."""
     if draws.freedom is not None:
         return rules.paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
-    point = float(a[0] - b[0])
-    low, high = rules.dyadic_ends(point, *np.split((a - b)[1:], 2), draws.level)
+    point, (low, high) = float(a[0] - b[0]), ends(a - b, draws)
     error = (high - low) / 2 / rules.normal_quantile(draws.level)
-    return rules.Difference(point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0)
+    return point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0
 
 
 def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -105,10 +105,10 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
         if len(fields) != 8 or not all(map(NUMBER.fullmatch, fields)):
             reason = "not a name and eight numbers"
         else:
-            points = np.array(fields, np.float64).reshape(4, 2)
-            eyes, rest = np.argsort(points[:2, 0], kind="stable"), 2 + np.argsort(points[2:, 1], kind="stable")
-            found[stem] = points = points[[*eyes, *rest]]
-            if not points[3, 1] > points[:2, 1].max():
+            points = np.array(fields, np.float64).reshape(2, 2, 2)  # eyes by x, nose and mouth by y
+            order = np.argsort([points[0, :, 0], points[1, :, 1]], axis=1, kind="stable")
+            found[stem] = np.concatenate([points[0][order[0]], points[1][order[1]]])
+            if not found[stem][3, 1] > found[stem][:2, 1].max():
                 reason = "the mouth is not below the eyes"
         if reason:
             raise UserError(f"{path}, line {number}: {reason}; fetch the annotations again.")

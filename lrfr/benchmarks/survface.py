@@ -263,15 +263,15 @@ def open_survface(root: Path) -> outcomes.Opened:
     strangers = np.where(found.unmated.ids == STRANGER, alone, found.unmated.ids)
     identities = np.concatenate([found.mated.ids, strangers])
     strata = np.repeat([0, 1], [len(found.mated), len(strangers)])
+    by_pair = partial(outcomes.draw_pairs, same=paired.same, a=first, b=second)
+    by_probe = partial(outcomes.draw_probes, identities=identities, strata=strata)
+
+    def searched(x: outcomes.Vectors) -> outcomes.Outcome:
+        return identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"])
+
     protocols = {
-        "verification": outcomes.Protocol(
-            lambda x: verification(x["verification"], positive, negative),
-            partial(outcomes.draw_pairs, same=paired.same, a=first, b=second),
-        ),
-        "identification": outcomes.Protocol(
-            lambda x: identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"]),
-            partial(outcomes.draw_probes, identities=identities, strata=strata),
-        ),
+        "verification": outcomes.Protocol(lambda x: verification(x["verification"], positive, negative), by_pair),
+        "identification": outcomes.Protocol(searched, by_probe),
     }
     roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
     images = {role: outcomes.images_of(faces) for role, faces in roles.items()}

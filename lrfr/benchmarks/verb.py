@@ -1,7 +1,4 @@
-"""`lrfr benchmark-set SET --root PATH`: the official numbers of any student on a benchmark set that the user brings.
-
-A set is scored for several models: every protocol, intervals and paired differences; then shown.
-"""
+"""`lrfr benchmark-set SET --root PATH`: the official numbers of any student on a benchmark set that the user brings."""
 
 from __future__ import annotations
 
@@ -115,15 +112,8 @@ def assess(
                     comparisons[-1].insert(0, "protocol", name)
     except ValueError as error:  # of protocols and intervals
         raise UserError(f"{where}: {error}") from None
-    policies = {
-        "faces": FACES[policy],
-        "flip": FLIP[flip],
-        "channels": "RGB",
-        "resampler": RESAMPLER,
-        "similarity": "cosine",
-        "intervals": f"{level:.0%}, {draws} draws of people",
-        "lrfr": __version__,
-    }
+    policies = {"faces": FACES[policy], "flip": FLIP[flip], "channels": "RGB", "resampler": RESAMPLER}
+    policies |= {"similarity": "cosine", "intervals": f"{level:.0%}, {draws} draws of people", "lrfr": __version__}
     known = [f"{c.what} {c.observed}" + ("" if c.published is None else f" of {c.published}") for c in opened.counts]
     whole = pd.concat(results, ignore_index=True).astype(counted).assign(set=opened.name, **policies)
     whole["sha256"] = whole.model.map({model.name: model.sha256 for model in models})
