@@ -1,8 +1,6 @@
 """From the images of a benchmark set to unit vectors: where faces come from, what a model sees of them, what failed.
 
-Three policies say what a model sees of an image. `whole`: everything, as detectors fail on native low-resolution crops.
-`landmarks`: the set's own points, aligned as in training. `detect`: MTCNN's points of the largest face. Whatever goes
-wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, which is a miss.
+Whatever goes wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, a miss.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from lrfr.train.fold import teacher_input
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
 TEACHER = "teacher"  # instead of a model's path: dlib's network, or that of a study's teacher, fed with upsampled faces
 RESAMPLER = "area down, bicubic up (lrfr.data.degrade)"
-FACES = {
+FACES = {  # what a model sees of an image; detectors fail on native low-resolution crops
     "whole": "whole image as it is",
     "landmarks": "landmarks of the set, similarity to dlib's chip",
     "detect": "landmarks of MTCNN (facenet-pytorch), largest face, similarity to dlib's chip",

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -103,16 +104,14 @@ def write_roles(root: Path, size: tuple[int, int], roles: Iterable[tuple]) -> No
     In a pattern p is the person, q the same counted from 1, n the photograph, c its camera, k a running number.
     """
     for pattern, (first, last), (start, stop), variables in roles:
-        shown = [(p, n) for p in range(first, last + 1) for n in range(start, stop + 1)]
-        paths = [
-            root / pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=k)
-            for k, (p, n) in enumerate(shown, start=1)
-        ]
-        for path, one in zip(paths, shown, strict=True):
-            write(path, small(*one, size))
+        paths, ids = [], []
+        for p, n in product(range(first, last + 1), range(start, stop + 1)):
+            name = pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=len(paths) + 1)
+            paths, ids = [*paths, root / name], [*ids, p]
+            write(paths[-1], small(p, n, size))
         if variables:
+            columns = {f"{variables}_set": [path.name for path in paths], f"{variables}_ids": ids}
             folder = paths[0].parent
-            columns = {f"{variables}_set": [path.name for path in paths], f"{variables}_ids": [p for p, _ in shown]}
             write_list(folder.with_name(f"{folder.name.lower()}_img_ID_pairs.mat"), **columns)
 
 

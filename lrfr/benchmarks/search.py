@@ -1,8 +1,6 @@
 """Identification among more faces than a matrix of similarities could hold: one pass over blocks of embeddings.
 
-The rules are those of `lrfr.evaluate.identification` (pessimistic ties, a failed acquisition stays in the denominator),
-but on embeddings instead of similarities. Everything is read off one `search`, which keeps a few numbers a mate.
-
+The rules are those of `lrfr.evaluate.identification`: pessimistic ties, a failed acquisition stays in the denominator.
 Embeddings are float (n, D), not necessarily of length 1; a row of NaN is a failed acquisition: as a probe a miss, in
 the gallery an image that never matches. The similarity is the cosine; for unit vectors it orders as distance does.
 """

@@ -16,13 +16,8 @@ from lrfr.errors import UserError
 from lrfr.gate.trees import check_listing, check_name, make_listing
 from lrfr.sources.places import Chosen, Place
 
-SETS: dict[str, Callable[[Path], Opened]] = {  # name -> a function from the place of a set to what is there
-    "tinyface": open_tinyface,
-    "survface": open_survface,
-    "scface": open_scface,
-    "lfw": open_bin,  # any .bin file
-}
-TREES = ("tinyface", "survface", "scface")  # sets in folders; all that the user names is listed
+TREES = {"tinyface": open_tinyface, "survface": open_survface, "scface": open_scface}  # sets in folders
+SETS: dict[str, Callable[[Path], Opened]] = TREES | {"lfw": open_bin}  # any .bin file
 LISTINGS = Path("data/sets")  # <set>.csv, ignored by git: on these the stage `sets` depends
 
 

@@ -1,10 +1,8 @@
 """The `sets` stage: a benchmark set of the user by its own protocol, for the study's students and its teacher.
 
 Scored are the students of the first fold and seed, and, fed with the low-resolution faces as they are, the teacher that
-taught them: a student that does not beat it has learned nothing about small faces. All see the same images, by the
-set's own policy, and nothing is chosen by any number here: the models are ranked before, by the validation people.
-
-Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and metric, and
+taught them: a student that does not beat it has learned nothing about small faces. Nothing is chosen by any number
+here. Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and metric, and
 tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.formats.families`).
 """
 
