@@ -94,7 +94,6 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
 
     The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
     """
-
     points = (lambda i: landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]) if landmarks else None
     return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points)
 
@@ -156,12 +155,10 @@ def evaluated(
     shapes = {vector.shape for vector in who} | {(outcome.size,) for outcome in outcomes.values()}
     if len(shapes) != 1:
         raise ValueError(f"outcomes, and who is in them, must be of one length, not {sorted(shapes)}.")
-    cells = [(model, metric, s) for model, outcome in outcomes.items() for metric, s in outcome.statistics.items()]
-    rows = [[statistic(w) for *_, statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
-    values: dict[str, dict[str, NDArray[np.float64]]] = {model: {} for model in outcomes}
-    for (model, metric, _), column in zip(cells, np.array(rows).T, strict=True):
-        values[model][metric] = column
-    return values
+    cells = [statistic for outcome in outcomes.values() for statistic in outcome.statistics.values()]
+    rows = [[statistic(w) for statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
+    columns = iter(np.array(rows).T)
+    return {model: {metric: next(columns) for metric in outcome.statistics} for model, outcome in outcomes.items()}
 
 
 def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:

@@ -53,11 +53,10 @@ def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
         subject, camera, distance = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
         if camera > max(CAMERAS):
             continue
-        by_distance = folder.name not in (ALL, *MUGSHOTS)
-        place = BY_DISTANCE.format(distance), f"cam{camera}"
+        place = folder.name, path.parent.name.replace("_", "")
         if not match or (camera == 0) != (folder.name in MUGSHOTS):
             reason = f"not a name like {'001_frontal' if folder.name in MUGSHOTS else '001_cam1_1'}.jpg"
-        elif by_distance and (folder.name, path.parent.name.replace("_", "")) != place:
+        elif folder.name not in (ALL, *MUGSHOTS) and place != (BY_DISTANCE.format(distance), f"cam{camera}"):
             reason = "in the folder of another camera or distance"
         elif camera and not distance:
             reason = "has no distance in its name"
@@ -90,10 +89,8 @@ def read_probes(root: Path, subjects: list[int]) -> dict[int, Faces]:
 def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
     """Name without suffix -> float64 (4, 2), pixels (x, y): left eye in the image, other eye, nose, mouth.
 
-    Lines are "name x y x y x y x y"; empty ones and those with # are left out.
-
-    Nothing depends on which eye comes first, or nose before mouth: eyes are ordered by x, nose and mouth by y. Where a
-    mouth is not below both eyes, the columns are others than we think, and the line is refused.
+    Lines are "name x y x y x y x y"; empty ones and those with # are left out. Eyes are ordered by x, nose and mouth by
+    y. Where a mouth is not below both eyes, the columns are others than we think, and the line is refused.
     """
     found: dict[str, NDArray[np.float64]] = {}
     lines = read_regular(path, ANNOTATION_BYTES).decode("utf-8", "replace").splitlines()
@@ -124,9 +121,9 @@ def read_scface(root: Path) -> SimpleNamespace:
     """
     root = root / NAME if (root / NAME).is_dir() else root
     folder = next((root / name for name in MUGSHOTS if (root / name).is_dir()), None)
-    if folder is None:
-        raise UserError(f"{root}: neither {MUGSHOTS[0]} nor {MUGSHOTS[1]} is there; give the folder with SCface.")
-    mugshots = {subject: name for (_, subject, _), name in sorted(read_files(folder).items())}
+    mugshots = {subject: name for (_, subject, _), name in sorted(read_files(folder).items())} if folder else {}
+    if not mugshots:
+        raise UserError(f"{root}: neither {MUGSHOTS[0]} nor {MUGSHOTS[1]} has images; give the folder with SCface.")
     gallery = Faces(folder, tuple(mugshots.values()), np.array([*mugshots], np.int64))
     probes = read_probes(root, [*mugshots])
     landmarks = read_landmarks(root / ANNOTATIONS) if (root / ANNOTATIONS).is_file() else {}

@@ -221,9 +221,6 @@ def identification(
     mated probe's person has no gallery image, or like `search.search`.
     """
     means, people = templates(gallery, gallery_labels)
-    _, gallery_failed = checked_embeddings(gallery, "gallery")
-    mated, mated_failed = checked_embeddings(mated, "mated probes")
-    unmated, unmated_failed = checked_embeddings(unmated, "unmated probes")
     known = search(mated, means, mated_labels, people)
     require_mates(known)
     strangers = search(unmated, means, np.full(len(unmated), len(people)), np.arange(len(people)))
@@ -250,8 +247,9 @@ def identification(
     statistics[f"tpir{RANK}_auc"] = area
     statistics |= {metric: outcomes.mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
     metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
-    lost = {"gallery": gallery_failed, "templates": np.isnan(means).all(axis=1), "mated": mated_failed}
-    return outcomes.Outcome(size, metrics, outcomes.failures(lost | {"unmated": unmated_failed}), decisions, statistics)
+    lost = {"gallery": gallery, "templates": means, "mated": mated, "unmated": unmated}
+    counts = outcomes.failures({part: np.isnan(x).all(axis=1) for part, x in lost.items()})
+    return outcomes.Outcome(size, metrics, counts, decisions, statistics)
 
 
 def open_survface(root: Path) -> outcomes.Opened:

@@ -98,10 +98,9 @@ def assess(
     results, comparisons, counted = [], [pd.DataFrame()], {}
     try:
         for name, protocol in opened.protocols.items():
-            outcomes = {
-                m.name: protocol.evaluate({role: found.vectors[m.name] for role, found in embedded.items()})
-                for m in models
-            }
+            outcomes = {}
+            for model in (m.name for m in models):
+                outcomes[model] = protocol.evaluate({role: found.vectors[model] for role, found in embedded.items()})
             drawn = protocol.draw(outcomes, draws=draws, level=level)
             rows = table(outcomes).merge(intervals(drawn), how="left", on=["model", "metric"], validate="one_to_one")
             results.append(rows.assign(protocol=name))
