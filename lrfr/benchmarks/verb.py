@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import combinations
@@ -26,7 +26,6 @@ from lrfr.formats import markdown, per_cent, render, wide
 from lrfr.parallel import cores, limit_threads
 
 LEVEL, DRAWS = 0.95, 2000  # of the intervals, and draws of people; the smallest number that is usual for intervals
-Questions = Mapping[str, Sequence[tuple[str, str]]]  # question -> pairs (a, b) of models whose difference answers it
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -80,19 +79,12 @@ class Report(NamedTuple):
 
 
 def assess(
-    opened: Opened,
-    models: list[Tested],
-    policy: str,
-    asked: Questions,
-    draws: int,
-    level: float,
-    where: str,
-    flip=False,
+    opened: Opened, models: list[Tested], policy: str, asked: dict, draws: int, level: float, where: str, flip=False
 ) -> Report:
     """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols.
 
-    policy, flip: see `acquisition.embed_images`. asked: Holm's correction is within a question; comparisons have a
-    column `question`. draws of people, level: of the intervals.
+    policy, flip: see `acquisition.embed_images`. asked: question -> pairs (a, b) of models whose difference answers it;
+    Holm's correction is within a question; comparisons have a column `question`. draws of people, level: of intervals.
     """
     embedded = {role: embed_images(images, models, policy, flip, role) for role, images in opened.images.items()}
     results, comparisons, counted = [], [pd.DataFrame()], {}
