@@ -123,7 +123,7 @@ def test_a_set_that_was_not_named_is_no_stage(clone: Path, capsys: pytest.Captur
 
 
 def test_the_options_are_the_sets_that_are_known():
-    assert tuple(studies.TREES) == user_sets.TREES
+    assert list(studies.TREES) == list(user_sets.TREES)
 
 
 def test_a_set_called_like_the_source_hides_nothing(clone: Path, brought: Path):

@@ -1,8 +1,6 @@
 """From the images of a benchmark set to unit vectors: where faces come from, what a model sees of them, what failed.
 
-Three policies say what a model sees of an image. `whole`: everything, as detectors fail on native low-resolution crops.
-`landmarks`: the set's own points, aligned as in training. `detect`: MTCNN's points of the largest face. Whatever goes
-wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, which is a miss.
+Whatever goes wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, a miss.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from lrfr.train.fold import teacher_input
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
 TEACHER = "teacher"  # instead of a model's path: dlib's network, or that of a study's teacher, fed with upsampled faces
 RESAMPLER = "area down, bicubic up (lrfr.data.degrade)"
-FACES = {
+FACES = {  # what a model sees of an image; detectors fail on native low-resolution crops
     "whole": "whole image as it is",
     "landmarks": "landmarks of the set, similarity to dlib's chip",
     "detect": "landmarks of MTCNN (facenet-pytorch), largest face, similarity to dlib's chip",
@@ -74,26 +72,6 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
     return Tested(TEACHER, hashlib.sha256(path.read_bytes()).hexdigest(), spec.chip, spec.embedding, embed)
 
 
-def locator(policy: str, images: Images) -> Callable[[int, np.ndarray], np.ndarray | None]:
-    """(i, pixels) -> points (5, 2) to align image i by, None for the whole image; UserError if there is no face.
-
-    `detect` looks for faces as in photographs (`find_faces.look`) and takes the largest.
-    """
-    if policy == "whole":
-        return lambda i, pixels: None
-    if policy == "landmarks":
-        return lambda i, pixels: images.points(i)
-    mtcnn = detector()
-
-    def locate(i: int, pixels: np.ndarray) -> np.ndarray:
-        found = [points for *_, points in look(mtcnn, Image.fromarray(pixels))]
-        if not found:
-            raise UserError(f"{images.name(i)}: no face found.")
-        return max(found, key=lambda points: np.ptp(points, axis=0).prod())
-
-    return locate
-
-
 def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bool, description: str) -> Embedded:
     """Every image by every model; each is decoded once, and only the models' views of one batch are held.
 
@@ -101,21 +79,25 @@ def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bo
     unit length; exported students give unit vectors only, so that rule could not be one for all models.
     """
     vectors = {model.name: np.full((images.size, model.dimensions), np.nan, np.float32) for model in models}
-    sides, locate, problems = {model.side for model in models}, locator(policy, images), []
+    sides, problems, mtcnn = {model.side for model in models}, [], detector() if policy == "detect" else None
     for start in bar(range(0, images.size, BATCH), description):
         seen: dict[int, dict[int, np.ndarray]] = {}  # image -> side -> view
         for i in range(start, min(start + BATCH, images.size)):
             try:
                 pixels = images.read(i)
-                points = locate(i, pixels)
-                if points is None:
+                if policy == "whole":
                     seen[i] = {side: view(pixels, side) for side in sides}
-                else:
-                    seen[i] = {side: align(Image.fromarray(pixels), points, side)[0] for side in sides}
+                    continue
+                picture = Image.fromarray(pixels)
+                found = [points for *_, points in look(mtcnn, picture)] if mtcnn else [images.points(i)]
+                if not found:
+                    raise UserError(f"{images.name(i)}: no face found.")
+                points = max(found, key=lambda points: np.ptp(points, axis=0).prod())  # the largest face
+                seen[i] = {side: align(picture, points, side)[0] for side in sides}
             except UserError as error:
                 problems.append(str(error))
         for model in models if seen else ():
             faces = [views[model.side] for views in seen.values()]
-            found = model.embed(faces) + (model.embed([*map(mirror, faces)]) if flip else 0)
-            vectors[model.name][list(seen)] = found
+            both = model.embed(faces) + (model.embed([*map(mirror, faces)]) if flip else 0)
+            vectors[model.name][list(seen)] = both
     return Embedded(vectors, problems)

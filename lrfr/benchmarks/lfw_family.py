@@ -3,10 +3,8 @@
 The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
 Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
 distance < threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without
-the grid (see `verification.ten_fold_accuracy`). The best accuracy of any threshold on the test itself is no result.
-
-A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have, so no
-threshold of the grid calls it the same: an error if it is genuine, counted either way. The toolkit knows no failures.
+the grid. A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have:
+an error if it is genuine, counted either way. The toolkit knows no failures.
 """
 
 from __future__ import annotations
@@ -49,11 +47,8 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     metrics |= {"auc": area_under_roc(-distances, same), "eer": equal_error_rate(-distances, same)}
     counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(lost.sum())}
-    statistics = {
-        "accuracy": accuracy_of(right, same),
-        "auc": lambda w: area_under_roc(-distances, same, w),
-        "eer": lambda w: equal_error_rate(-distances, same, w),
-    }
+    statistics = {"accuracy": accuracy_of(right, same)}
+    statistics |= {"auc": partial(area_under_roc, -distances, same), "eer": partial(equal_error_rate, -distances, same)}
     return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
 
@@ -66,9 +61,6 @@ def open_bin(path: Path) -> Opened:
     data = read_bin(path)
     images = Images(len(data.images), lambda i: f"{path}, image {i} (of pair {i // 2})", data.read, lambda i: ARCFACE)
     alone = 2 * np.arange(len(data.same))
-    protocol = Protocol(
-        lambda x: evaluate(x["images"], data.same),
-        partial(draw_pairs, same=data.same, a=alone, b=alone + ~data.same),
-    )
-    policies = ("whole", "landmarks", "detect")
-    return Opened(path.stem, {"images": images}, data.counts, {"verification": protocol}, policies)
+    draw = partial(draw_pairs, same=data.same, a=alone, b=alone + ~data.same)
+    protocols = {"verification": Protocol(lambda x: evaluate(x["images"], data.same), draw)}
+    return Opened(path.stem, {"images": images}, data.counts, protocols, ("whole", "landmarks", "detect"))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,20 @@ TINY, SURVEILLANCE = (16, 20), (20, 24)  # mean width and height of the faces of
 # SCface by distance: width of the face, and size of the picture around it; our choice, within what is reported
 SCENES = {1: (20, (100, 75)), 2: (38, (144, 108)), 3: (60, (224, 168))}
 POINTS = np.array([(0.32, 0.45), (0.68, 0.45), (0.5, 0.62), (0.5, 0.78)])  # eyes, nose, mouth in an ORL picture, by eye
-Name = Callable[[int, int], str]  # of (person, photograph)
-OFFSET = 100  # person 1 of the surveillance set is 101 in its file names and 1 in its lists
+TINYFACE = (  # names of images, first and last person, first and last photograph of each, list: see `write_roles`
+    ("Testing_Set/Gallery_Match/{p}_{n}.jpg", (1, 8), (1, 2), "gallery"),
+    ("Testing_Set/Probe/{p}_{n}.jpg", (1, 8), (3, 5), "probe"),
+    ("Testing_Set/Gallery_Distractor/{k}.jpg", (9, 16), (1, 5), None),
+    ("Training_Set/{q}/{q}_{n}.jpg", (17, 24), (1, 4), None),
+)
+SURVFACE = (  # person 1 of the surveillance set is 101 in its file names and 1 in its lists
+    ("Face_Identification_Test_Set/gallery/1{p:02d}_cam{c}_{n}.jpg", (1, 7), (1, 3), "gallery"),
+    ("Face_Identification_Test_Set/mated_probe/1{p:02d}_cam{c}_{n}.jpg", (1, 7), (4, 5), "mated_probe"),
+    ("Face_Identification_Test_Set/unmated_probe/1{p:02d}_cam{c}_{n}.jpg", (8, 11), (1, 5), None),
+    ("Face_Identification_Test_Set/unmated_probe/distractors_{k}.jpg", (12, 13), (1, 3), None),
+    ("Face_Verification_Test_Set/verification_images/1{p:02d}_cam{c}_{n}.jpg", (1, 10), (1, 5), None),
+    ("training_set/1{p:02d}/1{p:02d}_cam{c}_{n}.jpg", (17, 24), (1, 4), None),
+)
 
 
 @contextmanager
@@ -51,27 +64,24 @@ def face(person: int, photograph: int) -> Image.Image:
 
 def jpeg(image: Image.Image) -> bytes:
     """Encoded as JPEG."""
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=95)
+    image.save(file := io.BytesIO(), "JPEG", quality=95)
     return file.getvalue()
 
 
-def small(person: int, photograph: int, size: tuple[int, int]) -> bytes:
-    """JPEG of a photograph reduced to (width, height), antialiased."""
-    return jpeg(face(person, photograph).resize(size, Image.Resampling.BICUBIC))
+def small(person: int, photograph: int, size: tuple[int, int], crop: tuple[int, int, int, int] | None = None) -> bytes:
+    """JPEG of a photograph, or of a part of it, resized to (width, height), antialiased."""
+    return jpeg(face(person, photograph).crop(crop).resize(size, Image.Resampling.BICUBIC))
 
 
 def aligned(person: int, photograph: int) -> bytes:
     """JPEG of 112 x 112 pixels: the crop that ORL faces get where no landmarks are found."""
-    side = (insightface_bin.SIDE, insightface_bin.SIDE)
-    return jpeg(face(person, photograph).crop(orl.FALLBACK).resize(side, Image.Resampling.BICUBIC))
+    return small(person, photograph, (insightface_bin.SIDE,) * 2, orl.FALLBACK)
 
 
-def write(path: Path, data: bytes) -> str:
-    """Write a new file, its folder too; returns its name."""
+def write(path: Path, data: bytes) -> None:
+    """Write a new file, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return path.name
 
 
 def write_list(path: Path, **columns: list) -> None:
@@ -88,10 +98,21 @@ def write_list(path: Path, **columns: list) -> None:
     path.write_bytes(b"MATLAB 5.0 MAT-file, a miniature".ljust(116) + file.getvalue()[116:])
 
 
-def write_role(folder: Path, name: Name, size: tuple[int, int], people: range, photographs: Iterable[int]) -> tuple:
-    """Some photographs of some people under names of (person, photograph): the names, and who each shows."""
-    entries = [(person, n) for person in people for n in photographs]
-    return [write(folder / name(*e), small(*e, size)) for e in entries], [person for person, _ in entries]
+def write_roles(root: Path, size: tuple[int, int], roles: Iterable[tuple]) -> None:
+    """Write rows (pattern, people, photographs, variables of the list beside the folder or None), as in `TINYFACE`.
+
+    In a pattern p is the person, q the same counted from 1, n the photograph, c its camera, k a running number.
+    """
+    for pattern, (first, last), (start, stop), variables in roles:
+        paths, ids = [], []
+        for p, n in product(range(first, last + 1), range(start, stop + 1)):
+            name = pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=len(paths) + 1)
+            paths, ids = [*paths, root / name], [*ids, p]
+            write(paths[-1], small(p, n, size))
+        if variables:
+            columns = {f"{variables}_set": [path.name for path in paths], f"{variables}_ids": ids}
+            folder = paths[0].parent
+            write_list(folder.with_name(f"{folder.name.lower()}_img_ID_pairs.mat"), **columns)
 
 
 def write_tinyface(folder: Path) -> None:
@@ -99,63 +120,40 @@ def write_tinyface(folder: Path) -> None:
 
     Training people are numbered from 1 again, so that file names occur in several roles, as in the real set.
     """
-
-    def name(person: int, n: int) -> str:
-        return f"{person}_{n}.jpg"
-
     with new_folder(folder) as new:
-        test, training = (new / tinyface.NAME / part for part in (tinyface.TEST, tinyface.TRAINING))
-        names, ids = write_role(test / "Gallery_Match", name, TINY, range(1, 9), (1, 2))
-        write_list(test / "gallery_match_img_ID_pairs.mat", gallery_set=names, gallery_ids=ids)
-        names, ids = write_role(test / "Probe", name, TINY, range(1, 9), (3, 4, 5))
-        write_list(test / "probe_img_ID_pairs.mat", probe_set=names, probe_ids=ids)
-        for i in range(40):
-            write(test / "Gallery_Distractor" / f"{i + 1}.jpg", small(9 + i // 5, 1 + i % 5, TINY))
-        for person in range(1, 9):
-            for n in range(1, 5):
-                write(training / str(person) / name(person, n), small(person + 16, n, TINY))
+        write_roles(new / tinyface.NAME, TINY, TINYFACE)
 
 
 def write_survface(folder: Path) -> None:
     """QMUL-SurvFace: 7 people with 3 gallery images and 2 mated probes, 4 others with 5 unmated probes, 6 probes of 2
     more without a number; 20 positive and 20 negative pairs; 8 training people of 4 images.
     """
-
-    def name(person: int, n: int) -> str:
-        return f"{OFFSET + person}_cam{n % 3 + 1}_{n}.jpg"
-
     with new_folder(folder) as new:
-        parts = (survface.SEARCH, survface.PAIRED, survface.TRAINING)
-        search, paired, training = (new / survface.NAME / part for part in parts)
-        for role, photographs in (("gallery", (1, 2, 3)), ("mated_probe", (4, 5))):
-            names, ids = write_role(search / role, name, SURVEILLANCE, range(1, 8), photographs)
-            write_list(search / f"{role}_img_ID_pairs.mat", **{f"{role}_set": names, f"{role}_ids": ids})
-        write_role(search / "unmated_probe", name, SURVEILLANCE, range(8, 12), range(1, 6))
-        for i in range(6):
-            write(search / "unmated_probe" / f"distractors_{i + 1}.jpg", small(12 + i // 3, 1 + i % 3, SURVEILLANCE))
-        write_role(paired / "verification_images", name, SURVEILLANCE, range(1, 11), range(1, 6))
+        root = new / survface.NAME
+        write_roles(root, SURVEILLANCE, SURVFACE)
         for kind, step in (("positive", 0), ("negative", 1)):
-            pairs = [(p, n, (p + step - 1) % 10 + 1) for p in range(1, 11) for n in (1, 2)]
-            names = [(name(p, n), name(other, n + 2)) for p, n, other in pairs]
-            write_list(paired / f"{kind}_pairs_names.mat", **{f"{kind}_pairs_names": names})
-        for person in range(17, 25):
-            write_role(training / str(OFFSET + person), name, SURVEILLANCE, range(person, person + 1), range(1, 5))
+            people = [(p, (p + step - 1) % 10 + 1) for p in range(1, 11)]
+            pairs = [
+                [f"1{p:02d}_cam{i % 3 + 1}_{i}.jpg" for p, i in ((a, n), (b, n + 2))] for a, b in people for n in (1, 2)
+            ]
+            name = f"{kind}_pairs_names"
+            write_list(root / survface.PAIRED / f"{name}.mat", **{name: pairs})
 
 
 def write_scface(folder: Path) -> None:
     """SCface: 9 subjects, a mugshot, five cameras at three distances, an infrared one, landmarks at nominal places."""
     lines = ["# name, eyes, nose, mouth"]
 
-    def annotate(name: str, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    def add(path: Path, picture: Image.Image, corner: tuple[int, int], size: tuple[int, int]) -> None:
         points = np.round(np.array(corner) + POINTS * size, 1).ravel()
-        lines.append(" ".join([name, *(f"{value:.1f}" for value in points)]))
+        lines.append(" ".join([path.stem, *(f"{value:.1f}" for value in points)]))
+        write(path, jpeg(picture))
 
     with new_folder(folder) as new:
         root = new / scface.NAME
         for subject in range(1, 10):
             mugshot = face(subject, 1)
-            write(root / scface.MUGSHOTS[0] / f"{subject:03d}_frontal.JPG", jpeg(mugshot))
-            annotate(f"{subject:03d}_frontal", (0, 0), mugshot.size)
+            add(root / scface.MUGSHOTS[0] / f"{subject:03d}_frontal.JPG", mugshot, (0, 0), mugshot.size)
             for distance, (width, scene) in SCENES.items():
                 for camera in (*scface.CAMERAS, 6):
                     picture = face(subject, 1 + camera)
@@ -163,9 +161,8 @@ def write_scface(folder: Path) -> None:
                     corner = ((scene[0] - size[0]) // 2, (scene[1] - size[1]) // 2)
                     canvas = Image.new("RGB", scene, (96, 96, 96))
                     canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
-                    name = f"{subject:03d}_cam{camera}_{distance}"
-                    write(root / scface.BY_DISTANCE.format(distance) / f"cam_{camera}" / f"{name}.jpg", jpeg(canvas))
-                    annotate(name, corner, size)
+                    place = root / scface.BY_DISTANCE.format(distance) / f"cam_{camera}"
+                    add(place / f"{subject:03d}_cam{camera}_{distance}.jpg", canvas, corner, size)
         write(root / scface.ANNOTATIONS, ("\n".join(lines) + "\n").encode())
 
 
@@ -209,9 +206,9 @@ def write_records(folder: Path, people: int, photographs: int) -> None:
     for person in range(people):
         contents.append(labelled([1 + person * photographs, 1 + (person + 1) * photographs], first + person))
     records = [pack(data) for data in contents]
-    offsets = np.cumsum([0, *map(len, records)])
+    offsets = np.cumsum([0, *map(len, records)])[:-1]
+    side = insightface_bin.SIDE
     with new_folder(folder) as new:
         write(new / recordio.RECORD, b"".join(records))
-        lines = [f"{key}\t{offset}\n" for key, offset in enumerate(offsets[:-1])]
-        write(new / recordio.INDEX, "".join(lines).encode())
-        write(new / recordio.PROPERTY, f"{people},{insightface_bin.SIDE},{insightface_bin.SIDE}\n".encode())
+        write(new / recordio.INDEX, "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)).encode())
+        write(new / recordio.PROPERTY, f"{people},{side},{side}\n".encode())

@@ -1,9 +1,8 @@
 """What a benchmark hands on and hands back for a model; how models are compared: intervals, paired differences.
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
-it is, so the intervals say nothing about another gallery. Thresholds are estimated anew in every draw (see
-`Outcome.statistics`). Pairs (verification): the dyadic multiplier of `statistics.dyadic_interval`, since these lists
-hold one to three pairs a person.
+it is, so the intervals say nothing about another gallery. Pairs (verification): the dyadic multiplier of
+`statistics.dyadic_interval`, since these lists hold one to three pairs a person.
 
 Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent,
 which probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is
@@ -21,23 +20,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.evaluate.statistics import (
-    SPREAD,
-    Difference,
-    dyadic_ends,
-    dyadic_signs,
-    holm,
-    identity_counts,
-    normal_quantile,
-    paired_difference,
-    percentile,
-)
+from lrfr.evaluate import statistics as rules
 from lrfr.gate.trees import Count, Faces
 
 CHUNK = 2**22  # numbers drawn at a time
 SEED = 0  # of the draws: one for all, so that differences are paired
 
 Statistic = Callable[[NDArray[np.float64]], float]
+Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
 
 
 class Outcome(NamedTuple):
@@ -57,7 +47,6 @@ class Outcome(NamedTuple):
 
 
 Outcomes = Mapping[str, Outcome]  # by model
-Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
 
 
 class Draws(NamedTuple):
@@ -91,10 +80,7 @@ class Protocol(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A set that has been read and checked, with no image decoded.
-
-    name: of the results. policies: keys of `acquisition.FACES` that it allows, the first is the default.
-    """
+    """A set that has been read and checked, images undecoded. policies: allowed `acquisition.FACES`, default first."""
 
     name: str
     images: dict[str, Images]
@@ -108,11 +94,8 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
 
     The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
     """
-
-    def points(i: int) -> NDArray:
-        return landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]
-
-    return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points if landmarks else None)
+    points = (lambda i: landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]) if landmarks else None
+    return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points)
 
 
 def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) -> Statistic:
@@ -130,6 +113,12 @@ def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
     """The weighted share of right pairs (n,), where the list fixes how many pairs of each kind there are."""
     kinds = [(kind.mean(), mean_of(right[kind], kind)) for kind in (same, ~same)]
     return lambda weights: sum(share * rate(weights) for share, rate in kinds)
+
+
+def failures(parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
+    """Counts of an outcome: how many images each part has, and how many of them failed, from failed (n,)."""
+    sizes = {part: len(failed) for part, failed in parts.items()}
+    return sizes | {f"fta_{part}": int(failed.sum()) for part, failed in parts.items()}
 
 
 def table(outcomes: Outcomes) -> pd.DataFrame:
@@ -154,25 +143,22 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
     return only_a, only_b, min(1.0, 2 * tail / 2**size)
 
 
-def check(outcomes: Outcomes, *vectors: NDArray) -> None:
-    """Raise ValueError unless there are models, of the same metrics, and every vector has the outcomes' length."""
+def evaluated(
+    outcomes: Outcomes, who: Sequence[NDArray], weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Every metric of every model under each of the weights; NaN under those for which no metric is defined.
+
+    Raises ValueError unless there are models, of the same metrics, and all in `who` has the outcomes' length.
+    """
     if len({tuple(outcome.statistics) for outcome in outcomes.values()}) != 1:
         raise ValueError("the models have different metrics, or there are none; compare outcomes of one benchmark.")
-    shapes = {vector.shape for vector in vectors} | {(outcome.size,) for outcome in outcomes.values()}
+    shapes = {vector.shape for vector in who} | {(outcome.size,) for outcome in outcomes.values()}
     if len(shapes) != 1:
         raise ValueError(f"outcomes, and who is in them, must be of one length, not {sorted(shapes)}.")
-
-
-def evaluated(
-    outcomes: Outcomes, weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Every metric of every model under each of the weights; NaN under those for which no metric is defined."""
-    cells = [(model, metric, s) for model, outcome in outcomes.items() for metric, s in outcome.statistics.items()]
-    rows = [[statistic(w) for *_, statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
-    values: dict[str, dict[str, NDArray[np.float64]]] = {model: {} for model in outcomes}
-    for (model, metric, _), column in zip(cells, np.array(rows).T, strict=True):
-        values[model][metric] = column
-    return values
+    cells = [statistic for outcome in outcomes.values() for statistic in outcome.statistics.values()]
+    rows = [[statistic(w) for statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
+    columns = iter(np.array(rows).T)
+    return {model: {metric: next(columns) for metric in outcome.statistics} for model, outcome in outcomes.items()}
 
 
 def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:
@@ -184,7 +170,7 @@ def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[
     for number, start in enumerate(range(0, draws, size)):
         block = np.empty((min(size, draws - start), len(identities)))
         for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True)):
-            counts = identity_counts(len(people), len(block), SEED, stratum + number * len(names))
+            counts = rules.identity_counts(len(people), len(block), SEED, stratum + number * len(names))
             block[:, rows] = counts[:, place]
         yield from block
 
@@ -192,61 +178,56 @@ def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[
 def draw_probes(outcomes: Outcomes, identities: ArrayLike, strata: ArrayLike, draws: int, level: float) -> Draws:
     """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,).
 
-    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError like `check`.
+    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError like `evaluated`.
     """
-    identities, strata = np.asarray(identities), np.asarray(strata)
-    check(outcomes, identities, strata)
+    who = identities, strata = np.asarray(identities), np.asarray(strata)
+    values = evaluated(outcomes, who, probe_weights(identities, strata, draws), lambda w: True)
     freedom = sum(len(np.unique(identities[strata == stratum])) - 1 for stratum in np.unique(strata))
-    weights = probe_weights(identities, strata, draws)
-    return Draws(evaluated(outcomes, weights, lambda w: True), freedom, level)
-
-
-def pair_weights(same: NDArray[np.bool_], a: NDArray, b: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:
-    """Weights (n,) of the data, of the draws by person, and of the draws by impostor pair (`dyadic_interval`)."""
-    yield np.ones(len(same))
-    by_person, by_pair = dyadic_signs(int(max(a.max(), b.max())) + 1, len(same), draws, SEED)
-    for coins in by_person:
-        yield 1 + SPREAD * (coins[a] + np.where(same, 0, coins[b]))
-    for coins in by_pair:
-        yield 1 + SPREAD * np.where(same, 0, coins)
+    return Draws(values, freedom, level)
 
 
 def draw_pairs(outcomes: Outcomes, same: ArrayLike, a: ArrayLike, b: ArrayLike, draws: int, level: float) -> Draws:
     """Draw the people of n pairs. same: bool (n,); a, b: (n,), who is on either side.
 
     Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN). Raises ValueError if `same`
-    contradicts the identities, or like `check`.
+    contradicts the identities, or like `evaluated`.
     """
-    same, a, b = np.asarray(same).astype(bool), np.asarray(a), np.asarray(b)
-    check(outcomes, same, a, b)
-    if not np.array_equal(same, a == b):
-        raise ValueError("same must be True exactly where a equals b.")
-    a, b = np.unique(np.concatenate([a, b]), return_inverse=True)[1].reshape(2, -1)
-    weights = pair_weights(same, a, b, draws)
-    return Draws(evaluated(outcomes, weights, lambda w: w[same].any() and w[~same].any()), None, level)
+    who = same, a, b = np.asarray(same).astype(bool), np.asarray(a), np.asarray(b)
+
+    def weights() -> Iterator[NDArray[np.float64]]:  # of the data, the draws by person, and by impostor pair
+        if not np.array_equal(same, a == b):
+            raise ValueError("same must be True exactly where a equals b.")
+        first, second = np.unique(np.concatenate([a, b]), return_inverse=True)[1].reshape(2, -1)
+        yield np.ones(len(same))
+        by_person, by_pair = rules.dyadic_signs(int(max(first.max(), second.max())) + 1, len(same), draws, SEED)
+        for coins in by_person:
+            yield 1 + rules.SPREAD * (coins[first] + np.where(same, 0, coins[second]))
+        for coins in by_pair:
+            yield 1 + rules.SPREAD * np.where(same, 0, coins)
+
+    return Draws(evaluated(outcomes, who, weights(), lambda w: w[same].any() and w[~same].any()), None, level)
+
+
+def ends(values: NDArray, draws: Draws) -> tuple[float, float]:
+    """The interval of a metric, or of a difference, from its value and its draws."""
+    if draws.freedom is None:
+        return rules.dyadic_ends(float(values[0]), *np.split(values[1:], 2), draws.level)
+    return rules.percentile(values[1:], draws.level, draws.freedom)
 
 
 def intervals(draws: Draws) -> pd.DataFrame:
     """Rows model, metric, low, high."""
-    rows = []
-    for model, metrics in draws.values.items():
-        for metric, values in metrics.items():
-            if draws.freedom is None:
-                ends = dyadic_ends(float(values[0]), *np.split(values[1:], 2), draws.level)
-            else:
-                ends = percentile(values[1:], draws.level, draws.freedom)
-            rows.append((model, metric, *ends))
-    return pd.DataFrame(rows, columns=["model", "metric", "low", "high"])
+    found = [(model, metric, *ends(v, draws)) for model, own in draws.values.items() for metric, v in own.items()]
+    return pd.DataFrame(found, columns=["model", "metric", "low", "high"])
 
 
-def difference(a: NDArray, b: NDArray, draws: Draws) -> Difference:
-    """a - b of two models' values, with interval and two-sided p; for pairs p is of the normal distribution."""
+def difference(a: NDArray, b: NDArray, draws: Draws) -> tuple[float, float, float, float]:
+    """a - b of two models' values, its interval and two-sided p; for pairs p is of the normal distribution."""
     if draws.freedom is not None:
-        return paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
-    point = float(a[0] - b[0])
-    low, high = dyadic_ends(point, *np.split((a - b)[1:], 2), draws.level)
-    error = (high - low) / 2 / normal_quantile(draws.level)
-    return Difference(point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0)
+        return rules.paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
+    point, (low, high) = float(a[0] - b[0]), ends(a - b, draws)
+    error = (high - low) / 2 / rules.normal_quantile(draws.level)
+    return point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0
 
 
 def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -264,6 +245,8 @@ def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str
     columns = ["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"]
     table = pd.DataFrame(rows, columns=columns)
     for p in ("p", "mcnemar"):
-        corrected = table.groupby("metric")[p].transform(lambda family: family if family.isna().any() else holm(family))
+        corrected = table.groupby("metric")[p].transform(
+            lambda family: family if family.isna().any() else rules.holm(family)
+        )
         table.insert(table.columns.get_loc(p) + 1, f"{p}_holm", corrected)
     return table

@@ -1,8 +1,6 @@
 """Identification among more faces than a matrix of similarities could hold: one pass over blocks of embeddings.
 
-The rules are those of `lrfr.evaluate.identification` (pessimistic ties, a failed acquisition stays in the denominator),
-but on embeddings instead of similarities. Everything is read off one `search`, which keeps a few numbers a mate.
-
+The rules are those of `lrfr.evaluate.identification`: pessimistic ties, a failed acquisition stays in the denominator.
 Embeddings are float (n, D), not necessarily of length 1; a row of NaN is a failed acquisition: as a probe a miss, in
 the gallery an image that never matches. The similarity is the cosine; for unit vectors it orders as distance does.
 """
@@ -50,9 +48,7 @@ def checked_embeddings(embeddings: ArrayLike, name: str) -> tuple[NDArray, NDArr
 def rounded(cosines: NDArray[np.float64]) -> NDArray[np.float32]:
     """To multiples of 1 / STEPS. Overwrites its argument."""
     np.rint(np.multiply(cosines, STEPS, out=cosines), out=cosines)
-    result = cosines.astype(np.float32)
-    result /= np.float32(STEPS)
-    return result
+    return cosines.astype(np.float32) / np.float32(STEPS)
 
 
 def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Search:
@@ -69,12 +65,9 @@ def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, galle
         if own.shape != x.shape[:1] or x.shape[1] != other.shape[1]:
             raise ValueError(f"the {name} {x.shape} need one dimension and one label per row, not labels {own.shape}.")
     number = np.unique(np.concatenate(labels), return_inverse=True)[1]
-    sides = [
-        pd.DataFrame({"person": x, side: np.arange(len(x))})
-        for side, x in zip(("probe", "mate"), np.split(number, [len(probes)]), strict=True)
-    ]
+    sides = [pd.DataFrame({"person": x, "row": np.arange(len(x))}) for x in np.split(number, [len(probes)])]
     mated = sides[0].merge(sides[1], on="person")  # a row for every pair of a probe and a mate
-    probe, mate = mated.probe.to_numpy(), mated.mate.to_numpy()
+    probe, mate = mated.row_x.to_numpy(), mated.row_y.to_numpy()
     own = np.empty(len(probe), dtype=np.float32)
     for start in range(0, len(probe), BLOCK):
         some = slice(start, start + BLOCK)

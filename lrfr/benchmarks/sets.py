@@ -16,13 +16,8 @@ from lrfr.errors import UserError
 from lrfr.gate.trees import check_listing, check_name, make_listing
 from lrfr.sources.places import Chosen, Place
 
-SETS: dict[str, Callable[[Path], Opened]] = {  # name -> a function from the place of a set to what is there
-    "tinyface": open_tinyface,
-    "survface": open_survface,
-    "scface": open_scface,
-    "lfw": open_bin,  # any .bin file
-}
-TREES = ("tinyface", "survface", "scface")  # sets in folders; all that the user names is listed
+TREES = {"tinyface": open_tinyface, "survface": open_survface, "scface": open_scface}  # sets in folders
+SETS: dict[str, Callable[[Path], Opened]] = TREES | {"lfw": open_bin}  # any .bin file
 LISTINGS = Path("data/sets")  # <set>.csv, ignored by git: on these the stage `sets` depends
 
 
@@ -33,14 +28,13 @@ def open_set(name: str, root: Path, file: str | None) -> Opened:
     """
     if name not in SETS:
         raise UserError(f"benchmark-set {name}: there is no such set; known are {', '.join(SETS)}.")
-    if file is not None and name in TREES:
-        raise UserError(f"--bin {file}: {name} has no .bin file; leave --bin out.")
+    if file is not None and (name in TREES or not root.is_dir()):
+        reason = f"{name} has no .bin file" if name in TREES else f"{root} is not a folder"
+        raise UserError(f"--bin {file}: {reason}; leave --bin out.")
     if name not in TREES and root.is_dir():
-        file = f"{name}.bin" if file is None else file
+        file = file or f"{name}.bin"
         check_name(file, "--bin")
         root = root / file
-    elif file is not None:
-        raise UserError(f"--root {root}: not a folder; give the folder that has {file}.")
     return SETS[name](root)
 
 

@@ -1,12 +1,7 @@
 """QMUL-SurvFace: faces from surveillance cameras (about 24 x 20 pixels), verification and open-set search.
 
-Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018. Research use; a part of the
-videos from which it was cut was withdrawn by their owners later. The files:
-
-    training_set/<person>/<person>_cam<c>_<n>.jpg
-    Face_Identification_Test_Set/{gallery,mated_probe,unmated_probe}/*.jpg
-    Face_Identification_Test_Set/{gallery,mated_probe}_img_ID_pairs.mat     or in Face_Identification_Evaluation
-    Face_Verification_Test_Set/{verification_images/*.jpg,positive_pairs_names.mat,negative_pairs_names.mat}
+Cheng, Zhu and Gong, "Surveillance face recognition challenge", arXiv 1804.09691, 2018; its files and its status are
+described in docs/benchmarks/survface.md.
 
 Verification follows the set's own MATLAB code (test_face_verification.m): a pair is accepted if the Euclidean distance
 of its unit vectors is < t, t = 0.200, 0.201 ... 2.000; TAR is interpolated linearly between the points of that ROC, the
@@ -26,18 +21,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, accuracy_of, draw_pairs, draw_probes, images_of, mean_of
+from lrfr.benchmarks import outcomes
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
-from lrfr.benchmarks.tinyface import person_numbers, read_role  # both sets come with the same kind of lists
+from lrfr.benchmarks.tinyface import person_numbers, read_role, require_same_people, training_counts  # lists alike
 from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
 from lrfr.evaluate.scores import unit
-from lrfr.evaluate.verification import FOLDS, FoldAccuracy, correct_at, tar_at_far
+from lrfr.evaluate.verification import FOLDS, correct_at, tar_at_far
 from lrfr.gate.matlab import read_names
 from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders
 
@@ -54,63 +49,32 @@ FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
 RANK = 20  # TPIR20
 
 
-class OpenSet(NamedTuple):
-    """Open-set identification. A template is made of all gallery images of one id.
-
-    gallery, mated: ids are the lists' identities. unmated: ids are the numbers in the file names, -1 where there is
-    none; they count persons differently from the lists and say only who is the same among them.
-    """
-
-    gallery: Faces
-    mated: Faces
-    unmated: Faces
-    counts: tuple[Count, ...]
-
-
-class Verification(NamedTuple):
-    """Pairs to be verified: first the positive ones, then as many negative ones, both in the order of their lists.
-
-    faces: ids are the numbers in the file names. pairs: int64 (P, 2), rows of `faces`. same: bool (P,).
-    """
-
-    faces: Faces
-    pairs: NDArray[np.int64]
-    same: NDArray[np.bool_]
-    counts: tuple[Count, ...]
-
-
 def number_of(name: str, folder: Path) -> int:
     """The person's number in the name of an unmated probe, or STRANGER."""
     return STRANGER if name.startswith("distractors_") else prefix_number(name, folder)
 
 
-def read_search(root: Path) -> OpenSet:
-    """Read the identification part at a root, the folder QMUL-SurvFace or the one around it. All bytes are read once.
+def read_search(root: Path) -> SimpleNamespace:
+    """gallery, mated and unmated (Faces), counts, of the folder QMUL-SurvFace or the one around it.
 
-    Raises UserError naming the file and entry that is wrong: folders and lists that differ, a person with two
-    identities, different people in gallery and mated probes, an unmated probe of an enrolled person, or one file in
-    both.
+    ids of gallery and mated are the lists' identities; those of unmated are the numbers in the file names, which count
+    persons differently, -1 where there is none. All bytes are read once. Raises UserError, naming file and entry, if
+    folders and lists differ, a person has two identities, gallery and mated probes are of different people, an unmated
+    probe is of an enrolled one, or one file is in both.
     """
     root = locate(root, NAME, SEARCH)
-    places = (root / SEARCH, root / SEARCH_CODE)
-    roles = [
-        read_role(root / SEARCH / role, places, f"{role}_img_ID_pairs.mat", role) for role in ("gallery", "mated_probe")
-    ]
+    places, folder = (root / SEARCH, root / SEARCH_CODE), root / SEARCH / "unmated_probe"
+    roles = [read_role(root / SEARCH / role, places, role) for role in ("gallery", "mated_probe")]
     enrolled = person_numbers(roles)
-    for (one, source), (other, missing) in (roles, roles[::-1]):
-        alone = np.flatnonzero(~np.isin(one.ids, other.ids))
-        if len(alone):
-            where = f"{source}, entry {alone[0] + 1}"
-            raise UserError(f"{where}: identity {one.ids[alone[0]]} is not in {missing}; fetch them again.")
+    require_same_people(*roles)
+    require_same_people(*reversed(roles))
     (gallery, _), (mated, _) = roles
-    folder = root / SEARCH / "unmated_probe"
     names = images_in(folder)
     unmated = Faces(folder, tuple(names), np.array([number_of(name, folder) for name in names], np.int64))
     for name, number in zip(names, unmated.ids.tolist(), strict=True):
         if number in enrolled:
             raise UserError(f"{folder / name}: person {number} is in the gallery, not unmated; unpack the set again.")
-    shared = [identical(gallery, mated, "gallery against mated")]
-    shared.append(identical(gallery, unmated, "gallery against unmated"))
+    shared = [identical(gallery, faces, f"gallery against {faces.folder.name}") for faces in (mated, unmated)]
     counts = (
         Count("gallery images", len(gallery), 60_294),
         Count("mated probes", len(mated), 60_423),
@@ -120,43 +84,41 @@ def read_search(root: Path) -> OpenSet:
         Count("gallery images identical to a mated probe", shared[0], None),
         Count("gallery images identical to an unmated probe", shared[1], None),
     )
-    return OpenSet(gallery, mated, unmated, counts)
+    return SimpleNamespace(gallery=gallery, mated=mated, unmated=unmated, counts=counts)
 
 
-def read_verification(root: Path) -> Verification:
-    """Read the verification part at a root.
+def read_verification(root: Path) -> SimpleNamespace:
+    """faces (ids: numbers in the file names), pairs int64 (P, 2), rows of faces, same bool (P,), and counts.
 
-    Raises UserError naming the list and entry that is wrong: a name that is not there, a positive pair of two people or
-    a negative pair of one, or lists of different length.
+    The positive pairs come first, then as many negative ones. Raises UserError, naming list and entry, for a name that
+    is not there, a positive pair of two people or a negative pair of one, or lists of different length.
     """
-    root = locate(root, NAME, PAIRED)
-    folder = root / PAIRED / "verification_images"
-    names = images_in(folder)
-    numbers = np.array([prefix_number(name, folder) for name in names], np.int64)
+    folder = locate(root, NAME, PAIRED) / PAIRED
+    images = folder / "verification_images"
+    names = images_in(images)
+    numbers = np.array([prefix_number(name, images) for name in names], np.int64)
     place = {name: i for i, name in enumerate(names)}
-    rows: list[tuple[int, int]] = []
-    lengths = []
-    for kind, people in (("positive", "two people"), ("negative", "one person")):
-        source = root / PAIRED / f"{kind}_pairs_names.mat"
-        pairs = read_names(source, f"{kind}_pairs_names", columns=2)
-        for row, pair in enumerate(pairs, start=1):
-            unknown = [name for name in pair if name not in place]
-            if unknown:
-                raise UserError(f"{source}, entry {row}: {unknown[0]!r} is not in {folder}; unpack the set again.")
+    listed: dict[str, list[list[int]]] = {"positive": [], "negative": []}
+    for kind, rows in listed.items():
+        source = folder / f"{kind}_pairs_names.mat"
+        for row, pair in enumerate(read_names(source, f"{kind}_pairs_names", columns=2), start=1):
+            if unknown := [name for name in pair if name not in place]:
+                raise UserError(f"{source}, entry {row}: {unknown[0]!r} is not in {images}; unpack the set again.")
             a, b = (place[name] for name in pair)
             if (numbers[a] == numbers[b]) != (kind == "positive"):
+                people = "two people" if kind == "positive" else "one person"
                 raise UserError(f"{source}, entry {row}: a {kind} pair of {people}; fetch the list again.")
-            rows.append((a, b))
-        lengths.append(len(pairs))
-    if lengths[0] != lengths[1]:
-        raise UserError(f"{root / PAIRED}: {lengths[0]} positive and {lengths[1]} negative pairs; fetch both again.")
+            rows.append([a, b])
+    positive, negative = map(len, listed.values())
+    if positive != negative:
+        raise UserError(f"{folder}: {positive} positive and {negative} negative pairs; fetch both again.")
     counts = (
-        Count("positive pairs", lengths[0], PAIRS),
-        Count("negative pairs", lengths[1], PAIRS),
+        Count("positive pairs", positive, PAIRS),
+        Count("negative pairs", negative, PAIRS),
         Count("images to be verified", len(names), 10_051),
     )
-    same = np.arange(len(rows)) < lengths[0]
-    return Verification(Faces(folder, tuple(names), numbers), np.array(rows, np.int64), same, counts)
+    pairs, same = np.array([*listed["positive"], *listed["negative"]]), np.repeat([True, False], positive)
+    return SimpleNamespace(faces=Faces(images, tuple(names), numbers), pairs=pairs, same=same, counts=counts)
 
 
 def read_training(root: Path) -> Folders:
@@ -164,8 +126,7 @@ def read_training(root: Path) -> Folders:
     root = locate(root, NAME, TRAINING)
     training = read_folders(root / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
     people = {int(person) for person in training.people}
-    for role in ("gallery", "mated_probe", "unmated_probe"):
-        folder = root / SEARCH / role
+    for folder in (root / SEARCH / role for role in ("gallery", "mated_probe", "unmated_probe")):
         for name in images_in(folder) if folder.is_dir() else ():
             if number_of(name, folder) in people:
                 raise UserError(f"{folder / name}: its person is in {root / TRAINING} too; unpack the set again.")
@@ -182,12 +143,6 @@ def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> l
     return rates
 
 
-def grid_area(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> float:
-    """Area under `grid_roc` by trapezoids."""
-    far, tar = grid_roc(distances, same, weights)
-    return float(np.sum(np.diff(far) * (tar[1:] + tar[:-1]) / 2))
-
-
 def interpolated_tar(distances: NDArray, same: NDArray[np.bool_], weights: NDArray, rate: float) -> float:
     """TAR where FAR = rate, linear between the largest TAR at each FAR of the grid."""
     far, tar = grid_roc(distances, same, weights)
@@ -195,8 +150,8 @@ def interpolated_tar(distances: NDArray, same: NDArray[np.bool_], weights: NDArr
     return float(np.interp(rate, far[last], tar[last]))
 
 
-def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[FoldAccuracy, NDArray[np.bool_]]:
-    """Ten-fold accuracy, and which pairs (n,) were right.
+def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[list, list, NDArray[np.bool_]]:
+    """Accuracies and thresholds of ten folds, and which pairs (n,) were right.
 
     distances: float (n,), inf = failed. Fold k holds the k-th tenth of the genuine and of the impostor pairs, as the
     MATLAB code pairs the two lists; with the full set 532 of each.
@@ -205,15 +160,13 @@ def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tu
     parts = [np.array_split(np.flatnonzero(kind), FOLDS) for kind in (same, ~same)]
     for fold in map(np.concatenate, zip(*parts, strict=True)):
         train = np.setdiff1d(np.arange(len(same)), fold)
-        threshold = GRID[np.argmax(correct_at(distances[train], same[train], GRID))]  # the first of the best
-        right[fold] = (distances[fold] < threshold) == same[fold]
+        thresholds.append(GRID[np.argmax(correct_at(distances[train], same[train], GRID))])  # the first of the best
+        right[fold] = (distances[fold] < thresholds[-1]) == same[fold]
         accuracies.append(np.mean(right[fold]))
-        thresholds.append(threshold)
-    mean, std = float(np.mean(accuracies)), float(np.std(accuracies))
-    return FoldAccuracy(mean, std, np.array(accuracies), np.array(thresholds)), right
+    return accuracies, thresholds, right
 
 
-def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
+def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> outcomes.Outcome:
     """Verification of pairs; decisions and weights go by pair, all genuine ones first.
 
     embeddings: float (images, D), NaN row = failed acquisition; positive, negative: int (n, 2), rows of the genuine and
@@ -229,18 +182,18 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     first, second = (unit(embeddings[pairs[:, side]]) for side in (0, 1))
     distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
     distances[failed[pairs].any(axis=1)] = np.inf
-    accuracy, right = fold_accuracy(distances, same)
+    accuracies, _, right = fold_accuracy(distances, same)
     statistics = {}
     for rate in RATES:
         statistics[f"tar_interpolated@far={rate:g}"] = lambda w, rate=rate: interpolated_tar(distances, same, w, rate)
         statistics[f"tar@far={rate:g}"] = lambda w, rate=rate: tar_at_far(-distances, same, rate, w)
-    statistics["auc"] = lambda w: grid_area(distances, same, w)
+    statistics["auc"] = lambda w: float(np.trapezoid(*reversed(grid_roc(distances, same, w))))
     metrics = {metric: statistic(np.ones(len(same))) for metric, statistic in statistics.items()}
-    metrics |= {"accuracy": accuracy.mean, "accuracy_std": accuracy.std}
-    statistics["accuracy"] = accuracy_of(right, same)
+    metrics |= {"accuracy": float(np.mean(accuracies)), "accuracy_std": float(np.std(accuracies))}
+    statistics["accuracy"] = outcomes.accuracy_of(right, same)
     counts = {"genuine": genuine, "impostor": impostor}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(np.isinf(distances).sum())}
-    return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+    return outcomes.Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
 
 def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray]:
@@ -250,17 +203,16 @@ def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64
     if labels.shape != gallery.shape[:1]:
         raise ValueError(f"the gallery {gallery.shape} needs one label per row, not labels of shape {labels.shape}.")
     people = np.unique(labels)
-    order = np.argsort(labels, kind="stable")
     means = np.full((len(people), gallery.shape[1]), np.nan)
-    for person, rows in enumerate(np.split(order, np.searchsorted(labels[order], people[1:]))):
-        if not failed[rows].all():
-            means[person] = gallery[rows[~failed[rows]]].mean(axis=0, dtype=np.float64)
+    for place, person in enumerate(people):
+        if (rows := (labels == person) & ~failed).any():
+            means[place] = gallery[rows].mean(axis=0, dtype=np.float64)
     return means, people
 
 
 def identification(
     gallery: ArrayLike, gallery_labels: ArrayLike, mated: ArrayLike, mated_labels: ArrayLike, unmated: ArrayLike
-) -> Outcome:
+) -> outcomes.Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
     gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations
@@ -269,44 +221,38 @@ def identification(
     mated probe's person has no gallery image, or like `search.search`.
     """
     means, people = templates(gallery, gallery_labels)
-    _, gallery_failed = checked_embeddings(gallery, "gallery")
-    mated, mated_failed = checked_embeddings(mated, "mated probes")
-    unmated, unmated_failed = checked_embeddings(unmated, "unmated probes")
     known = search(mated, means, mated_labels, people)
     require_mates(known)
     strangers = search(unmated, means, np.full(len(unmated), len(people)), np.arange(len(people)))
     decisions = {f"rank{k}": hits(known, k) for k in (1, RANK)}
     scores = np.where(decisions[f"rank{RANK}"], best_mates(known)[0], -np.inf)
     order = np.argsort(-strangers.top, kind="stable")
-    tops = strangers.top[order]
+    tops, size = strangers.top[order], len(scores) + len(strangers.top)
     beaten = [np.searchsorted(-tops, -scores, side) for side in ("right", "left")]  # strangers at or above each score
 
     def rate(weights: NDArray, fpir: float) -> float:
         of_mated, of_unmated = weights[: len(scores)], weights[len(scores) :][order]
         if not (of_mated.any() and of_unmated.any()):
             return np.nan
-        return mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
+        return outcomes.mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
 
     def area(weights: NDArray) -> float:
         of_mated, total = weights[: len(scores)], np.append(0.0, np.cumsum(weights[len(scores) :][order]))
         if not total[-1]:
             return np.nan
         won = 1 - (total[beaten[0]] + total[beaten[1]]) / (2 * total[-1])  # a tie is half
-        return mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
+        return outcomes.mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
 
     statistics = {f"tpir{RANK}@fpir={fpir:g}": lambda w, fpir=fpir: rate(w, fpir) for fpir in FPIRS}
     statistics[f"tpir{RANK}_auc"] = area
-    statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
-    failures = {"gallery": gallery_failed, "templates": np.isnan(means).all(axis=1), "mated": mated_failed}
-    failures["unmated"] = unmated_failed
-    counts = {part: len(failed) for part, failed in failures.items()}
-    counts |= {f"fta_{part}": int(failed.sum()) for part, failed in failures.items()}
-    size = len(scores) + len(tops)
+    statistics |= {metric: outcomes.mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
     metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
-    return Outcome(size, metrics, counts, decisions, statistics)
+    lost = {"gallery": gallery, "templates": means, "mated": mated, "unmated": unmated}
+    counts = outcomes.failures({part: np.isnan(x).all(axis=1) for part, x in lost.items()})
+    return outcomes.Outcome(size, metrics, counts, decisions, statistics)
 
 
-def open_survface(root: Path) -> Opened:
+def open_survface(root: Path) -> outcomes.Opened:
     """Read both parts at a root, with the training part if that is there; UserError like the readers."""
     paired, found = read_verification(root), read_search(root)
     positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
@@ -315,18 +261,17 @@ def open_survface(root: Path) -> Opened:
     strangers = np.where(found.unmated.ids == STRANGER, alone, found.unmated.ids)
     identities = np.concatenate([found.mated.ids, strangers])
     strata = np.repeat([0, 1], [len(found.mated), len(strangers)])
+    by_pair = partial(outcomes.draw_pairs, same=paired.same, a=first, b=second)
+    by_probe = partial(outcomes.draw_probes, identities=identities, strata=strata)
+
+    def searched(x: outcomes.Vectors) -> outcomes.Outcome:
+        return identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"])
+
     protocols = {
-        "verification": Protocol(
-            lambda x: verification(x["verification"], positive, negative),
-            partial(draw_pairs, same=paired.same, a=first, b=second),
-        ),
-        "identification": Protocol(
-            lambda x: identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"]),
-            partial(draw_probes, identities=identities, strata=strata),
-        ),
+        "verification": outcomes.Protocol(lambda x: verification(x["verification"], positive, negative), by_pair),
+        "identification": outcomes.Protocol(searched, by_probe),
     }
-    images = {"verification": images_of(paired.faces)}
-    images |= {role: images_of(getattr(found, role)) for role in ("gallery", "mated", "unmated")}
-    there = any((folder / TRAINING).is_dir() for folder in (root, root / NAME))
-    counts = paired.counts + found.counts + (read_training(root).counts if there else ())
-    return Opened("survface", images, counts, protocols, ("whole", "detect"))
+    roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
+    images = {role: outcomes.images_of(faces) for role, faces in roles.items()}
+    counts = paired.counts + found.counts + training_counts(root, NAME, TRAINING, read_training)
+    return outcomes.Opened("survface", images, counts, protocols, ("whole", "detect"))

@@ -98,7 +98,12 @@ def test_names_and_places_that_contradict(copy):
     check("surveillance_cameras_distance_1/cam_1/001_cam1_1.JPG", "a second image")
     check("surveillance_cameras_distance_1/cam_1/1_cam1_1.jpg", "not a name like")
     check("surveillance_cameras_distance_1/cam_1/001_cam9_1.jpg", "not a name like")
-    check("surveillance_cameras_distance_1/cam_1/077_cam1_1.jpg", "subject without a mugshot")
+    shutil.copy(
+        copy / "surveillance_cameras_distance_1/cam_1/001_cam1_1.jpg",
+        stranger := copy / "surveillance_cameras_distance_1/cam_1/077_cam1_1.jpg",
+    )
+    assert "distance_1: an image of subject 077, without a mugshot" in refusal(read_scface, copy)
+    stranger.unlink()
     check("mugshot_frontal_cropped_all/001_frontal.jpg", "second mugshot")
     check("mugshot_frontal_cropped_all/001_left.jpg", "not a name like")
     read_scface(copy)
@@ -106,7 +111,7 @@ def test_names_and_places_that_contradict(copy):
 
 def test_damaged_trees(copy, tmp_path):
     (copy / "surveillance_cameras_distance_3/loose.jpg").touch()
-    assert "surveillance_cameras_distance_3: not one folder a camera" in refusal(read_scface, copy)
+    assert "surveillance_cameras_distance_3/loose.jpg: not a name like" in refusal(read_scface, copy)
     shutil.rmtree(copy / "surveillance_cameras_distance_3")
     assert "surveillance_cameras_distance_3: cannot be read" in refusal(read_scface, copy)
     assert "neither" in refusal(read_scface, tmp_path / "absent")
@@ -284,9 +289,9 @@ def test_splits_search_among_their_own_people_only(monkeypatch):
 
 def test_bad_input_is_one_clear_sentence():
     gallery, names, probes, probe_subjects, distances = drawn(0)
-    with pytest.raises(ValueError, match="several gallery images"):
+    with pytest.raises(ValueError, match="one mugshot"):
         scface.evaluate(gallery, np.where(names == 100, 101, names), probes, probe_subjects, distances)
-    with pytest.raises(ValueError, match="no gallery image"):
+    with pytest.raises(ValueError, match="one mugshot"):
         scface.evaluate(gallery[1:], names[1:], probes, probe_subjects, distances)
     with pytest.raises(ValueError, match="one distance per row"):
         scface.evaluate(gallery, names, probes, probe_subjects, distances[:-1])

@@ -326,7 +326,7 @@ def hostile(folder: Path) -> None:
         (("tinyface", "--root", "SETS/tinyface", "--model", "SETS/student.safetensors"), "rename"),
         (("tinyface", "--root", "SETS/tinyface", "--model", "nowhere.onnx"), "nowhere.onnx"),
         (("tinyface", "--root", "SETS/tinyface", "--out", "file"), "--out file"),
-        (("tinyface", "--root", "SETS/tinyface", "--out", "file/inside"), "is not a folder"),
+        (("tinyface", "--root", "SETS/tinyface", "--out", "file/inside"), "file is not a folder"),
     ],
 )
 def test_what_cannot_be_read_ends_in_one_sentence_and_nothing_written(arguments, word, made, ask, tmp_path):

@@ -191,10 +191,10 @@ def test_e3():
     assert conservative == pytest.approx([0.85, 0.70, 0.30, 0.30], abs=1e-12)
     assert outcome.metrics["auc"] == pytest.approx(0.85, abs=1e-12)
     assert outcome.metrics["accuracy"] == pytest.approx(0.70, abs=1e-12)
-    folds, _ = survface.fold_accuracy(DISTANCES, KINDS)
-    np.testing.assert_allclose(folds.per_fold, [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1, 1, 0.5, 0.5], rtol=0, atol=1e-12)
+    accuracies, thresholds, _ = survface.fold_accuracy(DISTANCES, KINDS)
+    np.testing.assert_allclose(accuracies, [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1, 1, 0.5, 0.5], rtol=0, atol=1e-12)
     expected = [0.901, 0.971, 0.901, 0.811, 0.901, 1.021, 0.901, 0.901, 0.811, 0.901]
-    np.testing.assert_allclose(folds.thresholds, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(thresholds, expected, rtol=0, atol=1e-12)
     assert (outcome.counts["genuine"], outcome.counts["impostor"], outcome.counts["fta_pairs"]) == (20, 20, 0)
 
 
