@@ -126,7 +126,7 @@ class Report:
         if rows.empty:
             return (
                 f"The study `{self.study}` has trained no arm of {name}, so there is nothing to compare here: "
-                f"add arms (`{method}-<arm>`) to `run_arms` in `params.yaml` and run the study again."
+                f"add arms (`{method}-<arm>`) to `models` in `params.yaml` and run the study again."
             )
         found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
         rows, level = rows.assign(verdict=found), self.parameters.evaluate.level
