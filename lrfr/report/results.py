@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -22,13 +23,14 @@ from lrfr.errors import UserError
 
 # notebooks import all of these from here
 from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
-from lrfr.protocol.folds import DENSE, held_out_rows
+from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
 from lrfr.report.evaluation import arranged
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
+WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # of a figure or table
 FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them
@@ -122,46 +124,30 @@ class Report:
         """
         rows, name = self.table("ablation"), figures.label(method)
         rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
-        rows = arranged(rows, ["resolution"])
         if rows.empty:
-            return (
-                f"The study `{self.study}` has trained no arm of {name}, so there is nothing to compare here: "
-                f"add arms (`{method}-<arm>`) to `models` in `params.yaml` and run the study again."
-            )
+            return WORDS["none"].format(study=self.study, name=name, method=method)
         found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
-        rows, level = rows.assign(verdict=found), self.parameters.evaluate.level
-        caption = (
-            f"Equal error rate of each arm minus that of {name}, in points, both photographs at the resolution: above "
-            f"zero, the arm is worse. {100 * level:g} % intervals, paired over the test people; they do not know that "
-            "another seed would train other networks. Each arm was trained like a model, the stage `summary` compared "
-            "them (tables/ablation.csv)."
-        )
-        self.save(figures.arms(rows), "ablation", caption)
+        rows, level = arranged(rows.assign(verdict=found), ["resolution"]), self.parameters.evaluate.level
+        self.save(figures.arms(rows), "ablation", WORDS["figure"].format(name=name, level=100 * level))
         cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
         table = wide(rows, cells, "resolution", "arm")
-        words = f"The figure in numbers: each arm minus {name}, equal error rate in points, with interval and verdict "
-        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words + "(stage `summary`).")
+        words = WORDS["table"].format(name=name)
+        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words)
         text = ""
         for arm, own in rows.groupby("arm"):
             at = [f"{found} at {', '.join(group.resolution)}" for found, group in own.groupby("verdict", sort=False)]
             text += f"- `{arm}` against {name}: {'; '.join(at)}.\n"
-        decided, chance = (rows.verdict != "tie").sum(), (1 - level) * len(rows)
-        return (
-            f"{text}\n{decided} of {len(rows)} intervals leave zero out; if no arm differed from {name}, about "
-            f"{chance:.1f} would by chance, and several at a time, since all resolutions share their people."
-        )
+        numbers = {"decided": (rows.verdict != "tie").sum(), "all": len(rows), "chance": (1 - level) * len(rows)}
+        return f"{text}\n{WORDS['chance'].format(name=name, **numbers)}"
 
     @cached_property
-    def _index(self) -> pd.DataFrame:
-        return pd.read_csv(self.run_file("index.csv")).sort_values("image").reset_index(drop=True)
-
-    @cached_property
-    def _folds(self) -> pd.DataFrame:
-        return pd.read_csv(self.run_file("folds.csv"))
+    def _people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        folds = pd.read_csv(self.run_file("folds.csv"))
+        return pd.read_csv(self.run_file("index.csv")).sort_values("image").reset_index(drop=True), folds
 
     def index(self) -> pd.DataFrame:
         """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on)."""
-        return self._index.copy()
+        return self._people[0].copy()
 
     def chips(self) -> np.ndarray:
         """uint8 (N, 150, 150, 3), read-only: the aligned faces."""
@@ -182,20 +168,8 @@ class Report:
         times = [when for when in ("start", "early", "end") if when in means]
         return means[times].rename_axis(columns=None).reset_index()
 
-    def teacher_log(self) -> pd.DataFrame:
-        """Fine-tuning of the teacher's settings: fold, setting, epoch, loss, accuracy on training faces."""
-        return pd.read_csv(self.run_file("teacher/log.csv"))
-
-    def target_folder(self, fold: int, variant: str = "plain") -> Path:
-        """The stored answers of a fold's teacher, one .npy file each."""
-        return self.run_file(f"targets/fold{fold}/{variant}")
-
-    def head_file(self, model: str, fold: int, seed: int) -> Path:
-        """What a student learned with and does not keep: class directions `weight`, the method's state `method.*`."""
-        return self.run_file(f"heads/{model}/fold{fold}-seed{seed}.safetensors")
-
-    def _held_out(self, fold: int):
-        return held_out_rows(self._index, self._folds, fold, self.parameters.faces.validation_images)
+    def _held_out(self, fold: int) -> Rows:
+        return held_out_rows(*self._people, fold, self.parameters.faces.validation_images)
 
     def faces(self, fold: int, role: str = "test", most: int | None = None) -> pd.DataFrame:
         """Photographs of the people with this role (train, validation, test), in ascending image number.
@@ -203,13 +177,13 @@ class Report:
         As the stages use them: duplicates are only tested, and validation has a limited number of each person. most:
         only the first so many of each; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
         """
+        index, folds = self._people
         if role == "train":
-            people = self._folds.person[(self._folds.fold == fold) & (self._folds.role == role)]
-            images = self._index.image[self._index.person.isin(people) & (self._index.removed == 0)]
-        else:
-            rows = self._held_out(fold)
-            images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
-        return first_of_each(self._index[self._index.image.isin(images)], most)
+            people = folds.person[(folds.fold == fold) & (folds.role == role)]
+            return first_of_each(index[index.person.isin(people) & (index.removed == 0)], most)
+        rows = self._held_out(fold)
+        images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
+        return first_of_each(index[index.image.isin(images)], most)
 
     def sample(
         self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test", seed: int = 0

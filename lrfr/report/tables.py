@@ -1,34 +1,29 @@
-"""The `summary` stage: the study's tidy tables, the same as Markdown for people, and the numbers of metrics.json."""
+"""The `summary` stage: the study's tidy tables, the same as Markdown for people, and the numbers of metrics.json.
+
+A function makes each table, and another one what its page shows; titles and words of the pages are in
+templates/tables.yaml.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from lrfr import formats
 from lrfr.config import Study
 from lrfr.evaluate.statistics import holm
 from lrfr.files import atomic_file
 from lrfr.formats import CELL, families, headline, order, page, per_cent, pixels, sections, wide, write_table
-from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
+from lrfr.protocol.folds import DENSE, VIEW2
 from lrfr.report.ablation import ablation_page, ablation_table, marked, schedule_page, schedule_table
 from lrfr.report.evaluation import Evaluation, arranged, by_cell
 
 ROW = ["protocol", "model", *CELL]
 COUNTS = ["n_genuine", "n_impostor", "identities", "fta"]
-ABOUT = {
-    DENSE: "Pairs of the test people's photographs, and searches among one photograph of each. Only here models are "
-    "compared.",
-    OFFICIAL: "The part of LFW's View 2 that the folds hold, each official fold at the threshold that is best on the "
-    "other.",
-    MISPLACED: "The pairs of `dense` if landmarks are misplaced at random.",
-}
-VIEW2_NOTE = (
-    "`view2`: all pairs of LFW's View 2 at HR, ten-fold accuracy with exact thresholds, each face embedded once, found "
-    "and aligned as in this study. The network's author states 99.13 % for one embedding a face, and 99.38 % for 100 "
-    "jittered ones."
-)
+TEXTS = yaml.safe_load((Path(__file__).parent / "templates" / "tables.yaml").read_text(encoding="utf-8"))
 
 
 def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
@@ -43,31 +38,27 @@ def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
     seeds = pd.DataFrame({"seeds": by_seed.size(), "sd_seed": by_seed.std()}).reset_index()
     table = evaluation.own().merge(seeds, on=ROW, how="left", validate="one_to_one")
     counts = evaluation.counts.set_index(["protocol", "searches", "fold"]).sort_index()
-
-    def totals(protocol: str, folds: str, metric: str) -> pd.Series:
-        return counts.loc[(protocol, int(metric.startswith("rank")))].loc[[int(k) for k in folds.split()], COUNTS].sum()
-
-    cells = table[["protocol", "folds", "metric"]].itertuples(index=False, name=None)
-    table = table.join(pd.DataFrame([totals(*cell) for cell in cells]).reset_index(drop=True))
-    table = arranged(
-        table.assign(study=study.study, folds=table.n_folds), ["protocol", "metric", "pairing", "model", "resolution"]
-    )
+    totals = [
+        counts.loc[(row.protocol, int(row.metric.startswith("rank")))].loc[[*map(int, row.folds.split())], COUNTS].sum()
+        for row in table.itertuples()
+    ]
+    table = table.join(pd.DataFrame(totals).reset_index(drop=True)).assign(study=study.study, folds=table.n_folds)
+    table = arranged(table, ["protocol", "metric", "pairing", "model", "resolution"])
     return table[["study", *ROW, "value", "low", "high", "interval", "seeds", "sd_seed", *COUNTS, "folds"]]
 
 
 def results_page(results: pd.DataFrame) -> str:
-    """results.csv for people: a table for each metric and pairing; several protocols make a chapter each."""
-    most, protocols = results.folds.max(), list(dict.fromkeys(results.protocol))
-    text = page("Results", "Per cent, with intervals in brackets; means over folds and seeds.", {})
-    for protocol in protocols:
+    """A table for each metric and pairing; several protocols make a chapter each."""
+    most, text = results.folds.max(), page(*TEXTS["results"], {})
+    for protocol, own in results.groupby("protocol", sort=False):
         parts = {}
-        for (metric, pairing), rows in results[results.protocol == protocol].groupby(["metric", "pairing"], sort=True):
+        for (metric, pairing), rows in own.groupby(["metric", "pairing"], sort=True):
             table = headline(rows, metric, pairing)
             fewer = rows[rows.folds < most].set_index("model").folds.to_dict()
             table["model"] = [f"{m} ({fewer[m]} of {most} folds)" if m in fewer else m for m in table.model]
             parts[f"{metric}, {pairing} ({rows.interval.iloc[0]})"] = table
-        if len(protocols) > 1:
-            text += f"\n# Protocol `{protocol}`\n\n{ABOUT[protocol]}\n"
+        if len(own) < len(results):
+            text += f"\n# Protocol `{protocol}`\n\n{TEXTS['protocols'][protocol]}\n"
         text += sections(parts)
     return text
 
@@ -97,15 +88,13 @@ def comparisons_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
 
 
 def comparisons_page(comparisons: pd.DataFrame) -> str:
-    """comparisons.csv for people: a table of models by resolutions for each reference, metric and pairing."""
+    """A table of models by resolutions for each reference, metric and pairing."""
     rows = comparisons.assign(cell=marked(comparisons))
     five = rows.a.isin(formats.FIVE) & rows.b.isin(formats.FIVE)
     rows["reference"], rows["model"] = rows.b.where(~five, "each other"), rows.a.where(~five, rows.a + " - " + rows.b)
-    parts = {}
-    for (reference, metric, pairing), group in rows.groupby(["reference", "metric", "pairing"], sort=True):
-        parts[f"Against {reference}: {metric}, {pairing}"] = wide(group, group.cell)
-    lead = f"Per cent points, with intervals; * marks p < {formats.SIGNIFICANT} after Holm's correction."
-    return page("Paired differences", lead, parts)
+    grouped = rows.groupby(["reference", "metric", "pairing"], sort=True)
+    parts = {"Against {}: {}, {}".format(*key): wide(group, group.cell) for key, group in grouped}
+    return page(*TEXTS["comparisons"], parts)
 
 
 def runs_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
@@ -115,20 +104,17 @@ def runs_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
 
 
 def runs_page(runs: pd.DataFrame) -> str:
-    """runs.csv for people: the spread over folds of the equal error rate, low against low resolution."""
+    """The spread over folds of the equal error rate, low against low resolution."""
     rows = runs[(runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
     rows = rows.assign(run="fold " + rows.fold.astype(str) + ", seed " + rows.seed.astype(str))
     rows = arranged(rows, ["model", "run"])
-    table = wide(rows, (100 * rows.value).map("{:.1f}".format), ["model", "run"])
-    return page("Single runs", "Equal error rate in per cent, lr_lr.", {"": table})
+    return page(*TEXTS["runs"], {"": wide(rows, (100 * rows.value).map("{:.1f}".format), ["model", "run"])})
 
 
 def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
     """teacher.csv: the teacher's settings on held-out people; diff is to `pretrained`, paired, in `dense` only."""
-    rows = evaluation.own("setting")
-    dense = rows[rows.protocol == DENSE]
-    known = by_cell(dense)
-    columns = ["diff", "diff_low", "diff_high", "p"]
+    rows, columns = evaluation.own("setting"), ["diff", "diff_low", "diff_high", "p"]
+    known = by_cell(rows[rows.protocol == DENSE])
     differences = {row.Index: evaluation.difference(row, known["pretrained", *key[1:]]) for key, row in known.items()}
     paired = pd.DataFrame.from_dict(differences, orient="index", columns=columns)
     table = rows.rename(columns={"model": "setting"}).assign(study=study.study).join(paired)
@@ -136,15 +122,15 @@ def teacher_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
 
 
 def teacher_page(teacher: pd.DataFrame) -> str:
-    """teacher.csv for people; protocols other than `dense` are named beside the metric and compared with nothing."""
+    """Protocols other than `dense` are named beside the metric and compared with nothing."""
     rows = []
     for row in teacher.sort_values(["metric", "resolution"], kind="stable").itertuples():
         metric = row.metric if row.protocol == DENSE else f"{row.metric} ({row.protocol})"
         difference = "" if pd.isna(row.diff) else per_cent(row.diff, row.diff_low, row.diff_high, "+")
         rows.append((metric, row.resolution, row.setting, per_cent(row.value, row.low, row.high), difference))
     table = pd.DataFrame(rows, columns=["metric", "resolution", "setting", "value", "minus pretrained"])
-    note = f"\n{VIEW2_NOTE}\n" if VIEW2 in set(teacher.protocol) else ""
-    return page("The teacher's settings", "Per cent, on held-out people.", {"": table}) + note
+    note = f"\n{TEXTS['view2']}\n" if VIEW2 in set(teacher.protocol) else ""
+    return page(*TEXTS["teacher"], {"": table}) + note
 
 
 def gradients_table(study: Study) -> pd.DataFrame:
@@ -161,16 +147,13 @@ def gradients_table(study: Study) -> pd.DataFrame:
 
 
 def gradients_page(gradients: pd.DataFrame) -> str:
-    """gradients.csv for people."""
+    """A row a model, term and stage."""
     keys = ["model", "term", "stage"]
     rows = gradients.drop_duplicates([*keys, "when"])
     cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in rows[["mean", "min", "max"]].to_numpy()]
     table = wide(rows, cells, keys, "when")
     table = table.reindex(columns=[*keys, "start", "early", "end"], fill_value="")  # two epochs have no "early"
-    text = (
-        "Gradient norm of each weighted term over that of the face loss: mean [smallest, largest] over folds and the "
-    )
-    return page("Gradient ratios", text + "seeds of `train.seeds`.", {"": table})
+    return page(*TEXTS["gradients"], {"": table})
 
 
 def metrics(results: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -33,7 +33,7 @@ def test_unknown_parameter_and_notebook_are_refused(project):
     write_notebook("tiny", OPEN)
     with pytest.raises(UserError, match="has no parameter 'fodl'; it takes study, fold, seed, out"):
         notebooks.by_hand(project, "tiny", ["fodl=1"])
-    with pytest.raises(UserError, match="no such notebook"):
+    with pytest.raises(UserError, match="there is no notebook 'absent'"):
         notebooks.run(project, "absent")
     for pairs, complaint in ((["fold"], "write NAME=VALUE"), (["fold=[1"], "not valid YAML")):
         with pytest.raises(UserError, match=complaint):
