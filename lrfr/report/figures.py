@@ -125,27 +125,30 @@ def arms(rows: pd.DataFrame) -> Figure:
 
 
 def distinct(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Indices of the points (in per cent) that a figure can tell from the one before, and of the last: (m,).
+    """Indices of the points that logarithmic axes can tell from the one before, and of the last: (m,).
 
     Study lists have millions of thresholds; a curve of more points than pixels takes minutes to draw.
     """
-    moved = np.append(True, np.any([np.diff(np.round(20 * v)) != 0 for v in (x, y)], axis=0))
+    moved = np.append(True, np.any([np.diff(np.round(400 * np.log10(v))) != 0 for v in (x, y)], axis=0))
     return np.union1d(np.flatnonzero(moved), len(x) - 1)
 
 
-def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """ROC curves.
+def det(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """DET curves: both errors, on logarithmic axes.
 
     curves: name -> (scores (n,), same (n,) bool), higher = more similar; a model's name brings its colour and label.
     """
     fig, ax = pyplot.subplots(figsize=(5.4, 4.6))
     for name, style in looks(list(curves)).items():
         false_match, false_non_match, _ = operating_points(*curves[name])
-        x, y = 100 * false_match, 100 * (1 - false_non_match)
-        kept = distinct(x, y)
+        inside = (false_match > 0) & (false_non_match > 0)
+        x, y = 100 * false_match[inside], 100 * false_non_match[inside]
+        kept = distinct(x, y) if len(x) else []
         ax.plot(x[kept], y[kept], color=style.colour, linestyle=style.line, label=style.label, drawstyle="steps-post")
-    ax.axline((0, 0), (100, 100), color=PALE, linestyle=":", linewidth=1.2)
-    ax.set(xlim=(0, 100), ylim=(0, 101), xlabel="false accepts (%)", ylabel="true accepts (%)")
+    ax.set(xscale="log", yscale="log", xlabel="false accepts (%)", ylabel="false rejects (%)")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.axline((1, 1), (10, 10), color=PALE, linestyle=":", linewidth=1.2)
     ax.legend(fontsize=8)
     return fig
 

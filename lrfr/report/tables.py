@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -17,13 +18,22 @@ from lrfr.config import Study
 from lrfr.evaluate.statistics import holm
 from lrfr.files import atomic_file
 from lrfr.formats import CELL, families, headline, order, page, per_cent, pixels, sections, wide, write_table
-from lrfr.protocol.folds import DENSE, VIEW2
-from lrfr.report.ablation import ablation_page, ablation_table, marked, schedule_page, schedule_table
-from lrfr.report.evaluation import Evaluation, arranged, by_cell
+from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2
+from lrfr.report.evaluation import NOT_COMPARED, Evaluation, arranged, by_cell, cell_of
+from lrfr.train.trainings import arm
 
 ROW = ["protocol", "model", *CELL]
 COUNTS = ["n_genuine", "n_impostor", "identities", "fta"]
+ABLATION = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]
+DIFFERENCE = ["against", "diff", "diff_low", "diff_high", "p", "p_holm"]
+SCHEDULE = ["study", "model", "arm", "epochs", "protocol", *CELL, "value", "low", "high", "interval", *DIFFERENCE]
 TEXTS = yaml.safe_load((Path(__file__).parent / "templates" / "tables.yaml").read_text(encoding="utf-8"))
+
+
+def marked(rows: pd.DataFrame, low: str = "low", high: str = "high") -> list[str]:
+    """Differences in points, * where p after Holm's correction is significant. low, high: columns of the interval."""
+    numbers = zip(rows["diff"], rows[low], rows[high], rows.p_holm, strict=True)
+    return [per_cent(*difference, "+") + "*" * bool(p < formats.SIGNIFICANT) for *difference, p in numbers]
 
 
 def results_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
@@ -154,6 +164,86 @@ def gradients_page(gradients: pd.DataFrame) -> str:
     table = wide(rows, cells, keys, "when")
     table = table.reindex(columns=[*keys, "start", "early", "end"], fill_value="")  # two epochs have no "early"
     return page(*TEXTS["gradients"], {"": table})
+
+
+def rescheduled(study: Study) -> dict[str, int]:
+    """The trained arms that are a model with another schedule, <model>-<arm>, and their epochs."""
+    recipes = {name: arm(study, study.variants[name]).recipe or {} for name in study.run_arms}
+    return {name: int(recipe["epochs"]) for name, recipe in recipes.items() if "epochs" in recipe}
+
+
+def ablation_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
+    """ablation.csv: a row per (arm, pairing, resolution, metric) of protocol `dense`; diff is arm - method, paired.
+
+    An arm leaves a part of its method out or replaces it: the difference says what the part is worth.
+    """
+    draws, rows = evaluation.comparable(), []
+    whole = by_cell(draws[draws.kind == "model"])
+    for row in draws[(draws.kind == "arm") & ~draws.model.isin(list(rescheduled(study)))].itertuples():
+        method, name = row.model.split("-")
+        base = whole.get((method, row.folds, *cell_of(row)))
+        if base is not None:  # not every pairing exists on both sides
+            value = (row.value, row.low, row.high, *evaluation.difference(row, base))
+            rows.append((study.study, method, name, DENSE, *cell_of(row), *value))
+    return arranged(pd.DataFrame(rows, columns=ABLATION), ["metric", "pairing", "method", "arm", "resolution"])
+
+
+def ablation_page(table: pd.DataFrame) -> str:
+    """Differences of the equal error rate to the whole method, in per cent points."""
+    title, text = TEXTS["ablation"]
+    if table.empty:
+        return page(title, f"{text}\n\n{TEXTS['no_arm']}", {})
+    rows = table[(table.metric == "eer") & (table.pairing == "lr_lr")]
+    cells = [per_cent(row.diff, row.diff_low, row.diff_high, "+") for row in rows.itertuples()]
+    return page(title, text, {"": wide(rows, cells, ["method", "arm"])})
+
+
+def schedule_table(study: Study, evaluation: Evaluation) -> pd.DataFrame:
+    """schedule.csv: of protocol `dense` a row for each (arm, reference, pairing, resolution, metric), then `official`.
+
+    An arm whose recipe names its own `epochs` changes no part: it is its model with another schedule. It is compared
+    with the model as the study trains it, with the teacher, and with `scratch` under the same schedule: whatever helps
+    a student without a teacher narrows what distillation is worth. diff is arm - reference, paired on the same draws of
+    people; p_holm is corrected over the arms that answer one question, as in comparisons.csv. `official` compares
+    nothing.
+    """
+    epochs, bases, table = rescheduled(study), by_cell(evaluation.comparable()), []
+    draws = evaluation.draws[evaluation.draws.model.isin(list(epochs)) & ~evaluation.draws.metric.isin(NOT_COMPARED)]
+    for row in draws[draws.protocol.isin([DENSE, OFFICIAL])].itertuples():
+        model, name = row.model.split("-")
+        value = (row.value, row.low, row.high, row.interval)
+        head = (study.study, model, name, epochs[row.model], row.protocol, *cell_of(row), *value)
+        if row.protocol == OFFICIAL:
+            table.append((*head, "", *[np.nan] * 5))
+            continue
+        for other, against in ((model, "itself"), ("teacher", "teacher"), (f"scratch-{name}", f"scratch-{name}")):
+            base = bases.get((other, row.folds, *cell_of(row)))
+            if base is not None and other != row.model:  # not every pairing exists on both sides
+                table.append((*head, against, *evaluation.difference(row, base), np.nan))
+    found = pd.DataFrame(table, columns=SCHEDULE)
+    family = found[found.against != ""].groupby(["arm", "against", *CELL]).p
+    found.loc[found.against != "", "p_holm"] = family.transform(lambda p: holm(p.to_numpy()))
+    return arranged(found, ["protocol", "metric", "pairing", "against", "model", "arm", "resolution"])
+
+
+def schedule_page(table: pd.DataFrame) -> str:
+    """Equal error rates, their differences, and the accuracy on the source's own pairs."""
+    title, text = TEXTS["schedule"]
+    if table.empty:
+        return page(title, f"{text}\n\n{TEXTS['no_schedule']}", {})
+    rows = table[table.pairing == "lr_lr"].assign(model=table.model + ", " + table.epochs.astype(str) + " epochs")
+    dense, official = rows[(rows.protocol == DENSE) & (rows.metric == "eer")], rows[rows.protocol == OFFICIAL]
+
+    def values(part: pd.DataFrame) -> pd.DataFrame:
+        return wide(part, [per_cent(row.value, row.low, row.high) for row in part.itertuples()])
+
+    parts = {"eer": values(dense[dense.against == "itself"])}
+    for against, part in dense.groupby("against", sort=True):
+        heading = f"eer minus that of {against}{TEXTS['own_schedule'] if against == 'itself' else ''}"
+        parts[heading] = wide(part, marked(part, "diff_low", "diff_high"))
+    if (accuracy := official[official.metric == "accuracy"]).size:
+        parts["accuracy, protocol `official`"] = values(accuracy)
+    return page(title, text, parts)
 
 
 def metrics(results: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -10,7 +10,8 @@ import pytest
 
 from lrfr.config import Study
 from lrfr.evaluate.statistics import holm, paired_difference
-from lrfr.report.ablation import (
+from lrfr.report.evaluation import Evaluation
+from lrfr.report.tables import (
     ABLATION,
     SCHEDULE,
     ablation_page,
@@ -19,7 +20,6 @@ from lrfr.report.ablation import (
     schedule_page,
     schedule_table,
 )
-from lrfr.report.evaluation import Evaluation
 from lrfr.train.trainings import training, with_arms
 
 FREEDOM = 9

@@ -13,7 +13,7 @@ import yaml
 
 from lrfr.config import Study
 from lrfr.deploy.release import check_release, dvc_md5
-from lrfr.report.ablation import rescheduled
+from lrfr.report.tables import rescheduled
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "reports" / "lfw"
