@@ -9,7 +9,12 @@ from lrfr.report.notebooks import TIMED, TIMES
 from lrfr.report.pages import filled
 
 # Files of a report that hold times, or that name the machine: they differ from run to run.
-HOLD_TIMES = ("environment.json", "index.html", *(f"tables/{name}.*" for name in TIMES), *(f"{name}/*" for name in TIMED))
+HOLD_TIMES = (
+    "environment.json",
+    "index.html",
+    *(f"tables/{name}.*" for name in TIMES),
+    *(f"{name}/*" for name in TIMED),
+)
 
 
 def listed(*arguments: str) -> list[str]:

@@ -36,7 +36,9 @@ LOOKS = yaml.safe_load((Path(__file__).parent / "templates" / "looks.yaml").read
 PALETTE = BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = tuple(LOOKS["palette"].values())
 PALE = "#B5B5B5"
 MODELS = {
-    name: Look(label, {**LOOKS["palette"], "pale": PALE}[colour], marker, line if isinstance(line, str) else tuple(line))
+    name: Look(
+        label, {**LOOKS["palette"], "pale": PALE}[colour], marker, line if isinstance(line, str) else tuple(line)
+    )
     for name, (label, colour, marker, line) in LOOKS["models"].items()
 }
 METRICS, PAIRINGS = LOOKS["metrics"], LOOKS["pairings"]
