@@ -198,19 +198,3 @@ def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = Non
     if len(logs) > 1:
         axes[0, 0].legend(fontsize=8)
     return fig
-
-
-def cost_scatter(cost: pd.DataFrame, results: pd.DataFrame, metric: str, pairing: str, resolution: str) -> Figure:
-    """A metric at one resolution, with its interval, against cost.csv's latency (logarithmic): one point a model."""
-    chosen = (results.metric == metric) & (results.pairing == pairing) & (results.resolution == resolution)
-    rows = results[chosen].merge(cost, on="model").set_index("model")
-    fig, ax = pyplot.subplots(figsize=(7.2, 4.4))
-    for model in order(rows.index):
-        row, (label, colour, marker, _) = rows.loc[model], look(model)
-        error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
-        how = {"color": colour, "marker": marker, "linestyle": "", "label": label, "capsize": 2}
-        ax.errorbar(row.latency_ms, 100 * row.value, error, **how)
-    ax.set(xscale="log", xlabel="latency (ms)", ylabel=f"{metric_label(metric)} (%)")
-    ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {size_label(resolution)}")
-    ax.legend(**BESIDE)
-    return fig

@@ -67,18 +67,19 @@ class Report:
         self.runs, self.reports = root / "runs" / study, root / "reports" / study
         self.folder = (root / out) if out else root / "notebooks" / "output" / notebook
 
+    def _existing(self, folder: Path, path: str) -> Path:
+        if not (folder / path).exists():
+            file = (folder / path).relative_to(self.root).as_posix()
+            raise UserError(f"{file}: not there; run `make study` first.")
+        return folder / path
+
     def run_file(self, path: str) -> Path:
         """A file that a stage wrote under runs/<study>/."""
-        return self._existing(self.runs / path)
+        return self._existing(self.runs, path)
 
     def report_file(self, path: str) -> Path:
         """A file that a stage wrote under reports/<study>/."""
-        return self._existing(self.reports / path)
-
-    def _existing(self, path: Path) -> Path:
-        if not path.exists():
-            raise UserError(f"{path.relative_to(self.root).as_posix()}: not there; run `make study` first.")
-        return path
+        return self._existing(self.reports, path)
 
     def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
         """A table of the study; of one that has several protocols, the rows of this one (None: all rows)."""
@@ -107,10 +108,11 @@ class Report:
         """Models in rows, resolutions in columns, per cent with intervals; empty where no model has the metric."""
         return formats.headline(self.table("results", protocol), metric, pairing)
 
-    def compared(self, model: str, references=("scratch", "kd", "teacher"), pairing: str = "lr_lr") -> pd.DataFrame:
+    def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
         table = self.table("comparisons")
         table = table[(table.a == model) & (table.metric == "eer") & (table.pairing == pairing)]
+        references = ("scratch", "kd", "teacher")
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
         table = wide(table.assign(against="against " + table.b), cells, "resolution", "against")
@@ -186,17 +188,17 @@ class Report:
         return first_of_each(index[index.image.isin(images)], most)
 
     def sample(
-        self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test", seed: int = 0
+        self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test"
     ) -> pd.DataFrame:
-        """`faces` of people with at least `least` photographs: of at most `people`, drawn by `seed` (None: of all).
+        """`faces` of people with at least `least` photographs, sorted by person: of at most `people`, drawn (None: all).
 
-        So many faces are enough for an illustration, whatever the size of the study. Sorted by person and image.
+        So many faces are enough for an illustration, whatever the size of the study.
         """
         every = self.faces(fold, role)
         photographs = every.person.value_counts()
         known = np.sort(photographs.index[photographs >= least].to_numpy())
         if people is not None and people < len(known):
-            lot = np.random.Philox(key=[seed, SAMPLE + fold]).random_raw(len(known))
+            lot = np.random.Philox(key=[0, SAMPLE + fold]).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
         return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
 
@@ -230,14 +232,13 @@ class Report:
         return self.folder / name
 
     def save(self, fig: Figure, name: str, caption: str, photographs: bool = False) -> None:
-        """Write <name>.png and its caption, close the figure and show it. The caption is one or more full sentences.
+        """Write <name>.png and its caption of one or more full sentences, close the figure and show it.
 
-        photographs: the figure shows faces; of sources that may not be passed on, it is drawn only where a person runs
-        the notebook by hand.
+        photographs: it shows faces. Of sources that may not be passed on, it is drawn only in a notebook run by hand.
         """
         if photographs and self.staged and self.parameters.faces.source not in SHOWN:  # these pages are published
-            shown = {"text/plain": f"[{name}: {caption} Not shown here: the photographs may not be passed on. "}
-            shown["text/plain"] += "Run the notebook by hand to see it.]"
+            why = "Not shown here: the photographs may not be passed on. Run the notebook by hand to see it."
+            shown: dict = {"text/plain": f"[{name}: {caption} {why}]"}
         else:
             path = self._record("figures.json", name, caption).with_suffix(".png")
             fig.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
@@ -250,20 +251,21 @@ class Report:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
         path = self._record("tables.json", name, caption)
         table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-        rounded = table.copy()
-        for column in rounded.select_dtypes("float"):
-            rounded[column] = [("" if pd.isna(value) else f"{value:.{digits}f}") for value in rounded[column]]
+        cells = {
+            column: ["" if pd.isna(value) else f"{value:.{digits}f}" for value in table[column]]
+            for column in table.select_dtypes("float")
+        }
+        rounded = table.assign(**cells)
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
         display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)
 
 
 def open_study(study: str, notebook: str, out: str = "") -> Report:
-    """The results of a study for a notebook.
+    """The results of a study, as in reports/<study>, for a notebook (a file name without extension); out: "" by hand.
 
-    study: a name as in reports/<study>. notebook: the notebook's file name without extension. out: "" by hand. Works
-    from the project's top folder and from any folder below; UserError outside a clone, or if the study has not been
-    run.
+    Works from the project's top folder and from any folder below; UserError outside a clone, or if the study has not
+    been run.
     """
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)

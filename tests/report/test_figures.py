@@ -84,14 +84,6 @@ def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
     )
 
 
-def test_cost_scatter_has_a_point_a_model():
-    cost = pd.DataFrame({"model": ["kd", "scratch"], "latency_ms": [2.0, 3.0]})
-    rows = [(m, "hr_lr", "8", "eer", 0.2, 0.1, 0.3) for m in ("kd", "scratch", "raw_pixels")]
-    table = pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
-    ax = figures.cost_scatter(cost, table, "eer", "hr_lr", "8").axes[0]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch (no teacher)", "KD"]
-
-
 def test_mosaic_takes_columns_of_different_sizes():
     fig = faces.mosaic({"8 px": np.zeros((3, 8, 8, 3), np.uint8), "sharp": np.zeros((3, 150, 150, 3), np.uint8)})
     assert len(fig.axes) == 6 and fig.axes[1].get_title() == "sharp"

@@ -79,8 +79,6 @@ def test_a_sample_is_of_people_with_several_photographs_and_the_same_twice(proje
     assert report.sample(0, None, least=1).person.nunique() == 4
     one = report.sample(0, 1, most=2)
     assert one.equals(report.sample(0, 1, most=2)) and len(one) == 2 and one.person.nunique() == 1
-    drawn = {report.sample(0, 1, seed=seed).person.iloc[0] for seed in range(20)}
-    assert drawn == {2, 3}
     assert report.sample(0, 99).equals(every)
 
 
@@ -100,7 +98,7 @@ def test_tables_hold_one_protocol_unless_all_are_asked_for(project):
 
 def test_compared_says_what_the_data_decide(project):
     report = results.open_study("smoke", "x")
-    table = report.compared("kd", ("scratch", "teacher"))
+    table = report.compared("kd")
     assert table.columns.tolist() == ["resolution", "against scratch"]  # the invented study compares with nobody else
     assert table.resolution.tolist() == list(project.resolutions)
     row = report.table("comparisons").query("a == 'kd' and metric == 'eer' and pairing == 'lr_lr'").iloc[0]
