@@ -35,11 +35,10 @@ class Look(NamedTuple):
 LOOKS = yaml.safe_load((Path(__file__).parent / "templates" / "looks.yaml").read_text(encoding="utf-8"))
 PALETTE = BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = tuple(LOOKS["palette"].values())
 PALE = "#B5B5B5"
+SHADES = {**LOOKS["palette"], "pale": PALE}
 MODELS = {
-    name: Look(
-        label, {**LOOKS["palette"], "pale": PALE}[colour], marker, line if isinstance(line, str) else tuple(line)
-    )
-    for name, (label, colour, marker, line) in LOOKS["models"].items()
+    name: Look(words, SHADES[colour], marker, line if isinstance(line, str) else tuple(line))
+    for name, (words, colour, marker, line) in LOOKS["models"].items()
 }
 METRICS, PAIRINGS = LOOKS["metrics"], LOOKS["pairings"]
 MARKERS = "osD^vP"  # of arms
@@ -73,12 +72,6 @@ def colour(model: str) -> str:
     return look(model).colour
 
 
-def metric_label(metric: str) -> str:
-    if "@far=" in metric:
-        return f"true accept rate at false accept rate {metric.split('=')[1]}"
-    return METRICS.get(metric, metric)
-
-
 def size_label(resolution: str) -> str:
     return resolution if resolution == "hr" else f"{resolution} px"
 
@@ -102,7 +95,11 @@ def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models) -
         style, x = look(model), np.arange(len(names))
         ax.plot(x, 100 * line.value, color=style.colour, marker=style.marker, linestyle=style.line, label=style.label)
         ax.fill_between(x, 100 * line.low, 100 * line.high, color=style.colour, alpha=0.12, linewidth=0)
-    ax.set(xlabel="resolution of the face", ylabel=f"{metric_label(metric)} (%)", title=PAIRINGS.get(pairing, pairing))
+    ax.set(
+        xlabel="resolution of the face",
+        ylabel=f"{METRICS.get(metric, metric)} (%)",
+        title=PAIRINGS.get(pairing, pairing),
+    )
     size_axis(ax, names)
     return fig
 

@@ -108,13 +108,12 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
 
 def check_outputs(cell: NotebookNode, where: str) -> None:
     """Refuse outputs that have no caption or differ between runs; `where` names the cell in messages."""
-    for data in (output.get("data", {}) for output in cell.get("outputs", []) if FIGURE not in output.get("data", {})):
-        if any(kind.startswith("image/") for kind in data):
-            fix = "a figure without a caption; end the cell with report.save(figure, name, caption)"
-            raise UserError(f"{where}: shows {fix}.")
-        if ADDRESS.search(data.get("text/plain", "")) and "text/html" not in data:
-            fix = "an object's address, which differs between runs; end its last line with a semicolon"
-            raise UserError(f"{where}: shows {fix}.")
+    for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+        if FIGURE not in data and any(kind.startswith("image/") for kind in data):
+            fix = "end the cell with report.save(figure, name, caption)"
+            raise UserError(f"{where}: shows a figure without a caption; {fix}.")
+        if ADDRESS.search(data.get("text/plain", "")) and not {FIGURE, "text/html"} & set(data):
+            raise UserError(f"{where}: shows an object's address; end its last line with a semicolon.")
 
 
 def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:

@@ -57,12 +57,6 @@ def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return shown
 
 
-def table_entry(study: Study, name: str) -> dict[str, object]:
-    """What the page needs of a table."""
-    table, page = read(study, name), study.reports / "tables" / f"{name}.md"
-    return {"stage": TABLES[name], "rows": len(table), "page": page.is_file(), "parts": parts(name, table)}
-
-
 def captions(folder: Path, file: str) -> dict[str, str]:
     path = folder / file
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -80,7 +74,8 @@ def notebook_entry(study: Study, name: str) -> dict[str, object]:
 def index_html(study: Study) -> str:
     """The page; the same bytes for the same inputs."""
     required(study, "STATUS.md", "status")
-    results = read(study, "results")
+    tables = {name: read(study, name) for name in TABLES}
+    results = tables["results"]
     folders = {name: study.reports.parent / name for name in PUBLISHED if name != study.study}
     made = {name: captions(study.reports / name, "tables.json") for name in study.notebooks}
     return pages.filled(
@@ -90,7 +85,10 @@ def index_html(study: Study) -> str:
         others=[name for name, folder in folders.items() if (folder / "index.html").is_file()],
         headline=headline(results[results.protocol == DENSE], "eer", "hr_lr"),
         notebooks=[notebook_entry(study, name) for name in study.notebooks],
-        tables={name: table_entry(study, name) for name in TABLES},
+        tables=tables,
+        stages=TABLES,
+        parts={name: parts(name, table) for name, table in tables.items()},
+        marked_down=[path.stem for path in (study.reports / "tables").glob("*.md")],
         made={f"{name}/{table}.csv": words for name, found in made.items() for table, words in found.items()},
     )
 

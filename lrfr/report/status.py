@@ -51,11 +51,8 @@ def progress(study: Study, name: str) -> dict[str, str]:
     asked = list(product(one.folds, one.train.seeds))
     done = [cells[key] for key in asked if key in cells]
     epochs = " to ".join(str(n) for n in sorted({min(done), max(done)})) if done else "0"
-    return {
-        "trainings": f"{len(done)} of {len(asked)}",
-        "epochs": f"{epochs} of {one.train.epochs}",
-        "state": state(len(done), len(asked)),
-    }
+    counts = {"trainings": f"{len(done)} of {len(asked)}", "epochs": f"{epochs} of {one.train.epochs}"}
+    return {**counts, "state": state(len(done), len(asked))}
 
 
 def tuned(study: Study, name: str) -> dict[str, str]:
@@ -68,7 +65,7 @@ def tuned(study: Study, name: str) -> dict[str, str]:
     return {"number": grid.option, "values": ", ".join(asked), "state": done, "chosen": chosen}
 
 
-def extent(study: Study, finished: bool) -> pd.DataFrame:
+def extent(study: Study, finished: bool) -> dict[str, str]:
     """Folds and seeds: what the whole would be, how much of it was asked for and has run."""
     folds, seeds = (" ".join(map(str, numbers)) for numbers in (study.faces.run_folds, study.train.seeds))
     asked = "run" if finished else "asked for, not finished; see the models below"
@@ -77,32 +74,28 @@ def extent(study: Study, finished: bool) -> pd.DataFrame:
     if study.run_seeds:
         done = sum(bool(trained(study, name)) for name in study.run_seeds)
         several = f"{state(done, len(study.run_seeds))}: {', '.join(study.run_seeds)}"
-    rows = [(f"all {study.faces.folds} folds", asked if whole else f"not run; the folds asked for: {folds}")]
-    return pd.DataFrame([*rows, ("additional seeds", several)], columns=["part", "state"])
+    first = asked if whole else f"not run; the folds asked for: {folds}"
+    return {f"all {study.faces.folds} folds": first, "additional seeds": several}
 
 
 def text(study: Study) -> str:
     """STATUS.md."""
-    models, grids = order(study.models), order(study.tuning.grid)
-    described = study.model_copy(update={"variants": {**study.arms, **study.variants}})  # every arm, run or not
+    models, described = order(study.models), study.model_copy(update={"variants": {**study.arms, **study.variants}})
     folds = {name: " ".join(map(str, training(study, name).folds)) for name in models}
-    done = {
-        "Models": [{"model": name, "folds": folds[name], **progress(study, name)} for name in models],
-        "Tuned models": [{"model": name, **tuned(study, name)} for name in grids],
-        "Arms": [
-            {"method": name.split("-")[0], "arm": name.split("-")[1], **progress(described, name)}
-            for name in described.run_arms
-        ],
+    arms = {name: dict(zip(("method", "arm"), name.split("-"), strict=True)) for name in described.run_arms}
+    tables = {
+        "models": [{"model": name, "folds": folds[name], **progress(study, name)} for name in models],
+        "tuning": [{"model": name, **tuned(study, name)} for name in order(study.tuning.grid)],
+        "arms": [arms[name] | progress(described, name) for name in arms],  # run or not
     }
-    states = {name: [row["state"] == "run" for row in rows] for name, rows in done.items()}
+    finished = {name: [row["state"] == "run" for row in rows] for name, rows in tables.items()}
     return filled(
         "status.md.j2",
-        study=study.study,
-        counts=" ".join(f"{name}: {sum(runs)} of {len(runs)}." for name, runs in states.items()),
-        extent=extent(study, all(states["Models"])),
-        **dict(zip(("models", "tuning", "arms"), map(pd.DataFrame, done.values()), strict=True)),
-        epochs=study.tuning.epochs,
-        without=", ".join(f"`{name}`" for name in models if name not in grids),
+        study=study,
+        finished=finished,
+        extent=pd.DataFrame(extent(study, all(finished["models"])).items(), columns=["part", "state"]),
+        tables={name: pd.DataFrame(rows) for name, rows in tables.items()},
+        without=[name for name in models if name not in study.tuning.grid],
     )
 
 
