@@ -1,4 +1,4 @@
-"""The house style and the plots that several notebooks share: pure functions, data in, matplotlib Figure out.
+"""The house style and the plots that notebooks share: pure functions, data in, matplotlib Figure out.
 
 Colours are Okabe and Ito's (2008), chosen to stay apart for every common kind of colour blindness; each model also has
 a marker and a line style of its own, so figures survive a black-and-white printer.
@@ -18,7 +18,6 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrfr.evaluate.verification import operating_points
 from lrfr.formats import FIVE as FIVE  # notebooks take it from here
 from lrfr.formats import order, pixels
 
@@ -120,35 +119,6 @@ def arms(rows: pd.DataFrame) -> Figure:
         ax.errorbar(x, 100 * own["diff"], error, color=shade, marker=marker, linestyle="", capsize=2, label=arm)
     ax.set(xlabel="resolution of both faces", ylabel="EER, arm minus method (points)")
     size_axis(ax, names)
-    return fig
-
-
-def distinct(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Indices of the points that logarithmic axes can tell from the one before, and of the last: (m,).
-
-    Study lists have millions of thresholds; a curve of more points than pixels takes minutes to draw.
-    """
-    moved = np.append(True, np.any([np.diff(np.round(400 * np.log10(v))) != 0 for v in (x, y)], axis=0))
-    return np.union1d(np.flatnonzero(moved), len(x) - 1)
-
-
-def det(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """DET curves: both errors, on logarithmic axes.
-
-    curves: name -> (scores (n,), same (n,) bool), higher = more similar; a model's name brings its colour and label.
-    """
-    fig, ax = pyplot.subplots(figsize=(5.4, 4.6))
-    for name, style in looks(list(curves)).items():
-        false_match, false_non_match, _ = operating_points(*curves[name])
-        inside = (false_match > 0) & (false_non_match > 0)
-        x, y = 100 * false_match[inside], 100 * false_non_match[inside]
-        kept = distinct(x, y) if len(x) else []
-        ax.plot(x[kept], y[kept], color=style.colour, linestyle=style.line, label=style.label, drawstyle="steps-post")
-    ax.set(xscale="log", yscale="log", xlabel="false accepts (%)", ylabel="false rejects (%)")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.axline((1, 1), (10, 10), color=PALE, linestyle=":", linewidth=1.2)
-    ax.legend(fontsize=8)
     return fig
 
 

@@ -58,13 +58,12 @@ def abstract(name: str) -> tuple[str, str]:
 @contextmanager
 def environment(threads: int) -> Iterator[None]:
     """This interpreter's own kernel, a fixed number of threads, nobody's IPython profile, and this very package."""
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    package, before = str(Path(lrfr.__file__).resolve().parents[1]), dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / KERNEL
         kernel.mkdir(parents=True)
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
         (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": KERNEL, "language": "python"}))
-        package = str(Path(lrfr.__file__).resolve().parents[1])
-        before = dict(os.environ)
         os.environ |= {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": folder,

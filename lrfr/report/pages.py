@@ -1,7 +1,7 @@
 """What the pages share: Markdown with formulas as MathML, and the templates in lrfr/report/templates.
 
-nbconvert draws the notebooks and jinja2 the rest, in the same frame. No HTML page asks another host for anything: browsers
-draw MathML themselves, and the style and the sorting of tables are a few lines inside each page.
+nbconvert draws the notebooks and jinja2 the rest. No HTML page asks another host for anything: browsers draw MathML
+themselves, and the style and the sorting of tables are a few lines inside each page.
 """
 
 from __future__ import annotations

@@ -44,8 +44,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores of all pairs of different images: -L2 distance of a row of a and one of b, and whether the people agree.
 
-    a, b: float (n, D), rows of the same n images. `a is b` gives the n(n-1)/2 pairs i < j, otherwise the n(n-1) ordered
-    ones. Returns float64 and bool vectors.
+    a, b: float (n, D), the same n images; `a is b` gives the n(n-1)/2 pairs i < j, else all n(n-1) ordered ones.
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
@@ -190,7 +189,7 @@ class Report:
     def sample(
         self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test"
     ) -> pd.DataFrame:
-        """`faces` of people with at least `least` photographs, sorted by person: of at most `people`, drawn (None: all).
+        """`faces` of people with `least` photographs or more, sorted by person: of at most `people`, drawn (None: all).
 
         So many faces are enough for an illustration, whatever the size of the study.
         """
@@ -251,11 +250,9 @@ class Report:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
         path = self._record("tables.json", name, caption)
         table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-        cells = {
-            column: ["" if pd.isna(value) else f"{value:.{digits}f}" for value in table[column]]
-            for column in table.select_dtypes("float")
-        }
-        rounded = table.assign(**cells)
+        rounded = table.copy()
+        for column in rounded.select_dtypes("float"):
+            rounded[column] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in rounded[column]]
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
         display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)

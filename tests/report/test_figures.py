@@ -50,21 +50,6 @@ def test_resolution_curve_draws_values_and_bands():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "16 px", "hr"] and len(ax.collections) == 2
 
 
-def test_det_has_a_line_a_curve():
-    fig = figures.det({"teacher": scores(2), "mine": scores(1)})
-    assert [line.get_label() for line in fig.axes[0].lines[:2]] == ["teacher", "mine"]
-
-
-def test_a_curve_of_millions_is_drawn_by_what_can_be_seen():
-    y = np.linspace(100, 0.001, 100_000)
-    x = y[::-1]
-    kept = figures.distinct(x, y)
-    assert kept[0] == 0 and kept[-1] == len(x) - 1 and len(kept) < 10_000
-    before = kept[np.searchsorted(kept, np.arange(len(x)), side="right") - 1]  # the drawn point that stands for each
-    assert max(np.abs(np.log10(v) - np.log10(v[before])).max() for v in (x, y)) <= (1 / 400) * (1 + 1e-9)
-    assert figures.distinct(np.ones(1), np.ones(1)).tolist() == [0]
-
-
 def test_histograms_share_their_axis():
     fig = figures.similarity_histograms({"sharp": scores(3), "8 px": scores(0.5)})
     assert len(fig.axes) == 2 and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
