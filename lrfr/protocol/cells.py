@@ -40,9 +40,8 @@ def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> t
     validation = fold.validation_pairs.scores(similarity(gallery[fold.validation], probes[fold.validation]))
     threshold = balanced_threshold(validation, fold.validation_pairs.same)
     similarities = similarity(gallery[fold.test], probes[fold.test])
-    return fold.test_pairs.verification(
-        fold.test_pairs.scores(similarities), threshold, study.evaluate.far
-    ), similarities
+    scores = fold.test_pairs.scores(similarities)
+    return fold.test_pairs.verification(scores, threshold, study.evaluate.far), similarities
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
