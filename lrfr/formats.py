@@ -11,7 +11,9 @@ from lrfr.files import atomic_file
 
 CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
-DIGITS = "%.6g"  # of numbers in CSV files: more than any interval supports, few enough for the last bit of a sum to show
+DIGITS = (
+    "%.6g"  # of numbers in CSV files: more than any interval supports, few enough for the last bit of a sum to show
+)
 HEADLINE = ("8", "16", "32", "hr")  # the resolutions of the README's table and of metrics.json
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
 REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these

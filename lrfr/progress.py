@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,9 @@ def bar(items: Sequence[T] | Iterable[T], description: str, total: int | None = 
     """Iterate, showing on stderr how far it is. total: number of items, where `len(items)` does not tell it."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=description, total=total)
+        return
+    if multiprocessing.parent_process() is not None:  # of several side by side: the one that started them speaks
+        yield from items
         return
     count = len(items) if total is None else total
     start = said = time.monotonic()

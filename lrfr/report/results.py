@@ -26,9 +26,9 @@ from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_ta
 from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
 from lrfr.report.evaluation import arranged
+from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
-SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
 WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
@@ -197,7 +197,7 @@ class Report:
         photographs = every.person.value_counts()
         known = np.sort(photographs.index[photographs >= least].to_numpy())
         if people is not None and people < len(known):
-            lot = np.random.Philox(key=[0, SAMPLE + fold]).random_raw(len(known))
+            lot = philox("shown", 0, fold).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
         return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
 
