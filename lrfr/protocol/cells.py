@@ -21,10 +21,7 @@ Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
 
 
 def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: int) -> NDArray[np.float64]:
-    """One array (rows, d) of an embedding file.
-
-    Raises UserError if it is missing, has another number of rows than there are held-out faces, or is not finite.
-    """
+    """One array (rows, d) of an embedding file; UserError if it is missing, or not of that shape and finite."""
     if key not in archive.files:
         raise UserError(f"{file}: holds no '{key}'; run `dvc repro` again.")
     array = archive[key].astype(np.float64)
@@ -36,10 +33,9 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: in
 
 
 def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-    """Metrics (1 + draws,) of a fold's test pairs, at the threshold of its validation pairs; and the test similarities.
+    """Metrics (1 + draws,) of a fold's test pairs, and their similarities; gallery, probes: (rows, d).
 
-    gallery, probes: (rows, d), first and second photographs. The threshold is part of the system under test: it stays
-    in all draws.
+    At the threshold of the validation pairs, which is part of the system under test: it stays in all draws.
     """
     validation = fold.validation_pairs.scores(similarity(gallery[fold.validation], probes[fold.validation]))
     threshold = balanced_threshold(validation, fold.validation_pairs.same)

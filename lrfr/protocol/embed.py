@@ -52,11 +52,13 @@ def held_out_images(study: Study) -> np.ndarray:
     return np.unique(np.concatenate([read_fold(study, number).held_out for number in study.faces.run_folds]))
 
 
-def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarray:
-    """A chip uint8 (S, S, 3) as it would be, had its landmarks been misplaced.
+def view2_images(study: Study) -> np.ndarray:
+    """All photographs of the official pairs: image numbers, ascending."""
+    return np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
 
-    spread: standard deviation in sides of the chip. The noise depends on (seed, image) alone.
-    """
+
+def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarray:
+    """A chip uint8 (S, S, 3) had its landmarks been moved by noise of (seed, image); spread: in sides of the chip."""
     rng = stream("misaligned", seed, image)
     points = align.TEMPLATE + rng.normal(0, spread * align.CHIP, align.TEMPLATE.shape)
     return align.warp(Image.fromarray(chip), align.inverse(align.similarity(points, align.TEMPLATE)), chip.shape[0])
@@ -76,8 +78,7 @@ def misalign_chunk(study: Study, first: int, images: np.ndarray, folder: Path) -
 def misalign_faces(study: Study, folder: Path) -> Path | None:
     """Write the faces with moved landmarks to `folder`, and return it; None where the study asks for none.
 
-    chips.npy: uint8 (n, 150, 150, 3). views.npy: uint8 (n, len(MISALIGNED), S, S, 3), as the student sees them. A row
-    each for all held-out images of the run's folds, ascending.
+    chips.npy: uint8 (n, 150, 150, 3). views.npy: uint8 (n, len(MISALIGNED), S, S, 3). Rows as `held_out_images`.
     """
     if study.evaluate.misaligned is None:
         return None
@@ -106,10 +107,9 @@ def all_views(study: Study, fold: Fold, moved: Path | None) -> dict[str, np.ndar
 
 def embed_views(net: StudentNet, views: np.ndarray) -> np.ndarray:
     """Float32 (n, D) of views uint8 (n, S, S, 3)."""
+    starts = range(0, len(views), BATCH)
     with torch.inference_mode():
-        return torch.cat(
-            [net(normalise(torch.from_numpy(views[i : i + BATCH]))).embedding for i in range(0, len(views), BATCH)]
-        ).numpy()
+        return torch.cat([net(normalise(torch.from_numpy(views[i : i + BATCH]))).embedding for i in starts]).numpy()
 
 
 def load_student(study: Study, name: str, number: int, seed: int) -> StudentNet:
@@ -150,10 +150,9 @@ def floor_embeddings(study: Study, moved: Path | None, folder: Path) -> None:
 def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tuple[int, str], np.ndarray]:
     """Raw embeddings (n, D) of a fold's held-out faces at one resolution, by fold and setting.
 
-    Settings: all at COMPARED resolutions, else the study's. name: the resolution; or VIEW2, which stands for all
-    photographs of the official pairs, at high resolution, as if they were the first fold's. moved: chips with moved
-    landmarks, a row for every held-out image of the run; None for the faces as they are. The frozen part of the teacher
-    is computed once for all settings and folds, a batch at a time: its maps of all faces would take gigabytes.
+    Settings: all at COMPARED resolutions, else the study's. name: the resolution; or VIEW2, all photographs of the
+    official pairs at high resolution, as if they were the first fold's. moved: as of `misalign_faces`. The frozen part
+    of the teacher is computed once for all settings and folds, a batch at a time: all maps would take gigabytes.
     """
     members = {number: read_fold(study, number).held_out for number in study.faces.run_folds}
     wanted = SETTINGS if moved is None and name in COMPARED else (study.teacher.setting,)
@@ -177,27 +176,21 @@ def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tupl
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
 
 
-def view2_images(study: Study) -> np.ndarray:
-    """All photographs of the official pairs: image numbers, ascending."""
-    return np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
-
-
 def save_teacher(study: Study, outcomes: dict[str, dict[tuple[int, str], np.ndarray]], folder: Path) -> None:
     """teacher.npz, and teacher_settings.npz for tables/teacher.csv, from what `teacher_embeddings` returned, by key."""
     seed, chosen, settings = study.train.seeds[0], {}, {}
-    comparable = TEACHERS[study.teacher.name].comparable
+    comparable, view2 = TEACHERS[study.teacher.name].comparable, outcomes.pop(VIEW2, {})
     for number, setting in product(study.faces.run_folds, SETTINGS):
-        for key in (name for name, outcome in outcomes.items() if (number, setting) in outcome and name != VIEW2):
+        for key in (name for name, outcome in outcomes.items() if (number, setting) in outcome):
             raw = torch.from_numpy(outcomes[key][number, setting])
-            compared = comparable(raw).numpy()
             if key in COMPARED:
-                settings[f"fold{number}/{setting}/{key}"] = compared
+                settings[f"fold{number}/{setting}/{key}"] = comparable(raw).numpy()
             if setting == study.teacher.setting:
-                chosen[f"fold{number}/seed{seed}/{key}"] = compared
+                chosen[f"fold{number}/seed{seed}/{key}"] = comparable(raw).numpy()
                 if key == "hr":
                     trained = load_trained(study, number, setting)
                     chosen[f"fold{number}/seed{seed}/standardised"] = ((raw - trained.mean) / trained.rms).numpy()
-    for raw in outcomes.get(VIEW2, {}).values():
+    for raw in view2.values():
         settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": view2_images(study)}
     np.savez(folder / "teacher.npz", **chosen)
     np.savez(folder / "teacher_settings.npz", **settings)

@@ -25,11 +25,7 @@ OFFICIAL_COLUMNS = ["fold", "official_fold", "image_a", "image_b", "same"]
 
 
 class Rows(NamedTuple):
-    """The held-out photographs of a fold.
-
-    images, people: int64 (n,), image number and person of each row. test, validation: int64, rows of the people of that
-    role.
-    """
+    """Held-out photographs of a fold: image and person of each row (n,); the rows of test and validation people."""
 
     images: NDArray[np.int64]
     people: NDArray[np.int64]
@@ -38,10 +34,7 @@ class Rows(NamedTuple):
 
 
 class TestFold(NamedTuple):
-    """One fold: its rows, and the pairs to be scored.
-
-    test, validation: rows of the photographs that the pairs of protocol `dense` number 0, 1, ...
-    """
+    """One fold, and the pairs to be scored; those of `dense` number the rows `test` and `validation` 0, 1, ..."""
 
     rows: Rows
     test: NDArray[np.int64]
@@ -77,42 +70,32 @@ def read_faces(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def read_official(study: Study) -> pd.DataFrame:
-    """official.csv in the order of the official folds.
-
-    Raises UserError if it is missing, has other columns, or folds of different sizes.
-    """
+    """official.csv in the order of the official folds; UserError unless it is that, with folds of one size."""
     path = study.runs / "official.csv"
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); run `dvc repro` again.") from None
     if not set(OFFICIAL_COLUMNS) <= set(table.columns) or table.groupby("official_fold").size().nunique() != 1:
-        raise UserError(
-            f"{path}: not the official pairs ({', '.join(OFFICIAL_COLUMNS)}, folds of one size); run `dvc repro` again."
-        )
+        columns = ", ".join(OFFICIAL_COLUMNS)
+        raise UserError(f"{path}: not the official pairs ({columns}, folds of one size); run `dvc repro` again.")
     return table.sort_values("official_fold", kind="stable")
 
 
 def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
     """Rows and pairs of a fold. Its draws depend on (seed, fold, number of people): not on which folds are run.
 
-    draws: None for those of the study; with 0 only the data themselves are scored. Raises UserError if there are too
-    few people.
+    draws: None for those of the study; with 0 only the data themselves are scored. UserError for too few people.
     """
     draws = study.evaluate.draws if draws is None else draws
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
     test = rows.test[place_in_person(rows.people[rows.test]) < study.evaluate.dense_images]
-    pairs = []
-    for name, chosen, own, sample in (
-        ("test", test, draws, study.evaluate.impostors),
-        ("validation", rows.validation, 0, None),
-    ):
+    pairs, lists = [], {"test": (test, draws, study.evaluate.impostors), "validation": (rows.validation, 0, None)}
+    for name, (chosen, own, sample) in lists.items():
         people, labels = np.unique(rows.people[chosen], return_inverse=True)
         if len(people) < 2 or len(labels) == len(people):
-            raise UserError(
-                f"folds.csv: fold {number} has too few {name} people or photographs to compare; "
-                "change faces in params.yaml."
-            )
+            few = f"has too few {name} people or photographs to compare; change faces in params.yaml"
+            raise UserError(f"folds.csv: fold {number} {few}.")
         pairs.append(Pairs(labels, identity_counts(len(people), own, study.seed, number), sample, study.seed, number))
     official = None
     if study.evaluate.official:

@@ -21,11 +21,10 @@ from lrfr.evaluate.verification import ten_fold_accuracy
 
 
 class OfficialPairs(NamedTuple):
-    """Pairs (p,) in the order of their official folds.
+    """Pairs (p,) in the order of their official folds 0 ... k-1, all of one size.
 
-    first, second: rows of an array of photographs. same: bool. fold: 0 ... k-1, the official fold, all of one size.
-    people: int, of the photographs in the pairs. weights: whole numbers (1 + 2 draws, p): everybody once, then by
-    person, then by pair.
+    first, second: rows of an array of photographs. people: how many the pairs show. weights: whole numbers (1 + 2
+    draws, p): everybody once, then by person, then by pair.
     """
 
     first: NDArray[np.int64]

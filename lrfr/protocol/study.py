@@ -45,10 +45,10 @@ DRAWS = ["kind", "model", "folds", *CELL, "value", "low", "high", "interval"]
 
 def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], dict[tuple[Key, int], NDArray]]:
     """Rows of points.csv, and per key and fold the mean over seeds in every draw."""
-    numbers = folds_of(study, model) if model in study.models else study.faces.run_folds
-    seeds = seeds_of(study, model) if model in study.models else study.train.seeds[:1]
+    trained = model in study.models
+    seeds = seeds_of(study, model) if trained else study.train.seeds[:1]
     points, draws = [], {}
-    for number in sorted(numbers):
+    for number in sorted(folds_of(study, model) if trained else study.faces.run_folds):
         fold = build_fold(study, number)
         for seed in seeds:
             if kind == "setting":
@@ -56,8 +56,7 @@ def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], di
             else:
                 cell = evaluate_cell(study, model, number, seed, fold)
             for key, values in cell.items():
-                protocol, pairing, resolution, metric = key
-                points.append((kind, model, protocol, pairing, number, seed, resolution, metric, values[0]))
+                points.append((kind, model, *key[:2], number, seed, *key[2:], values[0]))
                 draws[key, number] = draws.get((key, number), 0) + values / len(seeds)
     return points, draws
 
@@ -109,9 +108,7 @@ def view2(study: Study) -> tuple:
         images = archive["view2_images"]
         x = read_embedding(archive, file, VIEW2, len(images))
     people = read_faces(study)[0].set_index("image").person.loc[images].to_numpy()
-    pairs = official_pairs(
-        read_official(study), images, people, study.evaluate.draws, study.seed, stratum=study.faces.folds
-    )
+    pairs = official_pairs(read_official(study), images, people, study.evaluate.draws, study.seed, study.faces.folds)
     values = official_accuracy(pairs, ((x[pairs.first] - x[pairs.second]) ** 2).sum(1))
     key = (VIEW2, "lr_lr", "hr", "accuracy")
     return ("setting", "pretrained", "all", *key, values[0], *interval(study, key, values, 0))

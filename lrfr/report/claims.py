@@ -19,6 +19,7 @@ from lrfr import formats
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.protocol.folds import DENSE, OFFICIAL
+from lrfr.report.tables import TEXTS
 
 CONFIRMED, NOT_COMPARABLE = "not comparable here; mechanism confirmed", "not comparable here"
 TIE, BETTER, WORSE, NOT_TESTED = "tie", "better", "worse", "not tested"
@@ -29,7 +30,8 @@ ALIKE = "Both share recipe, faces and size of student; the paper's networks, pho
 CLAIMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))  # paper -> its claims
 Found = tuple[
     float, float, float, str, str
-]  # measured, low, high, verdict, unit (points, %, M, x, ms; for the page alone)
+]  # measured, low, high, verdict, unit: points, %, M, x, ms; for the page alone
+NOTHING: Found = (math.nan, math.nan, math.nan, NOT_TESTED, "")
 
 
 class Tables:
@@ -48,15 +50,19 @@ class Tables:
         self.comparisons, self.results = pd.concat([frames["comparisons"], arms]), frames["results"]
         self.cost, self.schemes = frames["cost"].set_index("model"), frames["schemes"]
 
-    def difference(self, a: str, b: str, resolution: str) -> Found | None:
-        """EER of a minus that of b (a model, or an arm of a); None where the two have not been compared."""
+    def difference(self, a: str, b: str, resolution: str = RESOLUTION) -> Found:
+        """EER of a minus that of b (a model, or an arm of a)."""
         table = self.comparisons
         cell = (table.protocol == DENSE) & (table.pairing == "lr_lr") & (table.resolution == resolution)
         rows = table[cell & (table.metric == "eer") & (table.a == a) & (table.b == b)]
         for row in rows.dropna(subset=["diff", "low", "high"]).itertuples():
             shown = row.p_holm < formats.SIGNIFICANT and (row.high < 0 or row.low > 0)
             return row.diff, row.low, row.high, TIE if not shown else BETTER if row.diff < 0 else WORSE, "points"
-        return None
+        return NOTHING
+
+    def times(self, paper: str, column: str) -> float:
+        """The teacher's number of cost.csv over the student's."""
+        return self.cost[column]["teacher"] / self.cost[column][paper]
 
 
 def single(value: float, unit: str, confirmed: bool = False) -> Found:
@@ -64,37 +70,30 @@ def single(value: float, unit: str, confirmed: bool = False) -> Found:
     return float(value), math.nan, math.nan, CONFIRMED if confirmed else NOT_COMPARABLE, unit
 
 
-def accuracy(tables: Tables, paper: str, claim: dict) -> Found | None:
-    """On the source's own pairs; None for a source that has none. The mechanism: distillation lowers the EER."""
+def accuracy(tables: Tables, paper: str, claim: dict) -> Found:
+    """On the source's own pairs, if it has some. The mechanism: distillation lowers the EER."""
     table, resolution = tables.results, claim["resolution"]
     cell = (table.protocol == OFFICIAL) & (table.pairing == "lr_lr") & (table.metric == "accuracy")
-    gain = tables.difference(paper, "scratch", resolution)
-    confirmed = claim.get("mechanism", False) and gain is not None and gain[3] == BETTER
+    confirmed = claim.get("mechanism") and tables.difference(paper, "scratch", resolution)[3] == BETTER
     for row in table[cell & (table.model == paper) & (table.resolution == resolution)].itertuples():
         return row.value, row.low, row.high, CONFIRMED if confirmed else NOT_COMPARABLE, "%"
-    return None
+    return NOTHING
 
 
 def latency(tables: Tables, paper: str, claim: dict) -> Found:
     """One face. The mechanism: the student is faster than the teacher."""
-    own, teacher = (tables.cost.latency_ms[name] for name in (paper, "teacher"))
-    return single(own, "ms", claim.get("mechanism", False) and teacher > own)
+    return single(tables.cost.latency_ms[paper], "ms", claim.get("mechanism") and tables.times(paper, "latency_ms") > 1)
 
 
-def faster(tables: Tables, paper: str, claim: dict) -> Found:
-    """The teacher's latency over the student's."""
-    ratio = tables.cost.latency_ms["teacher"] / tables.cost.latency_ms[paper]
-    return single(ratio, "x", ratio > 1)
-
-
-MEASURES: dict[str, Callable[[Tables, str, dict], Found | None]] = {
-    "difference": lambda tables, paper, claim: tables.difference(paper, claim["against"], RESOLUTION),
+MEASURES: dict[str | None, Callable[[Tables, str, dict], Found]] = {
+    None: lambda tables, paper, claim: NOTHING,
+    "difference": lambda tables, paper, claim: tables.difference(paper, claim["against"]),
     "speedup": lambda tables, paper, claim: single(claim["speedup"], "x", claim["speedup"] > 1),
     "size": lambda tables, paper, claim: single(tables.cost.params[paper] / 1e6, "M"),
-    "smaller": lambda tables, paper, claim: single(tables.cost.params["teacher"] / tables.cost.params[paper], "x"),
+    "smaller": lambda tables, paper, claim: single(tables.times(paper, "params"), "x"),
+    "faster": lambda tables, paper, claim: single(ratio := tables.times(paper, "latency_ms"), "x", ratio > 1),
     "accuracy": accuracy,
     "latency": latency,
-    "faster": faster,
 }
 
 
@@ -123,14 +122,13 @@ def claims(study: Study, tables: Tables) -> pd.DataFrame:
         trained = paper in study.models and paper in tables.cost.index
         unknown = known[0] | {"measure": None, "otherwise": "This study does not train the method."}
         for claim in asked(tables, paper) if trained else [unknown]:
-            found = MEASURES[claim["measure"]](tables, paper, claim) if claim.get("measure") else None
-            numbers = found or (math.nan, math.nan, math.nan, NOT_TESTED, "")
-            claimed, note = claim.get("claimed", "in words, no number"), claim["note" if found else "otherwise"]
-            rows.append((paper, claim["claim"], claimed, *numbers[:4], note, numbers[4]))
+            *numbers, unit = MEASURES[claim.get("measure")](tables, paper, claim)
+            note = claim["otherwise" if numbers[3] == NOT_TESTED else "note"]
+            rows.append((paper, claim["claim"], claim.get("claimed", "in words, no number"), *numbers, note, unit))
     return pd.DataFrame(rows, columns=[*COLUMNS, "unit"])
 
 
-def figure(row) -> str:
+def shown(row) -> str:
     """`measured` and its interval for people."""
     if math.isnan(row.measured):
         return ""
@@ -139,19 +137,8 @@ def figure(row) -> str:
     return f"{row.measured:.3g}{row.unit}" if row.unit == "x" else f"{row.measured:.3g} {row.unit}"
 
 
-def page(table: pd.DataFrame) -> str:
-    """claims.csv for people."""
-    shown = table.assign(measured=[figure(row) for row in table.itertuples()]).drop(columns=["low", "high", "unit"])
-    text = (
-        f"Intervals in brackets. *Better* and *worse*: a difference of p < {formats.SIGNIFICANT} after Holm's "
-        "correction, with an interval without zero\n(a row about an arm is one question, so nothing is corrected "
-        "there). *Tie*: no such difference shown. No row is a\nreproduction: the papers' full texts, networks and "
-        "photographs were not at hand."
-    )
-    return formats.page("The five abstracts' claims, beside what this study measures", text, {"": shown})
-
-
 def run(study: Study) -> None:
     """The `claims` stage: tables/claims.csv and claims.md. UserError if a table that it reads has not been made."""
     table = claims(study, Tables(study))
-    formats.write_table(study.reports / "tables", "claims", table[COLUMNS], page(table))
+    page = table.assign(measured=[shown(row) for row in table.itertuples()]).drop(columns=["low", "high", "unit"])
+    formats.write_table(study.reports / "tables", "claims", table[COLUMNS], formats.page(*TEXTS["claims"], {"": page}))

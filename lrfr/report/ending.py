@@ -6,6 +6,7 @@ import subprocess
 
 from lrfr.config import Study
 from lrfr.report.notebooks import TIMED, TIMES
+from lrfr.report.pages import filled
 
 # Files of a report that hold times, or that name the machine: they differ from run to run.
 HOLD_TIMES = (
@@ -22,32 +23,25 @@ def listed(*arguments: str) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-def compared(study: Study) -> str:
-    """One sentence on the files below reports/<study>, beside those of git's HEAD, but for the ones that hold times."""
+def compared(study: Study) -> tuple[list[str] | None, list[str]]:
+    """Published files of the report, and those that differ, tables first; without those that hold times.
+
+    The first is None where git cannot say.
+    """
     folder = study.reports.as_posix()
     paths = ["--", folder, *(f":(exclude){folder}/{pattern}" for pattern in HOLD_TIMES)]
     try:
         files = listed("ls-files", "-z", *paths)
-        other = listed("diff", "-z", "--relative", "--name-only", "HEAD", *paths)
+        other = listed("diff", "-z", "--relative", "--name-only", "HEAD", *paths) if files else []
     except (OSError, subprocess.CalledProcessError):
-        return "Without git and a clone it cannot be compared with the published one."
-    if not files:
-        return "Nothing of this study is published, so there is nothing to compare it with."
-    if not other:
-        return f"Its {len(files)} files are the same bytes as published (those that hold times are not counted)."
-    names = sorted((name.removeprefix(f"{folder}/") for name in other), key=lambda name: not name.startswith("tables/"))
-    first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    reason = "If you changed nothing, that is because another processor rounds differently; see docs/known-issues.md."
-    return f"{len(other)} of {len(files)} files differ from those published ({first}). {reason}"
+        return None, []
+    names = [name.removeprefix(f"{folder}/") for name in other]
+    return files, sorted(names, key=lambda name: not name.startswith("tables/"))
 
 
 def ending(study: Study) -> str:
     """Three lines or more for the end of `make study`."""
+    files, other = compared(study)
     chapters = [name for name in study.notebooks if name[:2] in ("03", "04", "05", "06", "07")]
-    index = study.reports / "index.html"
-    return (
-        f"The report of the study `{study.study}` is {index.resolve().as_posix()}\n{compared(study)}\n"
-        f"Open that file in a browser, then its first notebook, {study.notebooks[0]}; a method a chapter: "
-        f"{', '.join(chapters) or 'none'}.\n"
-        f"To work in a notebook: jupyter lab notebooks/{study.notebooks[0]}.ipynb\n"
-    )
+    index = (study.reports / "index.html").resolve().as_posix()
+    return filled("ending.txt.j2", study=study, index=index, files=files, other=other, chapters=chapters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
 NOT_COMPARED = ("agreement",)  # describes a student, is no merit
+cell_of = attrgetter(*CELL)  # pairing, resolution and metric of a row
 
 
 def arranged(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -51,11 +53,6 @@ class Evaluation(NamedTuple):
             raise UserError(f"{error.filename}: not there; run `dvc repro` again.") from None
         return cls(study.evaluate.level, draws, values, points, counts)
 
-    def freedom(self, folds: str) -> int:
-        """People minus strata, of the folds named as in draws.csv."""
-        rows = self.counts[(self.counts.protocol == DENSE) & (self.counts.searches == 0)]
-        return int((rows[rows.fold.isin([int(k) for k in folds.split()])].identities - 1).sum())
-
     def own(self, kind: str = "model") -> pd.DataFrame:
         """Rows of draws.csv in which each model is averaged over all its folds; their index is that of draws.npy."""
         rows = self.draws[self.draws.kind == kind].copy()
@@ -68,16 +65,12 @@ class Evaluation(NamedTuple):
 
     def difference(self, a, b) -> tuple[float, float, float, float]:
         """Value of row a minus that of row b of the same folds (named tuples of draws.csv): point, low, high, p."""
-        return paired_difference(
-            a.value, b.value, self.values[a.Index], self.values[b.Index], self.level, self.freedom(a.folds)
-        )
+        rows = self.counts[(self.counts.protocol == DENSE) & (self.counts.searches == 0)]
+        people = rows[rows.fold.isin([int(k) for k in a.folds.split()])].identities
+        draws = (self.values[a.Index], self.values[b.Index])
+        return paired_difference(a.value, b.value, *draws, self.level, int((people - 1).sum()))
 
 
 def by_cell(rows: pd.DataFrame) -> dict[tuple[str, ...], tuple]:
     """(model, folds, pairing, resolution, metric) -> its row of draws.csv."""
     return {(row.model, row.folds, *cell_of(row)): row for row in rows.itertuples()}
-
-
-def cell_of(row) -> tuple[str, ...]:
-    """Pairing, resolution and metric of a row."""
-    return tuple(getattr(row, column) for column in CELL)

@@ -28,12 +28,8 @@ def _grid(lines: int, titles: list[str]):
 
 
 def mosaic(columns: dict[str, np.ndarray]) -> Figure:
-    """Faces in rows, one column a title; pixels are drawn as the squares they are.
-
-    columns: title -> uint8 (n, S, S, 3); S may differ between columns.
-    """
-    lines = len(next(iter(columns.values())))
-    fig, axes = _grid(lines, list(columns))
+    """Faces in rows, one column a title: uint8 (n, S, S, 3), S of its own; pixels are drawn as the squares they are."""
+    fig, axes = _grid(len(next(iter(columns.values()))), list(columns))
     for column, faces in zip(axes.T, columns.values(), strict=True):
         for ax, face in zip(column, faces, strict=True):
             ax.imshow(face, interpolation="nearest")
@@ -41,18 +37,18 @@ def mosaic(columns: dict[str, np.ndarray]) -> Figure:
 
 
 def attention(chips: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
-    """Each face, and beside it its attention maps laid over it.
+    """Each face, and beside it its attention maps laid over it, each scaled to its own maximum.
 
-    chips: uint8 (n, S, S, 3). maps: title -> float (n, h, w), at least 0; each map is scaled to its own maximum.
+    chips: uint8 (n, S, S, 3). maps: title -> float (n, h, w), at least 0.
     """
     fig, axes = _grid(len(chips), ["face", *maps])
+    side = chips.shape[1] - 0.5
+    how = {"extent": (-0.5, side, side, -0.5), "interpolation": "bilinear"}
     for i, chip in enumerate(chips):
-        extent = (-0.5, chip.shape[1] - 0.5, chip.shape[0] - 0.5, -0.5)
         axes[i, 0].imshow(chip)
         for ax, stack in zip(axes[i, 1:], maps.values(), strict=True):
             ax.imshow(chip.mean(axis=2), cmap="gray", vmin=0, vmax=255)
             top = max(float(stack[i].max()), np.finfo(np.float32).tiny)
-            how = {"extent": extent, "interpolation": "bilinear"}
             ax.imshow(stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, **how)
     return fig
 
@@ -65,23 +61,21 @@ def principal_plane(embeddings: np.ndarray) -> np.ndarray:
     return centred @ axes.T
 
 
-def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str] | None = None) -> Figure:
-    """Embeddings on the plane of their two principal components: a colour a person, a marker a kind of input.
+def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str]) -> Figure:
+    """Float (n, D) on the plane of its two principal components: a colour a person, a marker a kind of input.
 
-    embeddings: float (n, D). people: int (n,). marks: n names such as "HR" and "8 px", or None.
+    people: int (n,). marks: n names such as "HR" and "8 px"; the first kind is filled.
     """
-    points, people = principal_plane(embeddings), np.asarray(people)
-    kinds = np.asarray(marks if marks is not None else [""] * len(points))
+    points, kinds = principal_plane(embeddings), np.asarray(marks)
     fig, ax = pyplot.subplots(figsize=(6.4, 5.2))
-    for i, kind in enumerate(dict.fromkeys(kinds.tolist())):
-        marker = MARKERS[i % len(MARKERS)]
+    for i, kind in enumerate(dict.fromkeys(marks)):
+        how = {"s": 30, "marker": MARKERS[i % len(MARKERS)]}
         for j, person in enumerate(np.unique(people)):
             x, y = points[(kinds == kind) & (people == person)].T
             face = PALETTE[j % len(PALETTE)]
-            ax.scatter(x, y, s=30, color=face if i == 0 else "none", edgecolors=face, marker=marker)
-        ax.scatter([], [], s=30, color=INK if i == 0 else "none", edgecolors=INK, marker=marker, label=kind)
-    if marks is not None:
-        ax.legend(fontsize=8)
+            ax.scatter(x, y, color=face if i == 0 else "none", edgecolors=face, **how)
+        ax.scatter([], [], color=INK if i == 0 else "none", edgecolors=INK, label=kind, **how)
+    ax.legend(fontsize=8)
     ax.set(xlabel="first principal component", ylabel="second principal component")
     ax.set_aspect("equal", adjustable="datalim")
     return fig

@@ -35,6 +35,7 @@ from lrfr.report.results import FIGURE
 # Notebooks, and tables of what was measured in seconds or that read such a table: no other notebook may read these.
 TIMED, TIMES = ("09-cost-and-deployment",), ("cost", "schemes", "throughput", "latency", "claims")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+OUTPUT = Path("notebooks") / "output"  # of runs by hand; git ignores it
 KERNEL = "lrfr"  # not python3: that name may belong to another environment
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -42,7 +43,8 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 def source_path(name: str) -> Path:
     path = Path("notebooks") / f"{name}.ipynb"
     if not path.is_file():
-        raise UserError(f"{path.as_posix()}: no such notebook; correct `notebooks` in params.yaml.")
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.ipynb")))
+        raise UserError(f"{path.as_posix()}: there is no notebook '{name}'; known are {known}.")
     return path
 
 
@@ -53,25 +55,15 @@ def abstract(name: str) -> tuple[str, str]:
     return title.removeprefix("# ").strip(), rest.strip().split("\n\n")[0]
 
 
-def check_parameters(notebook: NotebookNode, name: str, parameters: dict[str, object]) -> None:
-    """Refuse parameters that the cell tagged "parameters" does not assign."""
-    tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    known = re.findall(r"^(\w+)\s*=", "\n".join(tagged), flags=re.MULTILINE)
-    if unknown := [key for key in parameters if key not in known]:
-        takes = ", ".join(known) or "none"
-        raise UserError(f"notebooks/{name}.ipynb: has no parameter '{unknown[0]}'; it takes {takes}.")
-
-
 @contextmanager
 def environment(threads: int) -> Iterator[None]:
     """This interpreter's own kernel, a fixed number of threads, nobody's IPython profile, and this very package."""
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    package, before = str(Path(lrfr.__file__).resolve().parents[1]), dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / KERNEL
         kernel.mkdir(parents=True)
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
         (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": KERNEL, "language": "python"}))
-        package = str(Path(lrfr.__file__).resolve().parents[1])
-        before = dict(os.environ)
         os.environ |= {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": folder,
@@ -94,7 +86,10 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
     """
     path = str(source_path(name))
     source = nbformat.read(path, as_version=4)
-    check_parameters(source, name, parameters)
+    tagged = [cell.source for cell in source.cells if "parameters" in cell.metadata.get("tags", [])]
+    known = re.findall(r"^(\w+)\s*=", "\n".join(tagged), flags=re.MULTILINE)
+    if unknown := [key for key in parameters if key not in known]:
+        raise UserError(f"notebooks/{name}.ipynb: has no parameter '{unknown[0]}'; it takes {', '.join(known)}.")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with environment(threads), tempfile.TemporaryDirectory() as folder:
         how = {"kernel_name": KERNEL, "language": "python", "progress_bar": False, "cwd": os.getcwd()}
@@ -102,7 +97,7 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
             return papermill.execute_notebook(path, str(Path(folder) / "executed.ipynb"), parameters, **how)
         except PapermillExecutionError as error:
             cell = [cell.source for cell in source.cells].index(error.source) + 1 if error.source else error.cell_index
-            log = Path("notebooks") / "output" / name / "traceback.txt"
+            log = OUTPUT / name / "traceback.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(strip_ansi("\n".join(error.traceback)) + "\n", encoding="utf-8")
             words = strip_ansi(error.evalue).splitlines()[0] if error.evalue else "no message"
@@ -112,14 +107,12 @@ def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookN
 
 def check_outputs(cell: NotebookNode, where: str) -> None:
     """Refuse outputs that have no caption or differ between runs; `where` names the cell in messages."""
-    for data in (output.get("data", {}) for output in cell.get("outputs", []) if FIGURE not in output.get("data", {})):
-        if any(kind.startswith("image/") for kind in data):
-            what = "a figure without a caption; end the cell with report.save(figure, name, caption)"
-        elif ADDRESS.search(data.get("text/plain", "")) and "text/html" not in data:
-            what = "an object's address, which differs between runs; end its last line with a semicolon"
-        else:
-            continue
-        raise UserError(f"{where}: shows {what}.")
+    for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+        if FIGURE not in data and any(kind.startswith("image/") for kind in data):
+            fix = "end the cell with report.save(figure, name, caption)"
+            raise UserError(f"{where}: shows a figure without a caption; {fix}.")
+        if ADDRESS.search(data.get("text/plain", "")) and not {FIGURE, "text/html"} & set(data):
+            raise UserError(f"{where}: shows an object's address; end its last line with a semicolon.")
 
 
 def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
@@ -147,23 +140,12 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
     return html
 
 
-def run(study: Study, name: str, parameters: dict[str, object] | None = None) -> None:
-    """Run notebooks/<name>.ipynb and write its page, figures, tables and captions.
-
-    Without `parameters`, this is the stage: the study's first fold and seed, and the folder reports/<study>/<name>/.
-    With them (fold, seed, ...), the result goes to notebooks/output/<name>/, since only the stage writes to reports/.
-    UserError if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
-    """
-    values = {
-        "study": study.study,
-        "fold": study.faces.run_folds[0],
-        "seed": study.train.seeds[0],
-        **(parameters or {}),
-    }
-    target = Path("notebooks") / "output" / name if parameters else study.reports / name
+def write_page(study: Study, name: str, target: Path, given: dict[str, object]) -> None:
+    """Run notebooks/<name>.ipynb with the study's first fold and seed, or those given; page and figures to `target`."""
+    usual = {"study": study.study, "fold": study.faces.run_folds[0], "seed": study.train.seeds[0]}
     start = time.perf_counter()
     with atomic_folder(target) as folder:
-        executed = execute(name, {**values, "out": folder.as_posix()}, study.threads)
+        executed = execute(name, {**usual, **given, "out": folder.as_posix()}, study.threads)
         (folder / "index.html").write_text(notebook_html(executed, name, study), encoding="utf-8", newline="\n")
         captions = folder / "figures.json"
         listed = json.loads(captions.read_text(encoding="utf-8")) if captions.exists() else {}
@@ -173,14 +155,27 @@ def run(study: Study, name: str, parameters: dict[str, object] | None = None) ->
     print(f"{name}: {time.perf_counter() - start:.0f} s")
 
 
-def by_hand(study: Study, name: str, pairs: list[str]) -> None:
-    """`run` with parameters as a person types them, NAME=VALUE each, for example ["fold=1"]; values are YAML."""
+def run(study: Study, name: str) -> None:
+    """The `notebook` stage: page, figures, tables and captions of notebooks/<name>.ipynb to reports/<study>/<name>/.
+
+    UserError if there is no such notebook, a cell fails, or the page would differ between runs.
+    """
+    write_page(study, name, study.reports / name, {})
+
+
+def by_hand(study: Study, name: str, pairs: list[str]) -> Path:
+    """The same with parameters as a person types them, NAME=VALUE each; values are YAML. Returns the page.
+
+    It is in notebooks/output/<name>/, since only the stage writes to reports/.
+    """
+    given = {}
     for pair in pairs:
-        if "=" not in pair:
+        key, equals, value = pair.partition("=")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--parameter {pair}: its value is not valid YAML; write a number or a word.") from None
+        if not equals:
             raise UserError(f"--parameter {pair}: write NAME=VALUE, for example fold=1.")
-    try:
-        given = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
-    except yaml.YAMLError:
-        words = " ".join(pairs)
-        raise UserError(f"--parameter {words}: a value is not valid YAML; write a number or a word.") from None
-    run(study, name, given)
+    write_page(study, name, OUTPUT / name, given)
+    return OUTPUT / name / "index.html"

@@ -1,7 +1,7 @@
-"""What the HTML pages share: Markdown with formulas as MathML, and the templates in lrfr/report/templates.
+"""What the pages share: Markdown with formulas as MathML, and the templates in lrfr/report/templates.
 
-nbconvert draws the notebooks and jinja2 the index, in the same frame. No page asks another host for anything: browsers
-draw MathML themselves, and the style and the sorting of tables are a few lines inside each page.
+nbconvert draws the notebooks and jinja2 the rest. No HTML page asks another host for anything: browsers draw MathML
+themselves, and the style and the sorting of tables are a few lines inside each page.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from nbformat import NotebookNode
 
+from lrfr import formats
 from lrfr.errors import UserError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,18 +75,16 @@ def frame(html: str) -> str:
 
 
 FILTERS = {"inline": inline, "frame": frame, "unlinked": lambda text: markdown(text, lambda url: None)}
+FILTERS["table"] = formats.markdown  # a data frame as a pipe table
+JINJA = jinja2.Environment(  # no autoescape, as in nbconvert: the templates escape what is not HTML already
+    loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+)
+JINJA.filters |= FILTERS
 
 
-def index_html(**values: object) -> str:
-    """templates/index.html.j2, filled in."""
-    jinja = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # no autoescape, as in nbconvert: the templates escape what is not HTML already
-    jinja.filters |= FILTERS
-    return jinja.get_template("index.html.j2").render(values) + "\n"
+def filled(template: str, **values: object) -> str:
+    """A file of templates/, filled in."""
+    return JINJA.get_template(template).render(values) + "\n"
 
 
 def notebook_html(notebook: NotebookNode, page: dict[str, object], link: Link) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -22,13 +23,14 @@ from lrfr.errors import UserError
 
 # notebooks import all of these from here
 from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
-from lrfr.protocol.folds import DENSE, held_out_rows
+from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
 from lrfr.report.evaluation import arranged
 from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
+WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # of a figure or table
 FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them
@@ -42,8 +44,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores of all pairs of different images: -L2 distance of a row of a and one of b, and whether the people agree.
 
-    a, b: float (n, D), rows of the same n images. `a is b` gives the n(n-1)/2 pairs i < j, otherwise the n(n-1) ordered
-    ones. Returns float64 and bool vectors.
+    a, b: float (n, D), the same n images; `a is b` gives the n(n-1)/2 pairs i < j, else all n(n-1) ordered ones.
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
@@ -65,18 +66,19 @@ class Report:
         self.runs, self.reports = root / "runs" / study, root / "reports" / study
         self.folder = (root / out) if out else root / "notebooks" / "output" / notebook
 
+    def _existing(self, folder: Path, path: str) -> Path:
+        if not (folder / path).exists():
+            file = (folder / path).relative_to(self.root).as_posix()
+            raise UserError(f"{file}: not there; run `make study` first.")
+        return folder / path
+
     def run_file(self, path: str) -> Path:
         """A file that a stage wrote under runs/<study>/."""
-        return self._existing(self.runs / path)
+        return self._existing(self.runs, path)
 
     def report_file(self, path: str) -> Path:
         """A file that a stage wrote under reports/<study>/."""
-        return self._existing(self.reports / path)
-
-    def _existing(self, path: Path) -> Path:
-        if not path.exists():
-            raise UserError(f"{path.relative_to(self.root).as_posix()}: not there; run `make study` first.")
-        return path
+        return self._existing(self.reports, path)
 
     def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
         """A table of the study; of one that has several protocols, the rows of this one (None: all rows)."""
@@ -105,10 +107,11 @@ class Report:
         """Models in rows, resolutions in columns, per cent with intervals; empty where no model has the metric."""
         return formats.headline(self.table("results", protocol), metric, pairing)
 
-    def compared(self, model: str, references=("scratch", "kd", "teacher"), pairing: str = "lr_lr") -> pd.DataFrame:
+    def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
         table = self.table("comparisons")
         table = table[(table.a == model) & (table.metric == "eer") & (table.pairing == pairing)]
+        references = ("scratch", "kd", "teacher")
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
         table = wide(table.assign(against="against " + table.b), cells, "resolution", "against")
@@ -122,46 +125,30 @@ class Report:
         """
         rows, name = self.table("ablation"), figures.label(method)
         rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
-        rows = arranged(rows, ["resolution"])
         if rows.empty:
-            return (
-                f"The study `{self.study}` has trained no arm of {name}, so there is nothing to compare here: "
-                f"add arms (`{method}-<arm>`) to `run_arms` in `params.yaml` and run the study again."
-            )
+            return WORDS["none"].format(study=self.study, name=name, method=method)
         found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
-        rows, level = rows.assign(verdict=found), self.parameters.evaluate.level
-        caption = (
-            f"Equal error rate of each arm minus that of {name}, in points, both photographs at the resolution: above "
-            f"zero, the arm is worse. {100 * level:g} % intervals, paired over the test people; they do not know that "
-            "another seed would train other networks. Each arm was trained like a model, the stage `summary` compared "
-            "them (tables/ablation.csv)."
-        )
-        self.save(figures.arms(rows), "ablation", caption)
+        rows, level = arranged(rows.assign(verdict=found), ["resolution"]), self.parameters.evaluate.level
+        self.save(figures.arms(rows), "ablation", WORDS["figure"].format(name=name, level=100 * level))
         cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
         table = wide(rows, cells, "resolution", "arm")
-        words = f"The figure in numbers: each arm minus {name}, equal error rate in points, with interval and verdict "
-        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words + "(stage `summary`).")
+        words = WORDS["table"].format(name=name)
+        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words)
         text = ""
         for arm, own in rows.groupby("arm"):
             at = [f"{found} at {', '.join(group.resolution)}" for found, group in own.groupby("verdict", sort=False)]
             text += f"- `{arm}` against {name}: {'; '.join(at)}.\n"
-        decided, chance = (rows.verdict != "tie").sum(), (1 - level) * len(rows)
-        return (
-            f"{text}\n{decided} of {len(rows)} intervals leave zero out; if no arm differed from {name}, about "
-            f"{chance:.1f} would by chance, and several at a time, since all resolutions share their people."
-        )
+        numbers = {"decided": (rows.verdict != "tie").sum(), "all": len(rows), "chance": (1 - level) * len(rows)}
+        return f"{text}\n{WORDS['chance'].format(name=name, **numbers)}"
 
     @cached_property
-    def _index(self) -> pd.DataFrame:
-        return pd.read_csv(self.run_file("index.csv")).sort_values("image").reset_index(drop=True)
-
-    @cached_property
-    def _folds(self) -> pd.DataFrame:
-        return pd.read_csv(self.run_file("folds.csv"))
+    def _people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        folds = pd.read_csv(self.run_file("folds.csv"))
+        return pd.read_csv(self.run_file("index.csv")).sort_values("image").reset_index(drop=True), folds
 
     def index(self) -> pd.DataFrame:
         """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on)."""
-        return self._index.copy()
+        return self._people[0].copy()
 
     def chips(self) -> np.ndarray:
         """uint8 (N, 150, 150, 3), read-only: the aligned faces."""
@@ -182,20 +169,8 @@ class Report:
         times = [when for when in ("start", "early", "end") if when in means]
         return means[times].rename_axis(columns=None).reset_index()
 
-    def teacher_log(self) -> pd.DataFrame:
-        """Fine-tuning of the teacher's settings: fold, setting, epoch, loss, accuracy on training faces."""
-        return pd.read_csv(self.run_file("teacher/log.csv"))
-
-    def target_folder(self, fold: int, variant: str = "plain") -> Path:
-        """The stored answers of a fold's teacher, one .npy file each."""
-        return self.run_file(f"targets/fold{fold}/{variant}")
-
-    def head_file(self, model: str, fold: int, seed: int) -> Path:
-        """What a student learned with and does not keep: class directions `weight`, the method's state `method.*`."""
-        return self.run_file(f"heads/{model}/fold{fold}-seed{seed}.safetensors")
-
-    def _held_out(self, fold: int):
-        return held_out_rows(self._index, self._folds, fold, self.parameters.faces.validation_images)
+    def _held_out(self, fold: int) -> Rows:
+        return held_out_rows(*self._people, fold, self.parameters.faces.validation_images)
 
     def faces(self, fold: int, role: str = "test", most: int | None = None) -> pd.DataFrame:
         """Photographs of the people with this role (train, validation, test), in ascending image number.
@@ -203,26 +178,26 @@ class Report:
         As the stages use them: duplicates are only tested, and validation has a limited number of each person. most:
         only the first so many of each; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
         """
+        index, folds = self._people
         if role == "train":
-            people = self._folds.person[(self._folds.fold == fold) & (self._folds.role == role)]
-            images = self._index.image[self._index.person.isin(people) & (self._index.removed == 0)]
-        else:
-            rows = self._held_out(fold)
-            images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
-        return first_of_each(self._index[self._index.image.isin(images)], most)
+            people = folds.person[(folds.fold == fold) & (folds.role == role)]
+            return first_of_each(index[index.person.isin(people) & (index.removed == 0)], most)
+        rows = self._held_out(fold)
+        images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
+        return first_of_each(index[index.image.isin(images)], most)
 
     def sample(
-        self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test", seed: int = 0
+        self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test"
     ) -> pd.DataFrame:
-        """`faces` of people with at least `least` photographs: of at most `people`, drawn by `seed` (None: of all).
+        """`faces` of people with `least` photographs or more, sorted by person: of at most `people`, drawn (None: all).
 
-        So many faces are enough for an illustration, whatever the size of the study. Sorted by person and image.
+        So many faces are enough for an illustration, whatever the size of the study.
         """
         every = self.faces(fold, role)
         photographs = every.person.value_counts()
         known = np.sort(photographs.index[photographs >= least].to_numpy())
         if people is not None and people < len(known):
-            lot = philox("shown", seed, fold).random_raw(len(known))
+            lot = philox("shown", 0, fold).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
         return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
 
@@ -256,14 +231,13 @@ class Report:
         return self.folder / name
 
     def save(self, fig: Figure, name: str, caption: str, photographs: bool = False) -> None:
-        """Write <name>.png and its caption, close the figure and show it. The caption is one or more full sentences.
+        """Write <name>.png and its caption of one or more full sentences, close the figure and show it.
 
-        photographs: the figure shows faces; of sources that may not be passed on, it is drawn only where a person runs
-        the notebook by hand.
+        photographs: it shows faces. Of sources that may not be passed on, it is drawn only in a notebook run by hand.
         """
         if photographs and self.staged and self.parameters.faces.source not in SHOWN:  # these pages are published
-            shown = {"text/plain": f"[{name}: {caption} Not shown here: the photographs may not be passed on. "}
-            shown["text/plain"] += "Run the notebook by hand to see it.]"
+            why = "Not shown here: the photographs may not be passed on. Run the notebook by hand to see it."
+            shown: dict = {"text/plain": f"[{name}: {caption} {why}]"}
         else:
             path = self._record("figures.json", name, caption).with_suffix(".png")
             fig.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
@@ -278,18 +252,17 @@ class Report:
         table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
         rounded = table.copy()
         for column in rounded.select_dtypes("float"):
-            rounded[column] = [("" if pd.isna(value) else f"{value:.{digits}f}") for value in rounded[column]]
+            rounded[column] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in rounded[column]]
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
         display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)
 
 
 def open_study(study: str, notebook: str, out: str = "") -> Report:
-    """The results of a study for a notebook.
+    """The results of a study, as in reports/<study>, for a notebook (a file name without extension); out: "" by hand.
 
-    study: a name as in reports/<study>. notebook: the notebook's file name without extension. out: "" by hand. Works
-    from the project's top folder and from any folder below; UserError outside a clone, or if the study has not been
-    run.
+    Works from the project's top folder and from any folder below; UserError outside a clone, or if the study has not
+    been run.
     """
     here = Path.cwd()
     root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)

@@ -17,9 +17,9 @@ from lrfr.files import atomic_file
 from lrfr.formats import headline, per_cent, read_table, wide
 from lrfr.protocol.folds import DENSE
 from lrfr.report import pages
-from lrfr.report.ablation import marked
 from lrfr.report.evaluation import arranged
 from lrfr.report.notebooks import abstract
+from lrfr.report.tables import marked
 from lrfr.train.trainings import seeds_of
 
 PUBLISHED = ("orl", "lfw")  # studies whose reports are in git; an index links the other one
@@ -31,17 +31,18 @@ TABLES = {  # table -> the stage that makes it; the template says what each hold
 }
 
 
-def required(path: Path, stage: str, command: str) -> Path:
-    """The path of a file that must be there; UserError with the command that makes it."""
+def required(study: Study, file: str, stage: str, command: str = "") -> Path:
+    """A file of the report that must be there; UserError with the command that makes it. command: of one item."""
+    path = study.reports / file
     if not path.is_file():
-        raise UserError(f"{path.as_posix()}: missing; run `dvc repro {command}` (stage '{stage}').")
+        again = f"dvc repro {command or f'{stage}@{study.study}'}"
+        raise UserError(f"{path.as_posix()}: missing; run `{again}` (stage '{stage}').")
     return path
 
 
 def read(study: Study, name: str) -> pd.DataFrame:
     """A table of the study."""
-    path, stage = study.reports / "tables" / f"{name}.csv", TABLES[name]
-    return read_table(required(path, stage, f"{stage}@{study.study}"))
+    return read_table(required(study, f"tables/{name}.csv", TABLES[name]))
 
 
 def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -56,12 +57,6 @@ def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return shown
 
 
-def table_entry(study: Study, name: str) -> dict[str, object]:
-    """What the page needs of a table."""
-    table, page = read(study, name), study.reports / "tables" / f"{name}.md"
-    return {"stage": TABLES[name], "rows": len(table), "page": page.is_file(), "parts": parts(name, table)}
-
-
 def captions(folder: Path, file: str) -> dict[str, str]:
     path = folder / file
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -69,28 +64,31 @@ def captions(folder: Path, file: str) -> dict[str, str]:
 
 def notebook_entry(study: Study, name: str) -> dict[str, object]:
     """What the page says of a notebook: title and first words as Markdown, captions of its figures."""
-    folder, command = study.reports / name, f"notebook@{study.study}-{name}"
-    required(folder / "index.html", "notebook", command)
-    figures = captions(folder, "figures.json")
-    for figure in figures:
-        required(folder / f"{figure}.png", "notebook", command)
+    figures = captions(study.reports / name, "figures.json")
+    for file in ("index.html", *(f"{figure}.png" for figure in figures)):
+        required(study, f"{name}/{file}", "notebook", f"notebook@{study.study}-{name}")
     title, words = abstract(name)
     return {"name": name, "title": title, "words": words, "figures": figures}
 
 
 def index_html(study: Study) -> str:
     """The page; the same bytes for the same inputs."""
-    required(study.reports / "STATUS.md", "status", f"status@{study.study}")
-    results = read(study, "results")
+    required(study, "STATUS.md", "status")
+    tables = {name: read(study, name) for name in TABLES}
+    results = tables["results"]
     folders = {name: study.reports.parent / name for name in PUBLISHED if name != study.study}
     made = {name: captions(study.reports / name, "tables.json") for name in study.notebooks}
-    return pages.index_html(
+    return pages.filled(
+        "index.html.j2",
         study=study,
         more=[name for name in study.models if seeds_of(study, name) != study.train.seeds],
         others=[name for name, folder in folders.items() if (folder / "index.html").is_file()],
         headline=headline(results[results.protocol == DENSE], "eer", "hr_lr"),
         notebooks=[notebook_entry(study, name) for name in study.notebooks],
-        tables={name: table_entry(study, name) for name in TABLES},
+        tables=tables,
+        stages=TABLES,
+        parts={name: parts(name, table) for name, table in tables.items()},
+        marked_down=[path.stem for path in (study.reports / "tables").glob("*.md")],
         made={f"{name}/{table}.csv": words for name, found in made.items() for table, words in found.items()},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -19,26 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SECOND = "01-low-resolution-faces"
 OPEN = "from lrfr.report import results\nreport = results.open_study(study, 'tiny', out)"
 METRICS = {"eer": ("lr_lr", "hr_lr"), "accuracy": ("lr_lr", "hr_lr"), "rank1": ("hr_lr",)}
-
-
-def merged(a: dict, b: dict) -> dict:
-    return {
-        **a,
-        **{k: merged(a[k], v) if isinstance(v, dict) and isinstance(a.get(k), dict) else v for k, v in b.items()},
-    }
-
-
-def composed(study: str) -> dict:
-    """What conf/ says about a study: every group is a plain part of the whole."""
-    parts: dict = {}
-    for entry in yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))["defaults"]:
-        for group, names in entry.items() if isinstance(entry, dict) else ():
-            names = [study] if group == "study" else names if isinstance(names, list) else [names]
-            for name in names:
-                parts = merged(
-                    parts, yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text(encoding="utf-8"))
-                )
-    return parts
 
 
 def tuning(study: Study, rng: np.random.Generator) -> pd.DataFrame:
@@ -111,10 +92,9 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
     }
 
 
-def write_study(folder: Path) -> Study:
+def write_study(folder: Path, values: dict) -> Study:
     """Write runs/smoke, reports/smoke and the notebooks' sources into an empty project folder."""
-    notebooks = ["00-start-here", SECOND]
-    values = composed("smoke") | {"result_notebooks": notebooks, "cost_notebooks": []}
+    values = values | {"notebooks": ["00-start-here", SECOND]}
     study, rng = Study(**values), np.random.Generator(np.random.Philox(key=7))
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -161,9 +141,9 @@ def write_study(folder: Path) -> Study:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+def project(tmp_path: Path, composed: Callable[[str], dict], monkeypatch: pytest.MonkeyPatch) -> Study:
     """A project folder of its own with an invented study; the test runs inside."""
-    study = write_study(tmp_path)
+    study = write_study(tmp_path, composed("smoke"))
     monkeypatch.chdir(tmp_path)
     return study
 
@@ -185,12 +165,12 @@ def write_second() -> None:
 
 
 @pytest.fixture(scope="session")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+def reported(tmp_path_factory: pytest.TempPathFactory, composed: Callable[[str], dict]) -> tuple[Path, Study]:
     """The same with two notebooks executed, the real first one and a small one, and the site. For reading only."""
     from lrfr.report import notebooks, site
 
     folder = tmp_path_factory.mktemp("project")
-    study = write_study(folder)
+    study = write_study(folder, composed("smoke"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_second()

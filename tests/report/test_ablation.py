@@ -10,7 +10,8 @@ import pytest
 
 from lrfr.config import Study
 from lrfr.evaluate.statistics import holm, paired_difference
-from lrfr.report.ablation import (
+from lrfr.report.evaluation import Evaluation
+from lrfr.report.tables import (
     ABLATION,
     SCHEDULE,
     ablation_page,
@@ -19,8 +20,7 @@ from lrfr.report.ablation import (
     schedule_page,
     schedule_table,
 )
-from lrfr.report.evaluation import Evaluation
-from lrfr.train.trainings import with_arms
+from lrfr.train.trainings import training, with_arms
 
 FREEDOM = 9
 ROWS = [
@@ -44,8 +44,8 @@ def study(composed: Callable[[str], dict]) -> Study:
 def longer(composed: Callable[[str], dict]) -> Study:
     """A study with two models in another schedule."""
     values = composed("smoke")
-    values["arms"] |= {"scratch": {"long": {"recipe": {"epochs": 9}}}, "kd": {"long": {"recipe": {"epochs": 9}}}}
-    return Study(**values | {"run_arms": ["hkdd-no_hfd", "scratch-long", "kd-long"]})
+    values["models"] |= {f"{name}-long": {"like": name, "recipe": {"epochs": 9}} for name in ("scratch", "kd")}
+    return Study(**values)
 
 
 def evaluated(study: Study, rows: list[tuple[str, str, str, str, float]]) -> Evaluation:
@@ -88,7 +88,7 @@ def test_arms_become_models_with_their_changes(study: Study) -> None:
 
 def test_an_arm_whose_recipe_names_epochs_is_another_schedule(longer: Study) -> None:
     assert rescheduled(longer) == {"scratch-long": 9, "kd-long": 9}
-    assert longer.for_training("kd-long").train.epochs == 9 != longer.train.epochs
+    assert training(longer, "kd-long").train.epochs == 9 != longer.train.epochs
     found = ablation_table(longer, evaluated(longer, [*ROWS, ("model", "hkdd", "dense", "eer", 0.24)]))
     assert set(found.arm) == {"no_hfd"}
 

@@ -134,7 +134,7 @@ def test_lfw_without_a_gain_confirms_nothing_and_without_lfw_nothing_is_tested(p
 def test_a_method_that_is_not_trained_is_not_tested(project, changed):
     write(project, [])
     models = {name: block for name, block in project.model_dump()["models"].items() if name != "icd_face"}
-    table = made(changed(project, {"models": models}))
+    table = made(changed(project, {"models": models, "arms": {}}))
     assert list(table.verdict[table.paper == "icd_face"]) == ["not tested"]
 
 

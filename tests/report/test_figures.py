@@ -50,26 +50,6 @@ def test_resolution_curve_draws_values_and_bands():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "16 px", "hr"] and len(ax.collections) == 2
 
 
-@pytest.mark.parametrize("det", [False, True])
-def test_roc_has_a_line_a_curve(det):
-    fig = figures.roc({"teacher": scores(2), "mine": scores(1)}, det)
-    assert [line.get_label() for line in fig.axes[0].lines[:2]] == ["teacher", "mine"]
-
-
-def test_a_curve_of_millions_is_drawn_by_what_can_be_seen():
-    y = np.linspace(100, 0.001, 100_000)
-    x = y[::-1]
-    for logarithmic in (False, True):
-        kept = figures.distinct(x, y, logarithmic)
-        assert kept[0] == 0 and kept[-1] == len(x) - 1 and len(kept) < 10_000
-        before = kept[
-            np.searchsorted(kept, np.arange(len(x)), side="right") - 1
-        ]  # the drawn point that stands for each
-        far = [np.abs(np.log10(v) - np.log10(v[before]) if logarithmic else v - v[before]).max() for v in (x, y)]
-        assert max(far) <= (1 / 400 if logarithmic else 1 / 20) * (1 + 1e-9)
-    assert figures.distinct(np.zeros(1), np.zeros(1), False).tolist() == [0]
-
-
 def test_histograms_share_their_axis():
     fig = figures.similarity_histograms({"sharp": scores(3), "8 px": scores(0.5)})
     assert len(fig.axes) == 2 and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
@@ -87,14 +67,6 @@ def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
     assert [ax.get_title() for ax in fig.axes] == ["face", "kd"] and np.allclose(
         fig.axes[0].lines[0].get_ydata(), [1, 2]
     )
-
-
-def test_cost_scatter_has_a_point_a_model():
-    cost = pd.DataFrame({"model": ["kd", "scratch"], "latency_ms": [2.0, 3.0]})
-    rows = [(m, "hr_lr", "8", "eer", 0.2, 0.1, 0.3) for m in ("kd", "scratch", "raw_pixels")]
-    table = pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
-    ax = figures.cost_scatter(cost, table, "eer", "hr_lr", "8").axes[0]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch (no teacher)", "KD"]
 
 
 def test_mosaic_takes_columns_of_different_sizes():

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_output
 
+from lrfr.cli import main
 from lrfr.errors import UserError
 from lrfr.report import notebooks, pages
 from tests.report.conftest import OPEN, SECOND, write_notebook, write_second
@@ -33,7 +34,7 @@ def test_unknown_parameter_and_notebook_are_refused(project):
     write_notebook("tiny", OPEN)
     with pytest.raises(UserError, match="has no parameter 'fodl'; it takes study, fold, seed, out"):
         notebooks.by_hand(project, "tiny", ["fodl=1"])
-    with pytest.raises(UserError, match="no such notebook"):
+    with pytest.raises(UserError, match="there is no notebook 'absent'"):
         notebooks.run(project, "absent")
     for pairs, complaint in ((["fold"], "write NAME=VALUE"), (["fold=[1"], "not valid YAML")):
         with pytest.raises(UserError, match=complaint):
@@ -80,6 +81,14 @@ def test_runs_by_parameter_go_to_the_ignored_folder(project):
     write_notebook("tiny", "print('fold', fold)")
     notebooks.by_hand(project, "tiny", ["fold=3"])
     assert "fold 3" in Path("notebooks/output/tiny/index.html").read_text() and not (project.reports / "tiny").exists()
+
+
+def test_the_verb_runs_a_notebook_and_names_its_page(project, capsys):
+    write_notebook("tiny", "print('seed', seed)")
+    assert main(["notebook", "tiny", "-p", "seed=5", "-p", "fold=1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "notebooks/output/tiny/index.html"
+    assert "seed 5" in Path("notebooks/output/tiny/index.html").read_text()
+    assert main(["notebook", "tiny", "-p", "seed"]) == 2 and "write NAME=VALUE" in capsys.readouterr().err
 
 
 def test_a_run_in_another_folder_gives_the_same_bytes(reported, project):

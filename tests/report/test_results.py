@@ -12,6 +12,7 @@ import yaml
 from matplotlib import pyplot
 
 from lrfr.errors import UserError
+from lrfr.formats import FIVE
 from lrfr.report import notebooks, results
 from lrfr.train.fold import read_fold
 
@@ -78,8 +79,6 @@ def test_a_sample_is_of_people_with_several_photographs_and_the_same_twice(proje
     assert report.sample(0, None, least=1).person.nunique() == 4
     one = report.sample(0, 1, most=2)
     assert one.equals(report.sample(0, 1, most=2)) and len(one) == 2 and one.person.nunique() == 1
-    drawn = {report.sample(0, 1, seed=seed).person.iloc[0] for seed in range(20)}
-    assert drawn == {2, 3}
     assert report.sample(0, 99).equals(every)
 
 
@@ -99,7 +98,7 @@ def test_tables_hold_one_protocol_unless_all_are_asked_for(project):
 
 def test_compared_says_what_the_data_decide(project):
     report = results.open_study("smoke", "x")
-    table = report.compared("kd", ("scratch", "teacher"))
+    table = report.compared("kd")
     assert table.columns.tolist() == ["resolution", "against scratch"]  # the invented study compares with nobody else
     assert table.resolution.tolist() == list(project.resolutions)
     row = report.table("comparisons").query("a == 'kd' and metric == 'eer' and pairing == 'lr_lr'").iloc[0]
@@ -215,13 +214,13 @@ def test_ablation_says_what_the_intervals_decide(project):
 def test_without_arms_the_ablation_says_what_to_do(project):
     report = results.open_study("smoke", "x", "out")
     words = report.ablation("mkmmd")
-    assert "no arm of MK-MMD" in words and "`run_arms` in `params.yaml`" in words and not Path("out").exists()
+    assert "no arm of MK-MMD" in words and "`models` in `params.yaml`" in words and not Path("out").exists()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf/arm").glob("*.yaml")), ids=lambda p: p.stem)
-def test_a_methods_notebook_names_every_arm(path):
-    (method, arms), *others = yaml.safe_load(path.read_text(encoding="utf-8"))["arms"].items()
-    notebook = next((path.parents[2] / "notebooks").glob(f"0?-{method.replace('_', '-')}.ipynb"))
+@pytest.mark.parametrize("method", FIVE)
+def test_a_methods_notebook_names_every_arm(method):
+    arms = yaml.safe_load((ROOT / "conf/config.yaml").read_text(encoding="utf-8"))["arms"]
+    notebook = next((ROOT / "notebooks").glob(f"0?-{method.replace('_', '-')}.ipynb"))
     text = "".join("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
-    assert not others and f'report.ablation("{method}")' in text
-    assert [arm for arm in arms if f"`{arm}`" not in text] == []
+    own = [name.split("-")[1] for name, arm in arms.items() if arm["like"] == method]
+    assert own and f'report.ablation("{method}")' in text and [arm for arm in own if f"`{arm}`" not in text] == []

@@ -21,7 +21,7 @@ def study(project, changed):
         {
             "faces.run_folds": [0, 1],
             "train.seeds": [0],
-            "run_seeds": [],
+            "variants": {},
             "train.epochs": 3,
             "tuning.grid": {
                 "kd": {"option": "weight", "values": [0.5, 1, 2]},
@@ -80,12 +80,12 @@ def test_every_arm_is_listed_run_or_not(study):
     train(study.reports / "students" / "hkdd-no_hfd", {(0, 0): 3, (1, 0): 3})
     text = status.text(study)
     assert "| hkdd | no_hfd | 2 of 2 | 3 of 3 | run |" in text
-    total = sum(len(arms) for arms in study.arms.values())
+    total = len(study.arms)
     assert text.count("| not run |") >= total - 1 and f"Arms: 1 of {total}." in text
 
 
 def test_an_arm_with_another_schedule_is_held_against_that(study, changed):
-    longer = changed(study, {"arms.kd": {"long": {"recipe": {"epochs": 7}}}, "run_arms": ("kd-long",)})
+    longer = changed(study, {"variants": {"kd-long": {"like": "kd", "recipe": {"epochs": 7}}}})
     train(longer.reports / "students" / "kd-long", {(0, 0): 7, (1, 0): 7})
     assert "| kd | long | 2 of 2 | 7 of 7 | run |" in status.text(longer)
 
@@ -95,7 +95,7 @@ def test_folds_and_seeds_that_nobody_asked_for_are_named(study, changed):
     text = status.text(part)
     assert f"| all {study.faces.folds} folds | not run; the folds asked for: 1 |" in text
     assert "| additional seeds | not run;" in text
-    more = changed(study, {"run_seeds": ["kd-seed1", "kd-seed2"]})
+    more = changed(study, {"variants": {f"kd-seed{seed}": {"like": "kd", "seed": seed} for seed in (1, 2)}})
     train(more.reports / "students" / "kd-seed2", {(0, 2): 3})
     status.run(more)
     text = (study.reports / "STATUS.md").read_text(encoding="utf-8")

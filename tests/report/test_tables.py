@@ -11,7 +11,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm
 from lrfr.formats import read_table
 from lrfr.report import tables
-from tests.evaluate import faces
+from tests.protocol import faces
 
 COLUMNS = {  # other programs read these
     "results": "study protocol model pairing resolution metric value low high interval seeds sd_seed n_genuine "
