@@ -1,7 +1,7 @@
 """Safetensors + JSON on disk: written atomically, never picked up by a changed study.
 
-Released weights are one safetensors file. A resumable state lives in an undeclared, git-ignored folder whose name is a hash of
-everything that shapes the training (parameters, code, data, seed), so a changed parameter never meets an old state.
+A resumable state lives in a git-ignored folder whose name is a hash of everything that shapes the training (parameters,
+code, data, seed), so a changed parameter never meets an old state.
 """
 
 from __future__ import annotations
@@ -50,10 +50,8 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizer: torch.opt
         return None
     tensors = read_state(folder / "state.safetensors")
     for name, module in modules.items():
-        prefix = f"{name}/"
-        insert_state(
-            module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}, folder
-        )
+        own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
+        insert_state(module, own, folder)
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):

@@ -3,10 +3,10 @@
 - `pretrained`: nothing; class weights are the people's mean directions.
 - `head`: the embedding layer and the class weights.
 - `last_stage`: these and the 256-channel stage.
-- `se`: the SE gates of every block (which start as the identity), the embedding layer and the class weights; for `se_dfd`.
+- `se`: the SE gates of every block (which start as the identity), the embedding layer, the class weights; for `se_dfd`.
 
-The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow cone, where
-raw cosines say nothing. Only the frozen part of the network is run once per face; the rest is trained on what it
+The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow
+cone, where raw cosines say nothing. The frozen part of the network is run once per face; the rest is trained on what it
 left. An epoch is as many faces as the fold has, drawn from faces and mirror images.
 """
 
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.config import FineTune, Study
-from lrfr.files import atomic_folder
+from lrfr.files import atomic_folder, write_table
 from lrfr.gate.state import insert_state, read_state
 from lrfr.models.heads import FaceHead, unit
-from lrfr.models.teachers import build_teacher
+from lrfr.models.teachers import TeacherNet, build_teacher
 from lrfr.parallel import parallel_map
 from lrfr.streams import stream
 from lrfr.train.checkpoint import save_tensors
@@ -40,10 +40,10 @@ class Trained(NamedTuple):
     """A teacher ready to teach one fold.
 
     net: in eval mode, without gradients. mean: float (D,), rms: float (), of the training faces' raw embeddings.
-    class_weight: float (C, D), directions of the training people in the standardised space. scale: of the cosine logits.
+    class_weight: float (C, D), the training people's directions in the standardised space. scale: of the cosine logits.
     """
 
-    net: nn.Module
+    net: TeacherNet
     mean: Tensor
     rms: Tensor
     class_weight: Tensor
@@ -51,7 +51,7 @@ class Trained(NamedTuple):
 
 
 def standardisation(embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and root mean square norm () of centred raw embeddings (n, D): (t - mean) / rms has mean square norm 1."""
+    """Mean (D,) of raw embeddings t (n, D) and the root of the mean square norm of t - mean, ()."""
     mean = embeddings.mean(0)
     return mean, (embeddings - mean).square().sum(1).mean().sqrt()
 
@@ -84,19 +84,19 @@ class Part(NamedTuple):
     parameters: dict[str, nn.Parameter]
 
 
-def part_of(net: nn.Module, setting: str) -> Part:
-    """The trained part of a network; its input is pooled features (head), the map before the last stage, or uint8 chips (se)."""
-    forward = {
+def part_of(net: TeacherNet, setting: str) -> Part:
+    """The trained part of a network; it takes pooled features (head), the map before the last stage, or chips (se)."""
+    forward: dict[str, Callable[[Tensor], Tensor]] = {
         "head": net.head,
         "last_stage": lambda x: net.suffix(x)[1],
         "se": lambda x: net(teacher_input(x)).embedding,
-    }[setting]
-    wanted = {"head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
+    }
+    wanted = net.LAST_STAGE if setting == "last_stage" else net.HEAD
     named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
-    return Part(forward, named)
+    return Part(forward[setting], named)
 
 
-def standardised(net: nn.Module, raw: Tensor, weight: Tensor, scale: float) -> Trained:
+def standardised(net: TeacherNet, raw: Tensor, weight: Tensor, scale: float) -> Trained:
     """A teacher with the standardisation of its own raw embeddings (n, D) of the training faces."""
     return Trained(net, *standardisation(raw), weight.detach(), scale)
 
@@ -104,7 +104,7 @@ def standardised(net: nn.Module, raw: Tensor, weight: Tensor, scale: float) -> T
 def fine_tune(
     study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune
 ) -> tuple[Tensor, list[tuple[int, float, float]]]:
-    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, training accuracy)."""
+    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, accuracy)."""
     mean, rms = standardisation(raw := embed(part.forward, inputs))
     head = FaceHead(int(labels.max()) + 1, raw.shape[1], study.teacher.scale, class_means((raw - mean) / rms, labels))
     for parameter in part.parameters.values():
@@ -112,9 +112,8 @@ def fine_tune(
     optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
     log = []
     for epoch in range(spec.epochs):
-        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))[
-            : len(inputs) // 2
-        ]
+        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))
+        order = order[: len(inputs) // 2]
         margin = study.teacher.margin * min(1.0, (epoch + 1) / (MARGIN_RAMP * spec.epochs))
         losses, hits = [], 0
         for rows in order.split(spec.batch):
@@ -134,35 +133,40 @@ def fine_tune(
 def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> list[tuple]:
     """Settings of one fold that share their frozen part: write one file each, return the log."""
     chips, labels = both_views(read_fold(study, number))
-    rows = []
-    frozen: dict[str, Tensor] = {"se": chips}
+    rows: list[tuple] = []
+    frozen = {"se": chips}
     if settings != ("se",):
-        net = build_teacher(study.teacher.name, study.teacher.weights, None)
+        net = build(study, "pretrained")
         frozen["last_stage"] = embed(lambda x: net.prefix(teacher_input(x))[-1], chips)
         frozen["head"] = frozen["pretrained"] = embed(lambda x: net.pooled(x)[1], frozen["last_stage"])
     for setting in settings:
-        net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
+        net = build(study, setting)
         part = part_of(net, "head" if setting == "pretrained" else setting)
+        tensors: dict[str, Tensor] = {}
         if setting == "pretrained":
             raw = embed(part.forward, frozen[setting])
             mean, rms = standardisation(raw)
-            changed, weight, log = {}, class_means((raw - mean) / rms, labels), []
+            weight = class_means((raw - mean) / rms, labels)
         else:
             weight, log = fine_tune(study, part, frozen[setting], labels, getattr(study.teacher, setting))
-            changed = {f"net.{name}": p for name, p in part.parameters.items()}
+            rows += [(number, setting, *row) for row in log]
+            tensors |= {f"net.{name}": p for name, p in part.parameters.items()}
             raw = embed(part.forward, frozen[setting])
         trained = standardised(net, raw, weight, study.teacher.scale)
-        tensors = {**changed, "mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
+        tensors |= {"mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
         save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
-        rows += [(number, setting, *row) for row in log]
     return rows
+
+
+def build(study: Study | Training, setting: str) -> TeacherNet:
+    """The network of a setting, before any fine-tuning."""
+    return build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
 
 
 def load_trained(study: Study | Training, number: int, setting: str) -> Trained:
     """Read what the `teacher` stage wrote for one fold and setting."""
     path = study.runs / "teacher" / f"fold{number}" / f"{setting}.safetensors"
-    tensors = read_state(path)
-    net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
+    tensors, net = read_state(path), build(study, setting)
     changed = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
     insert_state(net, net.state_dict() | changed, path)
     return Trained(net, tensors["mean"], tensors["rms"][0], tensors["class_weight"], study.teacher.scale)
@@ -170,12 +174,11 @@ def load_trained(study: Study | Training, number: int, setting: str) -> Trained:
 
 def run(study: Study) -> None:
     """The `teacher` stage: every setting for every fold."""
-    groups = [("pretrained", "head", "last_stage")]
-    if study.teacher.se is not None:
-        groups.insert(0, ("se",))  # the slow one first: it shares no frozen part
+    groups: list[tuple[str, ...]] = [] if study.teacher.se is None else [("se",)]  # first: slow, and shares nothing
+    groups.append(("pretrained", "head", "last_stage"))
     with atomic_folder(study.runs / "teacher") as folder:
         tasks = [(study, number, settings, str(folder)) for settings in groups for number in study.faces.run_folds]
         logs = parallel_map(train, tasks, study.jobs, study.threads, "teacher")
         rows = sorted((row for log in logs for row in log), key=lambda row: row[:3])
-        frame = pd.DataFrame(rows, columns=["fold", "setting", "epoch", "loss", "accuracy"])
-        frame.to_csv(folder / "log.csv", index=False, float_format="%.6g", lineterminator="\n")
+        table = pd.DataFrame(rows, columns=["fold", "setting", "epoch", "loss", "accuracy"])
+        write_table(folder / "log.csv", table, "%.6g")

@@ -1,8 +1,8 @@
 """The conventional scheme that the MK-MMD paper compares with: fine-tune the teacher itself on low-resolution views.
 
-The paper's abstract says that keeping the HR teacher saves this step. Everything in it is our choice: all layers, the face loss
-with the student's draw of views, until the validation people's EER has stopped improving. The result depends on the view, so it
-cannot be cached: the student's training runs it on line, which is half of what the scheme costs.
+The paper's abstract says that keeping the HR teacher saves this step. Everything in it is our choice: all layers, the
+face loss with the student's draw of views, until the validation people's EER has stopped improving. The result depends
+on the view, so it cannot be cached: the student's training runs it on line, which is half of what the scheme costs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lrfr.config import Tuned
 from lrfr.data.degrade import degrade
 from lrfr.data.draws import epoch_batches, epoch_draws
 from lrfr.evaluate.scores import pair_error
@@ -33,56 +34,56 @@ def validation_error(teacher: str, trained: Trained, fold: Fold) -> float:
     return float(np.mean(errors))
 
 
+def spec_of(training: Training) -> Tuned:
+    """The block `tuned` of a model whose teacher is tuned."""
+    if training.model.tuned is None:
+        raise ValueError(f"{training.name} has no block `tuned`")
+    return training.model.tuned
+
+
 class Tuner:
     """The teacher, a face head over it, and one optimiser over all their weights."""
 
     def __init__(self, training: Training, fold: Fold) -> None:
-        self.training, self.spec, self.fold = training, training.model.tuned, fold
-        self.trained = load_trained(training, fold.number, "pretrained")
-        self.trained.net.requires_grad_(True)
-        self.head = FaceHead(*self.trained.class_weight.shape, training.teacher.scale, self.trained.class_weight)
-        self.optimizer = torch.optim.AdamW(
-            [*self.trained.net.parameters(), *self.head.parameters()], lr=self.spec.learning_rate
-        )
-        self.class_of = torch.full((len(fold.people),), -1)
-        self.class_of[fold.images] = torch.from_numpy(fold.labels)
+        self.training, self.fold, self.class_of = training, fold, fold.class_of
+        self.trained = trained = load_trained(training, fold.number, "pretrained")
+        classes, dimension = trained.class_weight.shape
+        self.head = FaceHead(classes, dimension, training.teacher.scale, trained.class_weight)
+        parameters = [*trained.net.requires_grad_(True).parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, lr=spec_of(training).learning_rate)
 
     def epoch(self, epoch: int, most: int | None = None) -> float:
-        """Train one epoch, or its first `most` batches, with the draw of views that students get; return the mean face loss."""
-        views, fold, batch = self.training.views, self.fold, self.spec.batch
-        draws = epoch_draws(
-            self.training.seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0
-        )
+        """Train one epoch, or its first `most` batches, with students' draw of views; return the mean face loss."""
+        views, fold, seed, batch = self.training.views, self.fold, self.training.seed, spec_of(self.training).batch
+        draws = epoch_draws(seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0)
         losses = []
-        for ids, half in epoch_batches(self.training.seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
+        for ids, half in epoch_batches(seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
             chips = teacher_view(fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])
             embedding = (self.trained.net(teacher_input(chips)).embedding - self.trained.mean) / self.trained.rms
-            labels = self.class_of[ids]
-            loss = self.head.loss(embedding, labels, self.training.teacher.margin)
+            loss = self.head.loss(embedding, self.class_of[ids], self.training.teacher.margin)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             losses.append(loss.item())
         return float(np.mean(losses))
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
         tensors = {"net": self.trained.net.state_dict(), "head": self.head.state_dict()}
         return {part: {name: t.clone() for name, t in state.items()} for part, state in tensors.items()}
 
 
 def tune(training: Training, fold: Fold) -> tuple[Trained, list[tuple[int, str, float]]]:
-    """Fine-tune all layers; return the teacher of the epoch that validation liked best, and the log as (epoch, term, value)."""
-    tuner, spec, teacher = Tuner(training, fold), training.model.tuned, training.teacher
+    """Fine-tune all layers; return the teacher of the epoch with the best validation EER, and (epoch, term, value)."""
+    tuner, spec, teacher = Tuner(training, fold), spec_of(training), training.teacher
     best, kept, since = validation_error(teacher.name, tuner.trained, fold), tuner.state(), 0
     log = [(0, "teacher_validation_eer", best)]
     for epoch in range(1, spec.max_epochs + 1):
         log.append((epoch, "teacher_face", tuner.epoch(epoch)))
         error = validation_error(teacher.name, tuner.trained, fold)
         log.append((epoch, "teacher_validation_eer", error))
-        since = 0 if error < best else since + 1
         if error < best:
-            best, kept = error, tuner.state()
-        if since == spec.patience:
+            best, kept, since = error, tuner.state(), 0
+        elif (since := since + 1) == spec.patience:
             break
     net = tuner.trained.net
     net.load_state_dict(kept["net"])
