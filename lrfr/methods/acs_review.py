@@ -29,15 +29,24 @@ from torch import Tensor, nn
 
 from lrfr.methods.baselines import cosine_distance
 from lrfr.methods.common import Count, Fraction, Weight, attention_map, no_logs, ramp
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 
+Distance = Callable[[Tensor, Tensor], Tensor]  # of two maps (B, C, H, W), a scalar
 FUSED_CHANNELS = 4  # our choice: the maps to be fused have one channel each, and 8 cost a third of an epoch
 
 
-def _pyramid(
-    distance: Callable[[Tensor, Tensor], Tensor], student_map: Tensor, teacher_map: Tensor, levels: Sequence[int]
+def pyramid_cosine(
+    student_map: Tensor, teacher_map: Tensor, levels: Sequence[int] = (4, 2), distance: Distance = cosine_distance
 ) -> Tensor:
-    """Weighted mean of a distance at full size (weight 1) and at those of `levels` below H (1/2, 1/4, ... as kept)."""
+    """HCCSL of one stage, a scalar in [0, 2]: maps (B, C, H, W) of equal shape (ValueError otherwise), used as given.
+
+    The weighted mean of a distance at full size (weight 1) and at those of `levels` below H (1/2, 1/4, ... as kept). A
+    pooled size of 1 says nothing about one-channel maps: the cosine of two numbers is their sign.
+
+    >>> corner, beside = torch.eye(16).reshape(16, 1, 4, 4)[:2].split(1)
+    >>> pyramid_cosine(corner, beside, ()), pyramid_cosine(corner, beside, (2,))  # one pixel apart, in one quarter
+    (tensor(1.), tensor(0.6667))
+    """
     if student_map.shape != teacher_map.shape:
         raise ValueError(f"maps differ in shape: {tuple(student_map.shape)} and {tuple(teacher_map.shape)}")
     teacher_map = teacher_map.detach()
@@ -49,18 +58,6 @@ def _pyramid(
             pooled = (F.adaptive_avg_pool2d(each, q) for each in (student_map, teacher_map))
             total = total + w_q * distance(*pooled)
     return total / weights  # sum_q w_q distance(pool_q A^s, pool_q A^t) / sum_q w_q,   w = 1, 1/2, 1/4 ...
-
-
-def pyramid_cosine(student_map: Tensor, teacher_map: Tensor, levels: Sequence[int] = (4, 2)) -> Tensor:
-    """HCCSL of one stage, a scalar in [0, 2]: maps (B, C, H, W) of equal shape (ValueError otherwise), used as given.
-
-    A pooled size of 1 says nothing about one-channel maps: the cosine of two numbers is their sign.
-
-    >>> corner, beside = torch.eye(16).reshape(16, 1, 4, 4)[:2].split(1)
-    >>> pyramid_cosine(corner, beside, ()), pyramid_cosine(corner, beside, (2,))  # one pixel apart, in one quarter
-    (tensor(1.), tensor(0.6667))
-    """
-    return _pyramid(cosine_distance, student_map, teacher_map, levels)
 
 
 def _pointwise(maps: Tensor, weight: Tensor) -> Tensor:
@@ -150,16 +147,14 @@ class ACSReview(nn.Module):
         """HCCSL, or its L2 variant, of one stage; attention maps (B, 1, H, W)."""
         student_map, teacher_map = (each - each.mean((2, 3), keepdim=True) for each in (student_map, teacher_map))
         if self.distance == "l2":
-            return _pyramid(F.mse_loss, scaled(student_map), scaled(teacher_map), self.levels)
+            return pyramid_cosine(scaled(student_map), scaled(teacher_map), self.levels, F.mse_loss)
         return pyramid_cosine(student_map, teacher_map, self.levels)
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         if not self.weight:
             return {}
         maps = [attention_map(features) for features in student.maps]  # A^l = mean_c |F_c^l|^2
         if self.fusion is not None:
             maps = self.fusion([scaled(each) for each in maps])  # faint maps would drown in the batch norms' 1e-5
-        stages = [self.compare(a_s, a_t) for a_s, a_t in zip(maps, targets.attention, strict=True)]
+        stages = [self.compare(a_s, a_t) for a_s, a_t in zip(maps, given(targets.attention), strict=True)]
         return {"review": self.weight * ramp(progress, self.warmup) * torch.stack(stages).mean()}

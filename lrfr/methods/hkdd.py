@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from lrfr.methods.baselines import cosine_distance, soft_targets
 from lrfr.methods.common import Factor, Fraction, Temperature, Weight, entries, no_logs, ramp
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 
 
 def log_split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,19 +128,17 @@ class HKDD(nn.Module):
             for (s, _), (t, _) in (channels if hfd else ())
         )
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         terms = {}
         if self.hfd:
             maps = [g_l(f_s) for g_l, f_s in zip(self.projectors, student.maps, strict=True)]
-            terms["hfd"] = self.hfd * hierarchical_cosine(maps, targets.maps)
+            terms["hfd"] = self.hfd * hierarchical_cosine(maps, given(targets.maps))
         if self.dkd:
             weight = self.dkd * ramp(progress, self.warmup)
             if self.logits == "kd":
-                terms["kd"] = weight * soft_targets(student_logits, targets.logits, self.temperature)
+                terms["kd"] = weight * soft_targets(student_logits, given(targets.logits), self.temperature)
             else:
                 known = labels >= 0  # without a target class there is nothing to divide
-                rows = student_logits[known], targets.logits[known], labels[known]
+                rows = student_logits[known], given(targets.logits)[known], labels[known]
                 terms["dkd"] = weight * decoupled_kd(*rows, self.temperature, self.alpha, self.beta)
         return terms

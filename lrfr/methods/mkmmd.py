@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lrfr.methods.baselines import soft_targets
 from lrfr.methods.common import Temperature, Weight, embedding_projector, no_logs
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import unit
 
 Bandwidths = Annotated[Sequence[Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]], Field(min_length=1)]
@@ -84,13 +84,11 @@ class MKMMD(nn.Module):
         self.log2_bandwidths = tuple(log2_bandwidths)
         self.project = embedding_projector(shapes) if mmd else nn.Identity()
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         terms = {}
         if self.soft:
-            terms["soft"] = self.soft * soft_targets(student_logits, targets.logits, self.temperature)
+            terms["soft"] = self.soft * soft_targets(student_logits, given(targets.logits), self.temperature)
         if self.mmd:
-            f_s, f_t = unit(self.project(student.embedding)), unit(targets.embedding.detach())
+            f_s, f_t = unit(self.project(student.embedding)), unit(given(targets.embedding).detach())
             terms["mmd"] = self.mmd * mk_mmd(f_t, f_s, self.log2_bandwidths)
         return terms

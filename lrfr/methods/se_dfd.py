@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lrfr.methods.common import Weight, embedding_projector, no_logs
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import unit
 
 
@@ -48,9 +48,6 @@ class SEDFD(nn.Module):
         self.dfd = dfd
         self.project = embedding_projector(shapes)
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
-        if not self.dfd:
-            return {}
-        return {"dfd": self.dfd * feature_distillation(self.project(student.embedding), targets.embedding)}
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
+        f_s = self.project(student.embedding)
+        return {"dfd": self.dfd * feature_distillation(f_s, given(targets.embedding))} if self.dfd else {}
