@@ -1,28 +1,35 @@
-"""How results are ordered, written and read: the house order of models, cells with intervals, pairs and their scores."""
+"""How results are ordered, read, written and shown: the house order of models, cells with intervals, tables, pages."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+
+from lrfr.files import atomic_file
 
 CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
+DIGITS = "%.6g"  # of numbers in CSV files: more than any interval supports, few enough for the last bit of a sum to show
+HEADLINE = ("8", "16", "32", "hr")  # the resolutions of the README's table and of metrics.json
+FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
+REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these
 # the house order of models, in tables and in figures
-# fmt: off
-ORDER = (
-    "teacher", "hr_student", "scratch", "kd", "feature",
-    "fitnet", "at", "rkd", "kd_tuned_teacher",
-    "hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review",
-    "random_net", "raw_pixels", "shuffled",
-)
-# fmt: on
+BASELINES = ("scratch", "kd", "feature", "fitnet", "at", "rkd", "kd_tuned_teacher")
+ORDER = ("teacher", "hr_student", *BASELINES, *FIVE, "random_net", "raw_pixels", "shuffled")
 
 
-def order(models) -> list[str]:
+def order(models: Iterable[str]) -> list[str]:
     """The models without duplicates, in the house order; unknown ones at the end, by name."""
     return sorted(set(models), key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
+
+
+def families(models: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """Pairs (a, b) by the question that they answer: everything against each reference, the five among each other."""
+    asked = {name: [(m, name) for m in models if m != name] for name in REFERENCES if name in models}
+    five = [m for m in FIVE if m in models]
+    return {**asked, "five": [(a, b) for k, a in enumerate(five) for b in five[k + 1 :]]}
 
 
 def pixels(resolution: str) -> float:
@@ -35,20 +42,18 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"resolution": str, "protocol": str}, keep_default_na=True)
 
 
-def headline(results: pd.DataFrame, metric: str = "eer", pairing: str = "hr_lr") -> pd.DataFrame:
-    """Models in rows, resolutions in columns, "11.2 [9.8, 12.9]" in per cent in the cells (value and interval)."""
-    rows = results[(results.metric == metric) & (results.pairing == pairing)]
+def write_table(folder: Path, name: str, table: pd.DataFrame, text: str) -> None:
+    """<name>.csv with six significant digits, and `text`, the same for people, as <name>.md; both replaced at once."""
+    with atomic_file(folder / f"{name}.csv") as file:
+        table.to_csv(file, index=False, float_format=DIGITS, lineterminator="\n")
+    with atomic_file(folder / f"{name}.md") as file:
+        file.write_text(text, encoding="utf-8", newline="\n")
 
-    def cell(row: pd.Series) -> str:
-        band = "" if pd.isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-        return f"{100 * row.value:.1f}{band}"
 
-    wide = rows.assign(cell=[cell(row) for _, row in rows.iterrows()]).pivot(
-        index="model", columns="resolution", values="cell"
-    )
-    return (
-        wide.loc[order(wide.index), sorted(wide.columns, key=pixels)].fillna("").rename_axis(columns=None).reset_index()
-    )
+def per_cent(value: float, low: float, high: float, sign: str = "") -> str:
+    """Like "11.2 [9.8, 12.9]" from fractions, never "-0.0"; "11.2" where `low` is NaN; sign "+" shows every sign."""
+    point, *ends = (f"{round(100 * number, 1) + 0.0:{sign}.1f}" for number in (value, low, high))
+    return point if pd.isna(low) else f"{point} [{', '.join(ends)}]"
 
 
 def verdict(row) -> str:
@@ -56,31 +61,39 @@ def verdict(row) -> str:
     return "tie" if not row.p_holm < SIGNIFICANT else "better" if row["diff"] < 0 else "worse"
 
 
-def per_cent(value: float, low: float, high: float, sign: str = "") -> str:
-    """Like "11.2 [9.8, 12.9]" from fractions, never "-0.0"; sign "+" shows the sign of positive numbers too."""
-    value, low, high = (round(100 * number, 1) + 0.0 for number in (value, low, high))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+def wide(
+    rows: pd.DataFrame, cells: Iterable[str], index: str | list[str] = "model", columns: str = "resolution"
+) -> pd.DataFrame:
+    """A tidy table as people read it: one of `cells` (a string a row of `rows`) for each `index` and each of `columns`.
 
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of float (n, D) divided by their length; a zero row stays zero."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-
-
-def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of all pairs of different images: -L2 distance of a row of a and a row of b, and whether the people agree.
-
-    a, b: float (n, D), rows of the same n images. `a is b` gives the n(n-1)/2 pairs i < j, otherwise the n(n-1) ordered
-    ones. Returns float64 and bool vectors.
+    Rows and columns in order of appearance, resolutions from small to large; what is not there is "".
     """
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-    chosen = np.triu(np.ones(squared.shape, bool), 1) if a is b else ~np.eye(len(x), dtype=bool)
-    people = np.asarray(people)
-    return -np.sqrt(np.maximum(squared[chosen], 0)), (people[:, None] == people[None])[chosen]
+    table = rows.assign(cell=list(cells)).pivot(index=index, columns=columns, values="cell")
+    names = list(dict.fromkeys(rows[columns]))
+    names = sorted(names, key=pixels) if columns == "resolution" else names
+    return table.loc[rows.set_index(index).index.unique(), names].fillna("").rename_axis(columns=None).reset_index()
+
+
+def headline(results: pd.DataFrame, metric: str, pairing: str) -> pd.DataFrame:
+    """One metric of results.csv: models in rows, resolutions in columns, per cent with intervals in the cells."""
+    rows = results[(results.metric == metric) & (results.pairing == pairing)]
+    rows = rows.assign(rank=rows.model.map(order(rows.model).index)).sort_values("rank", kind="stable")
+    return wide(rows, [per_cent(row.value, row.low, row.high) for row in rows.itertuples()])
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table of strings."""
     rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def sections(parts: dict[str, pd.DataFrame]) -> str:
+    """Tables under their headings; one with the heading "" has none."""
+    return "".join(
+        f"\n## {title}\n\n{markdown(part)}" if title else f"\n{markdown(part)}" for title, part in parts.items()
+    )
+
+
+def page(title: str, lead: str, parts: dict[str, pd.DataFrame]) -> str:
+    """A Markdown page: title, a paragraph or more, and tables as `sections` writes them."""
+    return f"# {title}\n\n{lead}\n{sections(parts)}"

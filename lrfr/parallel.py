@@ -12,6 +12,11 @@ from typing import Any
 from lrfr.progress import bar
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def limit_threads(threads: int) -> None:
     """Set the threads of torch, if it is in use, and of the BLAS of processes started from here on."""
     os.environ["OMP_NUM_THREADS"] = str(threads)

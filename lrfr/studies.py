@@ -43,7 +43,7 @@ def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
     """The benchmark sets that a user names; UserError for a .bin file that can be no name, or the second of one name."""
     sets = {name: getattr(arguments, name) for name in TREES if getattr(arguments, name) is not None}
     for file in arguments.bin:
-        from lrfr.benchmarks.user_sets import bin_name
+        from lrfr.benchmarks.sets import bin_name
 
         if bin_name(file) in sets:
             raise UserError(f"--bin {file}: a second set called {file.stem}; rename one file.")
@@ -161,7 +161,7 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         overrides.append(f"teacher.weights={path.as_posix()}")
     chosen = [] if choose is None else [(source, choose(root))]  # a set may be called like the source: lfw.bin
     if sets:
-        from lrfr.benchmarks.user_sets import choose_set
+        from lrfr.benchmarks.sets import choose_set
 
         chosen += [(set_name, choose_set(set_name, place)) for set_name, place in sets.items()]
         names = ",".join(f"'{set_name}'" for set_name in sets)  # quoted: a set may be called null

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from lrfr import cli, config, studies
-from lrfr.benchmarks import miniatures, user_sets
+from lrfr.benchmarks import miniatures
+from lrfr.benchmarks import sets as user_sets
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.gate import trees

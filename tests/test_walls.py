@@ -24,9 +24,10 @@ ROOMS = {  # room -> rooms that it may import beside the floor
     "train": ("data", "models", "methods", "evaluate"),
     "protocol": CORE,
     "sources": CORE,
-    "benchmarks": (*CORE, "protocol", "sources"),  # a user's set has a place, as a source has
+    # a user's set has a place, as a source has; what is scored is a student in use, with its detector and its card
+    "benchmarks": (*CORE, "protocol", "sources", "deploy"),
     "deploy": (*CORE, "protocol", "sources"),
-    "report": (*CORE, "protocol", "benchmarks"),  # it shows the sets' tables
+    "report": (*CORE, "protocol"),
 }
 OFFICE = {"", "__main__", "cli", "stages", "plan", "fingerprint", "studies", "repro", "doctor"}  # on top
 

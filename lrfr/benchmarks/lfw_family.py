@@ -1,23 +1,28 @@
 """The pair sets that insightface distributes as .bin files: lfw, cfp_fp, agedb_30, calfw, cplfw.
 
-The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared Euclidean
-distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if distance <
-threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without the grid (see
-`verification.ten_fold_accuracy`). The best accuracy that some threshold reaches on the test pairs themselves is no result.
+The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
+Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
+distance < threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without
+the grid (see `verification.ten_fold_accuracy`). The best accuracy of any threshold on the test itself is no result.
 
-A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have, so no threshold of
-the grid calls it the same: an error if it is genuine, counted either way. The toolkit knows no failures.
+A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have, so no
+threshold of the grid calls it the same: an error if it is genuine, counted either way. The toolkit knows no failures.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrfr.benchmarks.outcome import Outcome, accuracy_of
-from lrfr.benchmarks.streaming import checked_embeddings
+from lrfr.benchmarks.outcomes import Images, Opened, Outcome, Protocol, accuracy_of, draw_pairs
+from lrfr.benchmarks.search import checked_embeddings
+from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fold_accuracy
-from lrfr.protocol.cells import unit
+from lrfr.gate.insightface_bin import ARCFACE, read_bin
+from lrfr.gate.trees import check_name
 
 FARTHEST = 4.0  # squared distance of opposite unit vectors
 
@@ -25,21 +30,17 @@ FARTHEST = 4.0  # squared distance of opposite unit vectors
 def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     """Ten-fold accuracy; decisions and weights go by pair.
 
-    embeddings: float (2n, D) in the order of the file, pair i in rows 2i and 2i + 1, image and mirror image already added, NaN
-    row = failed acquisition; same: bool (n,). Metrics: accuracy, accuracy_std (over folds), accuracy_exact, auc, eer.
-
-    Raises
-    ------
-    ValueError
-        if there are not two rows per pair, or like `streaming.checked_embeddings` and `verification.ten_fold_accuracy`.
+    embeddings: float (2n, D) in the order of the file, pair i in rows 2i and 2i + 1, image and mirror image already
+    added, NaN row = failed acquisition; same: bool (n,). Metrics: accuracy, accuracy_std (over folds), accuracy_exact,
+    auc, eer. Raises ValueError if there are not two rows per pair, or like `ten_fold_accuracy`.
     """
     embeddings, failed = checked_embeddings(embeddings, "images")
     same = np.asarray(same)
     if same.ndim != 1 or len(embeddings) != 2 * len(same):
         raise ValueError(f"{len(embeddings)} images need half as many pairs, not labels of shape {same.shape}.")
-    x = unit(embeddings)
+    x, lost = unit(embeddings), failed[::2] | failed[1::2]
     distances = np.sum((x[::2] - x[1::2]) ** 2, axis=1)
-    distances[failed[::2] | failed[1::2]] = FARTHEST
+    distances[lost] = FARTHEST
     result, exact = (ten_fold_accuracy(distances, same, rule) for rule in ("insightface", "exact"))
     same = same.astype(bool)
     folds = np.array_split(np.arange(len(same)), len(result.thresholds))
@@ -47,10 +48,27 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     metrics = {"accuracy": result.mean, "accuracy_std": result.std, "accuracy_exact": exact.mean}
     metrics |= {"auc": area_under_roc(-distances, same), "eer": equal_error_rate(-distances, same)}
     counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
-    counts |= {"fta_images": int(failed.sum()), "fta_pairs": int((failed[::2] | failed[1::2]).sum())}
+    counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(lost.sum())}
     statistics = {
         "accuracy": accuracy_of(right, same),
         "auc": lambda w: area_under_roc(-distances, same, w),
         "eer": lambda w: equal_error_rate(-distances, same, w),
     }
     return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+
+
+def open_bin(path: Path) -> Opened:
+    """Any `.bin` file; the results have its name. Its faces are aligned, so their landmarks are InsightFace's.
+
+    It does not say who is who, so every pair is of people of its own: intervals are too narrow if people recur.
+    """
+    check_name(path.name, path)
+    data = read_bin(path)
+    images = Images(len(data.images), lambda i: f"{path}, image {i} (of pair {i // 2})", data.read, lambda i: ARCFACE)
+    alone = 2 * np.arange(len(data.same))
+    protocol = Protocol(
+        lambda x: evaluate(x["images"], data.same),
+        partial(draw_pairs, same=data.same, a=alone, b=alone + ~data.same),
+    )
+    policies = ("whole", "landmarks", "detect")
+    return Opened(path.stem, {"images": images}, data.counts, {"verification": protocol}, policies)

@@ -64,48 +64,27 @@ def read_card(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         card = None
     if not well_formed(card):
-        raise UserError(
-            f"{path}: not the card of a released or exported student, or damaged; fetch model and card again."
-        )
+        raise UserError(f"{path}: not the card of a student, or damaged; fetch model and card again.")
     return card
 
 
 def default_card(folder: Path = WEIGHTS) -> Path:
-    """The card of the released student that the validation people of its study ranked first; UserError if there is none."""
+    """The card of the released student that the validation people of its study ranked first; UserError without any."""
     cards = {path: read_card(path) for path in sorted(folder.glob("*.json"))}
     for study in STUDIES:
-        ranks = {path: rank(card) for path, card in cards.items() if card.get("study") == study}
+        ranks = {
+            path: card.get("validation", {}).get("rank") for path, card in cards.items() if card.get("study") == study
+        }
         if ranks:
-            return min(ranks, key=ranks.get)
+            return min(ranks, key=lambda path: ranks[path] if whole(ranks[path], LARGEST_CARD) else math.inf)
     raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model PATH.")
-
-
-def rank(card: dict[str, Any]) -> float:
-    """Place in the ranking by the validation people; last for a card that does not say it."""
-    place = card.get("validation", {}).get("rank")
-    return place if whole(place, LARGEST_CARD) else math.inf
-
-
-def card_of(model: Path) -> tuple[dict[str, Any], str]:
-    """The card beside a model, and the sha256 that it states for it.
-
-    A released student has a card of its own; an exported one's card lists its `files`, and `a-int8.onnx` may share that of
-    `a.onnx`. Raises UserError if there is no card, or it does not know the model.
-    """
-    path = model.with_suffix(".json")
-    if model.suffix == ".onnx" and not path.is_file():
-        path = model.with_name(model.stem.rpartition("-")[0] + ".json")
-    card = read_card(path)
-    digest = card.get("sha256")
-    if model.suffix == ".onnx":
-        digest = next((row["sha256"] for row in card.get("files", []) if row["file"] == model.name), None)
-    if not isinstance(digest, str):
-        raise UserError(f"{path}: says nothing about {model.name}; fetch model and card again.")
-    return card, digest
 
 
 def find_model(path: str | Path | None = None) -> Model:
     """A model with its card: a `.safetensors` or `.onnx` file (or its card), the default student if no path is given.
+
+    A released student has a card of its own, with its sha256. An exported one's card lists its `files`, and
+    `a-int8.onnx` may share that of `a.onnx`.
 
     Raises
     ------
@@ -121,7 +100,15 @@ def find_model(path: str | Path | None = None) -> Model:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a released or an exported student.") from None
-    card, digest = card_of(path)
+    beside = path.with_suffix(".json")
+    if path.suffix == ".onnx" and not beside.is_file():
+        beside = path.with_name(path.stem.rpartition("-")[0] + ".json")
+    card = read_card(beside)
+    digest = card.get("sha256")
+    if path.suffix == ".onnx":
+        digest = next((row["sha256"] for row in card.get("files", []) if row["file"] == path.name), None)
+    if not isinstance(digest, str):
+        raise UserError(f"{beside}: says nothing about {path.name}; fetch model and card again.")
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path}: not the model of its card (its sha256 differs); fetch model and card again.")
     return Model(path, data, card)
@@ -130,9 +117,9 @@ def find_model(path: str | Path | None = None) -> Model:
 def resolution_for(pixels: int, listed: Iterable[str], size: int) -> str:
     """The resolution whose threshold holds for two faces of which the smaller has `pixels` a side.
 
-    The largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the input's `size` on: the study's
-    `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40 pixels, brought to
-    32, is no sharper than the view at 32.
+    The largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the input's `size` on:
+    the study's `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40
+    pixels, brought to 32, is no sharper than the view at 32.
     """
     listed = set(listed)
     numbers = sorted(int(resolution) for resolution in listed - {"hr"})
@@ -144,10 +131,7 @@ def resolution_for(pixels: int, listed: Iterable[str], size: int) -> str:
 def operating_point(card: dict[str, Any], far: float, pixels: int) -> dict[str, Any]:
     """The row of a card's thresholds for a FAR and the side of the smaller of two faces.
 
-    Raises
-    ------
-    UserError
-        if the card has no thresholds, or none for this FAR; the message names those that there are.
+    Raises UserError if the card has no thresholds, or none for this FAR; the message names those that there are.
     """
     rows = card.get("thresholds", [])
     if not rows:

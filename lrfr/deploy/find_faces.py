@@ -1,9 +1,10 @@
-"""The faces of a photograph, as a student wants to see them: MTCNN's landmarks, dlib's chip, the study's low-resolution views.
+"""The faces of a photograph, as a student wants to see them: MTCNN's landmarks, dlib's chip, the study's views.
 
-The landmarks and the geometry are those of `lrfr.data.detect` and `lrfr.data.align`. Two things are new. A photograph is looked
-at once as it is, and once more, enlarged, only if nothing was found: MTCNN knows no face below 20 pixels. And a face that has
-fewer pixels than the student's input is not blown up to the 150-pixel chip: it is aligned at its own size and then enlarged,
-as the low-resolution views of training were.
+The file goes the way of a photograph: it is decoded (`lrfr.gate`), looked at for landmarks (`look`), aligned (`align`,
+with `lrfr.data.align`) and brought to the student's input (`view`, with `lrfr.data.degrade`). Two things are not as in
+the study. A photograph is looked at once more, enlarged, if nothing was found: MTCNN knows no face below 20 pixels. And
+a face with fewer pixels than the student's input is not blown up to the 150-pixel chip: it is aligned at its own size
+and then enlarged, as the low-resolution views of training were.
 """
 
 from __future__ import annotations
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
 CERTAIN = 0.9  # probability of a face: facenet-pytorch's own for its choice "largest over threshold"
 SMALLEST = 20  # pixels: `min_face_size` of MTCNN; a smaller photograph makes it fail
 # Our choices, tried on 40 photographs of LFW made small: faces of 10 px are found in 39, of 8 px in 33, at 6x.
-SMALL, ENLARGED = (
-    200,
-    400,
-)  # a photograph whose shorter side is below the first is enlarged until its longer side has the second
+SMALL, ENLARGED = 200, 400  # a shorter side below the first: the longer side is enlarged to the second
 FIRST, SECOND = 1280, 2560  # pixels of the longer side: most in the first look, most in the second
 LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
@@ -44,7 +42,8 @@ CHUNK = 10  # photographs per task: the bar moves, and the weights are loaded ra
 
 
 class Face(NamedTuple):
-    """One face. image: uint8 (S, S, 3), the student's view. pixels: the side of the aligned face in the photograph, rounded.
+    """One face. image: uint8 (S, S, 3), the student's view. pixels: side of the aligned face in the photograph,
+    rounded.
 
     box: left, top, right, bottom in pixels of the photograph, and probability: MTCNN's; None of an aligned face.
     """
@@ -63,11 +62,50 @@ class Found(NamedTuple):
     problem: str | None
 
 
+def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list[Found]:
+    """The faces of many photographs, in `jobs` processes of one thread, in the order of the paths.
+
+    size: of the student's input. aligned: every image is an aligned face already; nothing is detected.
+    """
+    if not aligned:
+        with without_compiler():
+            import facenet_pytorch  # noqa: F401  once, before the processes are forked
+    chunks = [(paths[start : start + CHUNK], size, aligned) for start in range(0, len(paths), CHUNK)]
+    return [one for found in parallel_map(find_chunk, chunks, jobs, 1, "faces") for one in found]
+
+
+def find_chunk(paths: Sequence[Path], size: int, aligned: bool) -> list[Found]:
+    """The faces of some photographs. Runs in any process."""
+    mtcnn, results = None if aligned else detector(), []
+    for path in paths:
+        try:
+            image = read_photograph(path)
+            if aligned:
+                faces = [Face(view(np.asarray(image), size), min(image.size), None, None)]
+            else:
+                faces = find_faces(mtcnn, image, size)
+            results.append(Found(path, faces, None if faces else NO_FACE.format(path=path)))
+        except UserError as error:
+            sentence = str(error)
+            results.append(Found(path, [], sentence if str(path) in sentence else f"{path}: {sentence}"))
+    return results
+
+
+def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
+    """Every certain face of an RGB photograph, the largest first; empty if there is none."""
+    faces = [
+        Face(*align(image, points, size), tuple(np.round(box, 1).tolist()), round(probability, 4))
+        for box, probability, points in look(mtcnn, image)
+    ]
+    return sorted(faces, key=lambda face: -face.pixels)
+
+
 @contextmanager
 def without_compiler() -> Iterator[None]:
     """Keep torchvision from importing torch's compiler, half of the start-up time of a program that compiles nothing.
 
-    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question when it is imported; here the answer is no.
+    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question when it is imported; here the answer is
+    no.
     """
     name = "torch._dynamo.utils"
     if name in sys.modules:
@@ -88,11 +126,19 @@ def detector() -> MTCNN:
     return MTCNN(keep_all=True, device="cpu")
 
 
+def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:
+    """What `detect` finds in an RGB photograph at the first look, or else at the second; empty if neither finds any."""
+    for scale, border in looks(*image.size):
+        if found := detect(mtcnn, image, scale, border):
+            return found
+    return []
+
+
 def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]]:
     """(scale, border in pixels) of the first look at a photograph, and of the second one if the first finds no face.
 
-    First: as it is, reduced to 1280 px; a photograph with a side below 200 px gets a border and is enlarged to 400 px. Second:
-    with a border, enlarged up to six times, to 2560 px at most.
+    First: as it is, reduced to 1280 px; a photograph with a side below 200 px gets a border and is enlarged to 400 px.
+    Second: with a border, enlarged up to six times, to 2560 px at most.
     """
     shorter, longer = sorted((width, height))
     border = min(shorter // 2, LARGEST_BORDER)
@@ -104,7 +150,7 @@ def looks(width: int, height: int) -> tuple[tuple[float, int], tuple[float, int]
 
 
 def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    """(box (4,), probability, points (5, 2)) of every certain face, in pixels of the photograph, centres at integers."""
+    """(box (4,), probability, points (5, 2)) of every certain face; pixels of the photograph, centres at integers."""
     if border:
         image = Image.fromarray(np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge"))
     sides = [max(1, round(side * scale)) for side in image.size]
@@ -123,28 +169,11 @@ def detect(mtcnn: MTCNN, image: Image.Image, scale: float, border: int) -> list[
     return [face for face in found if face[1] >= CERTAIN]
 
 
-def view(face: np.ndarray, size: int) -> np.ndarray:
-    """An aligned face uint8 (H, W, 3) as the student sees it: area down to uint8 (size, size, 3), bicubic up if it is smaller.
-
-    Raises
-    ------
-    UserError
-        if it is of another kind, or has a side of more than 4096 pixels: it is computed in float64.
-    """
-    face = np.array(face)  # a copy that may be written to: torch warns of others, and Pillow's are such
-    if face.dtype != np.uint8 or face.ndim != 3 or face.shape[2] != 3 or 0 in face.shape:
-        raise UserError(f"face: uint8 (H, W, 3) is needed, not {face.dtype} {face.shape}; convert it first.")
-    if max(face.shape[:2]) > LARGEST_SIDE:
-        sides = f"{face.shape[1]} x {face.shape[0]}"
-        raise UserError(f"face: {sides} pixels, an aligned face may have {LARGEST_SIDE} a side; make it smaller first.")
-    return hr_view(face[None], size)[0]
-
-
 def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     """The student's view uint8 (size, size, 3) of the face with these points (5, 2), and its own side in pixels.
 
-    A face of at least `size` pixels becomes the 150-pixel chip, which is reduced by area, as the study's `hr` views. A smaller
-    one is warped to a chip of its own side, which is enlarged bicubically, as the study's low-resolution views.
+    A face of at least `size` pixels becomes the 150-pixel chip, which is reduced by area, as the study's `hr` views. A
+    smaller one is warped to a chip of its own side, which is enlarged bicubically, as the study's low-resolution views.
     """
     matrix = inverse(similarity(points, TEMPLATE))  # from the 150-pixel chip to the photograph
     shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # pixels of the photograph per pixel of that chip
@@ -162,50 +191,16 @@ def align(image: Image.Image, points: np.ndarray, size: int) -> tuple[np.ndarray
     return view(chip, size), pixels
 
 
-def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:
-    """What `detect` finds in an RGB photograph at the first look, or else at the second; empty if neither finds a face."""
-    for scale, border in looks(*image.size):
-        if found := detect(mtcnn, image, scale, border):
-            return found
-    return []
+def view(face: np.ndarray, size: int) -> np.ndarray:
+    """An aligned face uint8 (H, W, 3) as the student sees it: area down to uint8 (size, size, 3), bicubic up if
+    smaller.
 
-
-def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
-    """Every certain face of an RGB photograph, the largest first; empty if there is none."""
-    found = look(mtcnn, image)
-    faces = [
-        Face(*align(image, points, size), tuple(np.round(box, 1).tolist()), round(p, 4)) for box, p, points in found
-    ]
-    return sorted(faces, key=lambda face: -face.pixels)
-
-
-def whole_image(image: Image.Image, size: int) -> Face:
-    """An image that is an aligned face already."""
-    return Face(view(np.asarray(image), size), min(image.size), None, None)
-
-
-def find_chunk(paths: Sequence[Path], size: int, aligned: bool) -> list[Found]:
-    """The faces of some photographs. Runs in any process."""
-    mtcnn, results = None if aligned else detector(), []
-    for path in paths:
-        try:
-            image = read_photograph(path)
-            faces = [whole_image(image, size)] if aligned else find_faces(mtcnn, image, size)
-            results.append(Found(path, faces, None if faces else NO_FACE.format(path=path)))
-        except UserError as error:
-            sentence = str(error)
-            results.append(Found(path, [], sentence if str(path) in sentence else f"{path}: {sentence}"))
-    return results
-
-
-def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list[Found]:
-    """The faces of many photographs, in `jobs` processes of one thread, in the order of the paths.
-
-    size: of the student's input. aligned: every image is an aligned face already; nothing is detected.
+    Raises UserError if it is of another kind, or has a side of more than 4096 pixels: it is computed in float64.
     """
-    if not aligned:
-        with without_compiler():
-            import facenet_pytorch  # noqa: F401  once, before the processes are forked
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    found = parallel_map(find_chunk, [(chunk, size, aligned) for chunk in chunks], jobs, 1, "faces")
-    return [one for part in found for one in part]
+    face = np.array(face)  # a copy that may be written to: torch warns of others, and Pillow's are such
+    if face.dtype != np.uint8 or face.ndim != 3 or face.shape[2] != 3 or 0 in face.shape:
+        raise UserError(f"face: uint8 (H, W, 3) is needed, not {face.dtype} {face.shape}; convert it first.")
+    if max(face.shape[:2]) > LARGEST_SIDE:
+        sides = f"{face.shape[1]} x {face.shape[0]}"
+        raise UserError(f"face: {sides} pixels, an aligned face may have {LARGEST_SIDE} a side; make it smaller first.")
+    return hr_view(face[None], size)[0]

@@ -1,8 +1,9 @@
 """The `mirror` stage: what averaging a face with its mirror image buys, for twice the time.
 
-Face toolkits often embed a face and its mirror image and compare the normalised sum (InsightFace's LFW protocol does). Every
-other table of a study embeds a face once, as the exported student does; this one says what an engineer with time to spare gains.
-A student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of both, at its own length.
+Face toolkits often embed a face and its mirror image and compare the normalised sum (InsightFace's LFW protocol does).
+Every other table of a study embeds a face once, as the exported student does; this one says what an engineer with time
+to spare gains. A student's embedding is f(x) + f(mirror x), of unit length afterwards; the teacher's is the mean of
+both, at its own length.
 
 Nothing is trained or chosen here. Low against low resolution, the pairs, draws and intervals of the stage `evaluate`.
 """
@@ -19,15 +20,13 @@ from numpy.typing import NDArray
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, mirror
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
-from lrfr.formats import markdown, order, per_cent, pixels
+from lrfr.formats import markdown, order, per_cent, pixels, write_table
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
-from lrfr.protocol.folds import TestFold, build_fold
+from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, TestFold, build_fold
 from lrfr.protocol.official import official_metrics
-from lrfr.protocol.rows import DENSE, MISALIGNED, OFFICIAL
-from lrfr.report.tables import write_table
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of
@@ -72,13 +71,11 @@ def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[
 
 
 def both(study: Study, model: str) -> tuple[dict[Cell, NDArray], dict[Cell, NDArray], int]:
-    """Values in every draw, means over folds and seeds: faces embedded once; with their mirror images; and people minus folds."""
+    """Values in every draw, means over folds and seeds: of faces once, with their mirror images; people minus folds."""
     teacher = model == TEACHER
     numbers = study.faces.run_folds if teacher else folds_of(study, model)
     seeds = study.train.seeds[:1] if teacher else seeds_of(study, model)
-    once: dict[Cell, NDArray] = {}
-    twice: dict[Cell, NDArray] = {}
-    freedom = 0
+    once, twice, freedom = {}, {}, 0
     for number in numbers:
         fold, faces = build_fold(study, number), read_fold(study, number)
         freedom += fold.test_pairs.counts.shape[1] - 1
@@ -114,8 +111,10 @@ def compare(study: Study, model: str) -> list[tuple]:
 
 def page(table: pd.DataFrame) -> str:
     """mirror.csv for people: with the mirror image, and the difference to without."""
-    text = "# A face and its mirror image\n\nThe sum of both embeddings instead of one, for twice the time; "
-    text += "both photographs at the resolution, per cent with intervals, then the difference to one embedding in brackets.\n"
+    text = "# A face and its mirror image\n\nThe sum of both embeddings instead of one, for twice the time; both "
+    text += (
+        "photographs at the resolution, per cent with intervals, then the difference to one embedding in brackets.\n"
+    )
     for protocol, metric in SHOWN:
         rows = table[(table.protocol == protocol) & (table.metric == metric)]
         if rows.empty:

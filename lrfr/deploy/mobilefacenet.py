@@ -1,9 +1,10 @@
 """MobileFaceNet (Chen et al., CCBR 2018, arXiv 1804.07573, Table 1): what one would use on a phone, of random weights.
 
-For the benchmark of speed alone. 112-pixel faces; convolution, batch norm and PReLU throughout, "linear" layers without PReLU;
-inverted residual blocks as in MobileNetV2; a global depthwise convolution (GDConv) over the last 7 x 7 map. With the paper's 128
-dimensions the network has 1.00 M parameters and 221 M multiply-accumulates, as published; with the 512 of most released weights
-it has 1.20 M and 221 M. The 228 M often given for these count batch norm too, with two operations an element.
+For the benchmark of speed alone. 112-pixel faces; convolution, batch norm and PReLU throughout, "linear" layers without
+PReLU; inverted residual blocks as in MobileNetV2; a global depthwise convolution (GDConv) over the last 7 x 7 map. With
+the paper's 128 dimensions the network has 1.00 M parameters and 221 M multiply-accumulates, as published; with the 512
+of most released weights it has 1.20 M and 221 M. The 228 M often given for these count batch norm too, with two
+operations an element.
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128
 LAST = 512  # channels of the 7 x 7 map
 
 
-def conv(inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1) -> nn.Sequential:
+def linear(inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1) -> nn.Sequential:
     """A linear layer: convolution and batch norm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, side, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(outputs)
-    )
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding, groups=groups, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
 
 
-def conv_prelu(
-    inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1
-) -> nn.Sequential:
-    return nn.Sequential(conv(inputs, outputs, side, stride, padding, groups), nn.PReLU(outputs))
+def conv(inputs: int, outputs: int, *shape: int) -> nn.Sequential:
+    """The same with PReLU."""
+    return nn.Sequential(linear(inputs, outputs, *shape), nn.PReLU(outputs))
 
 
 class Bottleneck(nn.Module):
@@ -35,36 +34,26 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
         middle = inputs * expansion
-        self.branch = nn.Sequential(
-            conv_prelu(inputs, middle, 1), conv_prelu(middle, middle, 3, stride, 1, middle), conv(middle, outputs, 1)
-        )
+        depthwise = conv(middle, middle, 3, stride, 1, middle)
+        self.branch = nn.Sequential(conv(inputs, middle, 1), depthwise, linear(middle, outputs, 1))
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x) if self.skip else self.branch(x)
 
 
-class MobileFaceNet(nn.Module):
-    """float (B, 3, 112, 112) in -1 ... 1 -> float (B, embedding), before L2 normalisation."""
+def build_mobilefacenet(embedding: int) -> nn.Sequential:
+    """float (B, 3, 112, 112) in -1 ... 1 -> float (B, embedding), before L2 normalisation.
 
-    def __init__(self, embedding: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [conv_prelu(3, 64, 3, 2, 1), conv_prelu(64, 64, 3, 1, 1, 64)]
-        inputs = 64
+    Random weights, the same every time, in eval mode without gradients.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers, inputs = [conv(3, 64, 3, 2, 1), conv(64, 64, 3, 1, 1, 64)], 64
         for expansion, outputs, count, first in BLOCKS:
             for number in range(count):
                 layers.append(Bottleneck(inputs, outputs, expansion, first if number == 0 else 1))
                 inputs = outputs
-        layers += [conv_prelu(inputs, LAST, 1), conv(LAST, LAST, INPUT // 16, groups=LAST), conv(LAST, embedding, 1)]
-        self.layers = nn.Sequential(*layers, nn.Flatten())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-def build_mobilefacenet(embedding: int) -> MobileFaceNet:
-    """A network of random weights, the same every time, in eval mode without gradients."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = MobileFaceNet(embedding)
+        layers += [conv(inputs, LAST, 1), linear(LAST, LAST, INPUT // 16, groups=LAST), linear(LAST, embedding, 1)]
+        net = nn.Sequential(*layers, nn.Flatten())
     return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()

@@ -1,7 +1,8 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
-The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to the bit.
-Both of its kernels are formulas of the two sides. They are computed in the graph, in a branch each, of which only one runs.
+The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
+the bit. Both of its kernels are formulas of the two sides. They are computed in the graph, in a branch each, of which
+only one runs.
 
 onnx, onnxscript and onnxruntime are the optional extra `export`; nothing here imports them before it needs them.
 """
@@ -10,10 +11,9 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ from lrfr.files import atomic_file
 from lrfr.models.student import StudentNet, normalise
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import ModelProto
     from onnxruntime import InferenceSession
 
 FACES, EMBEDDINGS = "faces", "embeddings"  # names of the input and the output
@@ -38,27 +38,26 @@ BATCH = 50  # faces at once in calibration; no influence on the numbers
 
 
 def extra(module: str) -> ModuleType:
-    """A module of the optional extra `export`.
-
-    Raises
-    ------
-    UserError
-        if its package is not installed.
-    """
+    """A module of the optional extra `export`. Raises UserError if its package is not installed."""
     try:
         return import_module(module)
     except ImportError:
-        package = module.split(".")[0]
-        raise UserError(
-            f"{package}: not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
-        ) from None
+        why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
+        raise UserError(f"{module.split('.')[0]}: {why}") from None
+
+
+def check_packages() -> None:
+    """UserError if a package of the extra is not installed: better before the work than after it."""
+    for package in PACKAGES:
+        extra(package)
 
 
 class Embedder(nn.Module):
     """Aligned faces uint8 (N, H, W, 3), RGB, of any side -> unit-length float32 (N, D).
 
-    What is smaller than the student's input is enlarged bicubically, what is larger is reduced by area averaging, both rounded to
-    uint8: `lrfr.data.degrade.hr_view`. So a face of r pixels becomes the study's view of r pixels, a chip its `hr` view.
+    What is smaller than the student's input is enlarged bicubically, what is larger is reduced by area averaging, both
+    rounded to uint8: `lrfr.data.degrade.hr_view`. So a face of r pixels becomes the study's view of r pixels, a chip
+    its `hr` view.
     """
 
     def __init__(self, student: StudentNet, size: int) -> None:
@@ -71,108 +70,79 @@ class Embedder(nn.Module):
         return F.normalize(self.student(normalise(views)).embedding)
 
 
-def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and the branches inside."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from subgraphs(attribute.g)
-
-
-def scrub(graph: GraphProto) -> None:
-    """Remove what the exporter leaves behind: paths and memory addresses of this machine, and constants that nothing uses."""
-    parts = list(subgraphs(graph))
-    used = {name for part in parts for node in part.node for name in node.input} | {
-        o.name for part in parts for o in part.output
-    }
+def finish(model: ModelProto, path: Path) -> None:
+    """Check a graph and write it without what exporters leave behind: paths of this machine, unused constants."""
+    parts = [model.graph]
+    for part in parts:  # the list grows by the branches inside
+        parts += [a.g for node in part.node for a in node.attribute if a.HasField("g")]
+    used = {name for part in parts for node in part.node for name in node.input}
+    used |= {output.name for part in parts for output in part.output}
     for part in parts:
         kept = [tensor for tensor in part.initializer if tensor.name in used]
-        del part.initializer[:]
+        del part.initializer[:], part.value_info[:]  # the second: shapes that can be inferred again
         part.initializer.extend(kept)
-        for item in (part, *part.node, *part.initializer, *part.input, *part.output, *part.value_info):
+        for item in (part, *part.node, *part.initializer, *part.input, *part.output):
             item.ClearField("doc_string")
             item.ClearField("metadata_props")
-    (faces,), (embeddings,) = graph.input, graph.output
+    (faces,), (embeddings,) = model.graph.input, model.graph.output
     for axis, name in enumerate(AXES):
         faces.type.tensor_type.shape.dim[axis].dim_param = name
     embeddings.type.tensor_type.shape.dim[0].dim_param = AXES[0]
-    for part in parts:
-        del part.value_info[:]  # shapes that can be inferred again
+    model.ClearField("metadata_props")
+    extra("onnx").checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def export_onnx(student: StudentNet, size: int, path: Path) -> None:
-    """Write a student in float32, batch norm folded, with free batch, height and width: the same bytes for the same student.
+    """Write a student in float32, batch norm folded, with free batch, height and width; always the same bytes.
 
-    size: side of the student's input in pixels.
-
-    Raises
-    ------
-    UserError
-        if the extra `export` is not installed.
+    size: side of the student's input in pixels. Raises UserError if the extra `export` is not installed.
     """
-    onnx = [extra(name) for name in PACKAGES][0]
+    check_packages()
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
     axes = {axis: torch.export.Dim.DYNAMIC for axis in range(len(AXES))}
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that cached functions are traced without their caches, and what torch deprecates
-        # strict: Python's own `max` and `min` of two sides become part of the graph instead of a decision about the example
+        warnings.simplefilter("ignore")  # functions traced without their caches, and what torch deprecates
+        # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
         )
-    model = exported.model_proto
-    scrub(model.graph)
-    model.ClearField("metadata_props")
+    model = exported.model_proto  # a new one for every call
     model.ClearField("producer_version")  # names the build of torch
-    onnx.checker.check_model(model, full_check=True)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-
-
-class Reader:
-    """Faces uint8 (n, S, S, 3) as onnxruntime's calibration asks for them: a batch a call, then None."""
-
-    def __init__(self, faces: np.ndarray) -> None:
-        self.batches = iter([{FACES: faces[start : start + BATCH]} for start in range(0, len(faces), BATCH)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.batches, None)
+        finish(model, temporary)
 
 
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
-    """Write the same graph with 8-bit weights and activations (QDQ), calibrated on faces uint8 (n, S, S, 3) of training people.
+    """Write the same graph with 8-bit weights and activations (QDQ), calibrated on training faces uint8 (n, S, S, 3).
 
-    Weights per output channel, ranges of activations from the smallest and largest values met. Two choices of ours keep the error
-    rates: the resize, the first convolution and the normalisation of the embedding stay as they are, and weights use 7 of the 8
-    bits, since processors without VNNI add pairs of products in 16 bits, which 8 would overflow (onnxruntime's documentation,
-    "Quantize ONNX models"). So an embedding does not depend on the processor beyond rounding.
+    Weights per output channel, ranges of activations from the smallest and largest values met. Two choices of ours keep
+    the error rates: the resize, the first convolution and the normalisation of the embedding stay as they are, and
+    weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits, which 8 would overflow
+    (onnxruntime's documentation, "Quantize ONNX models"). So an embedding does not depend on the processor beyond
+    rounding.
     """
     onnx = extra("onnx")
     quantization, shapes = (extra(f"onnxruntime.quantization{part}") for part in ("", ".shape_inference"))
     nodes = onnx.load(float_path).graph.node
     first = next(place for place, node in enumerate(nodes) if node.op_type == "Conv")
     last = max(place for place, node in enumerate(nodes) if node.op_type == "Gemm")
+    batches = iter([{FACES: calibration_faces[i : i + BATCH]} for i in range(0, len(calibration_faces), BATCH)])
     with tempfile.TemporaryDirectory() as folder, atomic_file(int8_path) as temporary:
         inferred = Path(folder) / "inferred.onnx"
         shapes.quant_pre_process(str(float_path), str(inferred), skip_optimization=True, skip_symbolic_shape=True)
         quantization.quantize_static(
             str(inferred),
             str(temporary),
-            Reader(calibration_faces),
+            SimpleNamespace(get_next=lambda: next(batches, None)),  # a calibration reader: a batch a call, then None
             per_channel=True,
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[node.name for node in [*nodes[: first + 1], *nodes[last + 1 :]]],
         )
-        model = onnx.load(temporary)
-        scrub(model.graph)
-        model.ClearField("metadata_props")
-        onnx.checker.check_model(model, full_check=True)
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        finish(onnx.load(temporary), temporary)
 
 
 def session(path: Path, threads: int) -> InferenceSession:

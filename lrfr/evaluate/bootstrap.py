@@ -1,9 +1,8 @@
-"""All bootstrap draws of a dense pair list at once.
+"""All bootstrap draws of a pair list at once, some hundred times faster than `identity_bootstrap` on the same draws.
 
-The weight of a pair in a draw depends only on who is in it: w_a for genuine, w_a * w_b for impostor pairs. So the weight above
-a threshold is a product of (draws x groups) weights and (groups) counts, where a group is a person or a pair of people; nothing
-of size draws x pairs is ever formed. The results are those of `identity_bootstrap` with the functions of `verification` on the
-same draws, some hundred times faster. Sums are of whole numbers, hence exact and independent of threads.
+The weight of a pair in a draw depends only on who is in it: w_a for genuine, w_a * w_b for impostor pairs, whole
+numbers all. The pairs are sorted by score once, and their weights (draws, pairs) with them; a rate is a sum of the
+first weights in that order. Sums of whole numbers are exact, hence independent of order and threads.
 """
 
 from __future__ import annotations
@@ -13,13 +12,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lrfr.evaluate.agreement import rank_correlation
 from lrfr.evaluate.identification import mate_ranks
 from lrfr.evaluate.statistics import drawn_people
 from lrfr.evaluate.verification import ROUNDING
+from lrfr.streams import philox
+
+CHUNK = 128  # draws at a time; no influence on the numbers
+# intervals of `agreement`
+LINEARISED, FIXED_RANKS = "identity bootstrap, linearised", "identity bootstrap, fixed ranks"
 
 
-def first_true(condition: Callable[[NDArray[np.int64]], NDArray[np.bool_]], last: int, size: int) -> NDArray[np.int64]:
+def _first_true(condition: Callable[[NDArray[np.int64]], NDArray[np.bool_]], last: int, size: int) -> NDArray[np.int64]:
     """Per draw, the smallest index in 1 ... last where a condition that never turns false again is true; false at 0."""
     low, high = np.zeros(size, dtype=np.int64), np.full(size, last)
     while (high - low > 1).any():
@@ -29,64 +32,143 @@ def first_true(condition: Callable[[NDArray[np.int64]], NDArray[np.bool_]], last
     return high
 
 
-def read_off(
-    tar: Callable[[NDArray[np.int64]], NDArray],
-    fmr: Callable[[NDArray[np.int64]], NDArray],
-    last: int,
-    size: int,
+def weighted_verification(
+    scores: NDArray[np.float64],
+    same: NDArray[np.bool_],
+    weights: NDArray,
+    threshold: float | None,
+    fars: Sequence[float],
+) -> dict[str, NDArray[np.float64]]:
+    """Balanced accuracy at `threshold` (unless None), EER, AUC and TAR at each FAR: (draws,) each.
+
+    scores: (pairs,), without NaN. same: bool (pairs,). weights: whole numbers (draws, pairs). The rules are those of
+    `verification`. A draw without genuine or without impostor pairs is NaN.
+
+    >>> weights = np.array([[1, 1, 1, 1], [1, 0, 1, 2]])  # the second draw lacks the genuine pair that fails
+    >>> weighted_verification(np.array([0.9, 0.4, 0.5, 0.1]), np.array([True, True, False, False]), weights, None, ())
+    {'eer': array([0.5, 0. ]), 'auc': array([0.75, 1.  ])}
+    """
+    levels, level = np.unique(-scores, return_inverse=True)  # 0 = the most similar
+    chosen = None if threshold is None else int(np.searchsorted(levels, -threshold, side="right"))
+    orders = [np.flatnonzero(kind)[np.argsort(level[kind], kind="stable")] for kind in (same, ~same)]
+    # how many pairs of either kind the t most similar levels hold, t = 0 ... levels
+    held = [np.searchsorted(level[order], np.arange(len(levels) + 1)) for order in orders]
+    # whole numbers that hold the sum of two sums of weights
+    exact = np.promote_types(np.uint32, np.min_scalar_type(2 * weights.shape[1] * int(weights.max())))
+    tables, parts = [np.zeros((CHUNK, len(order) + 1), exact) for order in orders], []
+    for start in range(0, len(weights), CHUNK):
+        some = weights[start : start + CHUNK]
+        for table, order in zip(tables, orders, strict=True):  # table[d, n]: the sum of the n first weights in draw d
+            np.cumsum(np.take(some, order, axis=1), axis=1, dtype=exact, out=table[: len(some), 1:])
+        own = some[:, orders[0]], level[orders[0]]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts.append(_metrics(*own, [table[: len(some)] for table in tables], held, chosen, fars))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _metrics(
+    genuine: NDArray,
+    own: NDArray[np.int64],
+    sums: list[NDArray],
+    held: list[NDArray],
     chosen: int | None,
     fars: Sequence[float],
-    auc: NDArray[np.float64],
 ) -> dict[str, NDArray[np.float64]]:
-    """Metrics (size,) by name, from the rates in each draw if the 0 ... last most similar levels are accepted.
+    """`weighted_verification` of a few draws; genuine, own: weights and levels of the genuine pairs."""
+    draws, total = np.arange(len(genuine)), [table[:, -1].astype(np.float64) for table in sums]
 
-    tar, fmr: levels accepted in each draw (size,) -> the rates there. chosen: levels accepted at the threshold of the accuracy,
-    None for no accuracy. auc: joins the others in its place.
-    """
-    after = first_true(lambda index: fmr(index) >= 1 - tar(index), last, size)
-    before = after - 1
-    gaps = [1 - tar(index) - fmr(index) for index in (before, after)]
-    metrics = {}
+    def tar(index: NDArray[np.int64]) -> NDArray[np.float64]:
+        # TAR(t) = sum_i w_i [s_i >= t] / sum_i w_i over genuine pairs i, in each draw; FMR over impostor pairs
+        return sums[0][draws, held[0][index]] / total[0]
+
+    def fmr(index: NDArray[np.int64]) -> NDArray[np.float64]:
+        return sums[1][draws, held[1][index]] / total[1]
+
+    last, metrics = len(held[0]) - 1, {}
     if chosen is not None:
-        at = np.full(size, chosen)
+        at = np.full(len(draws), chosen)
         metrics["accuracy"] = (tar(at) + 1 - fmr(at)) / 2
+    after = _first_true(lambda index: fmr(index) >= 1 - tar(index), last, len(draws))
+    before = after - 1
+    gaps = [1 - tar(index) - fmr(index) for index in (before, after)]  # FNMR - FMR = 0 between these
     metrics["eer"] = fmr(before) + gaps[0] / (gaps[0] - gaps[1]) * (fmr(after) - fmr(before))
-    metrics["auc"] = auc
+    # AUC = sum_g w_g (W - sum_{s_i > s_g} w_i - sum_{s_i = s_g} w_i / 2) / (sum_g w_g W), W = sum_i w_i of impostors i
+    below = total[1][:, None] - (sums[1][:, held[1][own]] + sums[1][:, held[1][own + 1]]) / 2
+    metrics["auc"] = np.einsum("dg,dg->d", genuine, below) / (total[0] * total[1])
     for far in fars:
-        allowed = first_true(lambda index, far=far: fmr(index) > far * (1 + ROUNDING), last, size) - 1
+        allowed = _first_true(lambda index, far=far: fmr(index) > far * (1 + ROUNDING), last, len(draws)) - 1
         metrics[f"tar@far={far:g}"] = tar(allowed)
-    return metrics
+    undefined = (total[0] == 0) | (total[1] == 0)
+    return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
+
+
+def _mid_ranks(position: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight of smaller values and half that of equal ones (n,); position: each value's place in np.unique."""
+    group = np.bincount(position, weights)
+    return (np.cumsum(group) - group / 2)[position]
+
+
+def _rank_correlation(
+    position_a: NDArray[np.int64], position_b: NDArray[np.int64], weights: NDArray[np.float64]
+) -> float:
+    """Spearman's correlation, -1 ... 1: Pearson's, weighted, of mid-ranks. NaN if a side is constant."""
+    ranks = [_mid_ranks(position, weights) for position in (position_a, position_b)]
+    a, b = (rank - np.average(rank, weights=weights) for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        return float(np.sum(weights * a * b) / np.sqrt(np.sum(weights * a * a) * np.sum(weights * b * b)))
 
 
 class Pairs:
-    """Pairs of n photographs, and how often each person occurs in each draw; the kinds of pair lists add the pairs' weights.
+    """Pairs of n photographs, and how often each person occurs in each draw.
 
-    labels: int (n,), person 0 ... p-1 of each photograph, none missing. first, second: int (pairs,), first < second. counts:
-    (draws, p) from `identity_counts`. A first draw in which everybody counts once is put in front, so that row 0 of every
-    result is the statistic of the data themselves.
+    All genuine pairs, and all impostor pairs or an even sample of them. A first draw in which everybody counts once is
+    put in front, so that row 0 of every result is the statistic of the data themselves.
+
+    labels: int (n,), person 0 ... p-1 of each photograph, none missing. counts: (draws, p) from `identity_counts`.
+    impostors: size of the sample; None for all pairs. The sample depends on (labels, impostors, seed, stratum) alone,
+    so every model meets the same pairs. Attributes: first, second: int (pairs,), first < second; same: bool (pairs,);
+    weights: (1 + draws, pairs).
+
+    >>> pairs = Pairs(np.array([0, 0, 1, 1]), counts=np.array([[1, 1], [2, 0]]))
+    >>> pairs.weights.tolist()  # a genuine pair of person 0 first; in the last draw person 1 is missing
+    [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [2, 0, 0, 0, 0, 0]]
     """
 
-    ranks: tuple[int, ...]  # of identification
-    agreement_interval: str  # by the name that tables print
-
     def __init__(
-        self, labels: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64], counts: NDArray
+        self, labels: NDArray[np.int64], counts: NDArray, impostors: int | None = None, seed: int = 0, stratum: int = 0
     ) -> None:
-        self.labels, self.first, self.second = labels, first, second
+        first, second = np.triu_indices(len(labels), 1)
+        different = np.flatnonzero(labels[first] != labels[second])
+        # raw bits, because numpy promises their stability across releases
+        lot = philox("impostors", seed, stratum).random_raw(len(different))
+        sample = different[np.argsort(lot, kind="stable")[:impostors]]
+        chosen = np.union1d(np.flatnonzero(labels[first] == labels[second]), sample)
+        self.labels, self.first, self.second = labels, first[chosen], second[chosen]
+        self.sampled = impostors is not None
         self.counts = np.vstack([np.ones(counts.shape[1]), counts])
-        self.same = labels[first] == labels[second]
+        small = self.counts.astype(np.min_scalar_type(int(self.counts.max()) ** 2))
+        a, b = labels[self.first], labels[self.second]
+        self.same = a == b
+        self.weights = np.take(small, a, axis=1)  # C order, unlike small[:, a]
+        self.weights[:, ~self.same] *= small[:, b[~self.same]]
 
     def scores(self, similarity: NDArray) -> NDArray:
         """(n, n) similarities of first and second photographs -> (pairs,)."""
         return similarity[self.first, self.second]
 
+    def verification(
+        self, scores: NDArray[np.float64], threshold: float | None, fars: Sequence[float]
+    ) -> dict[str, NDArray[np.float64]]:
+        """`weighted_verification` of scores (pairs,): (1 + draws,) by metric."""
+        return weighted_verification(scores, self.same, self.weights, threshold, fars)
+
     def identification(self, similarity: NDArray[np.float64], rank: int = 1) -> NDArray[np.float64]:
         """Rank-`rank` rate (1 + draws,) with one gallery photograph per person, averaged over the galleries.
 
-        similarity: (n, n), gallery photographs in rows, probes in columns. In the g-th of the searches the g-th photograph of
-        everybody is the gallery and all other photographs are probes: nobody is searched among photographs that include the
-        probe itself. There are as many galleries as everybody has photographs. Draws weigh the people searched for; the
-        gallery stays.
+        similarity: (n, n), gallery photographs in rows, probes in columns. In the g-th of the searches the g-th
+        photograph of everybody is the gallery and all other photographs are probes: nobody is searched among
+        photographs that include the probe itself. There are as many galleries as everybody has photographs. Draws weigh
+        the people searched for; the gallery stays.
         """
         people = self.counts.shape[1]
         photographs = [np.flatnonzero(self.labels == person) for person in range(people)]
@@ -101,79 +183,34 @@ class Pairs:
         with np.errstate(invalid="ignore"):
             return (self.counts @ hits) / (self.counts @ searches)
 
-
-class DensePairs(Pairs):
-    """All pairs first < second of n photographs."""
-
-    ranks = (1,)  # among ten people rank 5 says little
-    agreement_interval = "identity bootstrap, linearised"
-
-    def __init__(self, labels: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        super().__init__(labels, *np.triu_indices(len(labels), 1), counts)
-        people = counts.shape[1]
-        a, b = np.sort([labels[self.first], labels[self.second]], axis=0)
-        one, other = np.triu_indices(people, 1)
-        number = np.zeros((people, people), dtype=np.int64)
-        number[one, other] = np.arange(len(one))
-        self.genuine_group, self.impostor_group = a[self.same], number[a, b][~self.same]
-        self.genuine_weights, self.impostor_weights = self.counts, self.counts[:, one] * self.counts[:, other]
-
-    def verification(
-        self, scores: NDArray[np.float64], threshold: float | None, fars: Sequence[float]
-    ) -> dict[str, NDArray[np.float64]]:
-        """Balanced accuracy at `threshold` (unless None), EER, AUC and TAR at each FAR: (1 + draws,), NaN in degenerate draws.
-
-        scores: (pairs,), without NaN, in the order of `self.first`, `self.second`.
-        """
-        levels, level = np.unique(-scores, return_inverse=True)  # 0 = the most similar
-        genuine, impostor = (
-            self._accepted(level[kind], group, weights.shape[1], len(levels))
-            for kind, group, weights in (
-                (self.same, self.genuine_group, self.genuine_weights),
-                (~self.same, self.impostor_group, self.impostor_weights),
-            )
-        )
-        with np.errstate(invalid="ignore"):
-
-            def tar(index: NDArray[np.int64]) -> NDArray[np.float64]:
-                return np.einsum("dg,dg->d", self.genuine_weights, genuine[index]) / (
-                    self.genuine_weights @ genuine[-1]
-                )
-
-            def fmr(index: NDArray[np.int64]) -> NDArray[np.float64]:
-                return np.einsum("dg,dg->d", self.impostor_weights, impostor[index]) / (
-                    self.impostor_weights @ impostor[-1]
-                )
-
-            # for each group of impostors and each person, how often the genuine pair wins, a tie being half
-            wins = impostor[-1] - (impostor[1:] + impostor[:-1])[level[self.same]] / 2
-            by_person = np.zeros((self.counts.shape[1], wins.shape[1]))
-            np.add.at(by_person, self.genuine_group, wins)
-            total = (self.genuine_weights @ genuine[-1]) * (self.impostor_weights @ impostor[-1])
-            auc = np.einsum("dg,dg->d", self.genuine_weights @ by_person, self.impostor_weights) / total
-            chosen = None if threshold is None else int(np.searchsorted(levels, -threshold, side="right"))
-            return read_off(tar, fmr, len(levels), len(self.counts), chosen, fars, auc)
-
-    @staticmethod
-    def _accepted(level: NDArray, group: NDArray, groups: int, levels: int) -> NDArray[np.float64]:
-        """Pairs of each group that are accepted with the t most similar levels: (levels + 1, groups), row 0 is zero."""
-        table = np.bincount((level + 1) * groups + group, minlength=(levels + 1) * groups).reshape(levels + 1, groups)
-        return np.cumsum(table, axis=0, dtype=np.float64)
-
     def agreement(self, student: NDArray[np.float64], teacher: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Spearman's correlation (1 + draws,) of the scores (pairs,) of student and teacher over all pairs.
+        """Spearman's correlation (1 + draws,) of the scores (pairs,) of student and teacher: are pairs ordered alike?
 
-        Ranks would have to be found anew in every draw, so the draws are linearised: each person's influence is taken from
-        leaving the person out (jackknife), and a draw adds up the influences (Davison and Hinkley 1997, section 2.7).
+        Ranks would have to be found anew in every draw. Of all pairs of a few people the draws are linearised; a sample
+        has too many people to leave each of them out, so there a draw weighs fixed ranks.
         """
-        people = self.counts.shape[1]
         positions = [np.unique(scores, return_inverse=True)[1] for scores in (student, teacher)]
+        return self._fixed_ranks(*positions) if self.sampled else self._linearised(*positions)
+
+    def _linearised(self, *positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Influences of leaving each person out; a draw adds them up (Davison and Hinkley 1997, section 2.7)."""
+        people = self.counts.shape[1]
         a, b = self.labels[self.first], self.labels[self.second]
-        point = rank_correlation(*positions, np.ones(len(a)))
+        point = _rank_correlation(*positions, np.ones(len(a)))
         if people < 3:  # leaving one of two people out leaves no impostor pair
             return np.append(point, np.full(len(self.counts) - 1, np.nan))
         without = np.array(
-            [rank_correlation(*positions, ((a != person) & (b != person)).astype(float)) for person in range(people)]
+            [_rank_correlation(*positions, ((a != person) & (b != person)).astype(float)) for person in range(people)]
         )
         influence = (people - 1) * (without.mean() - without)
         return np.append(point, point + self.counts[1:] @ influence / drawn_people(people))
+
+    def _fixed_ranks(self, *positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Pearson's correlation of the whole list's ranks, weighted by the draw, which would move the ranks too."""
+        x, y = (_mid_ranks(position, np.ones(len(position))) - len(position) / 2 for position in positions)
+        table = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
+        chunks = (self.weights[start : start + CHUNK] for start in range(0, len(self.weights), CHUNK))
+        # sums of quarters, below 2^53: exact, in any order
+        n, sx, sy, sxx, syy, sxy = np.concatenate([chunk.astype(np.float64) @ table.T for chunk in chunks]).T
+        with np.errstate(invalid="ignore"):
+            return (n * sxy - sx * sy) / np.sqrt((n * sxx - sx * sx) * (n * syy - sy * sy))

@@ -1,8 +1,8 @@
 """Closed-set identification: whose face is it, if the person is known to be in the gallery?
 
-`similarity` is float (probes, gallery), higher = more similar; labels are vectors of person labels (a distractor has any label
-that no probe has). A row that is NaN throughout is a probe whose face could not be acquired: it stays in the denominator and
-counts as a miss. A gallery image that failed must be given -inf, so that it never matches.
+`similarity` is float (probes, gallery), higher = more similar; labels are vectors of person labels (a distractor has
+any label that no probe has). A row that is NaN throughout is a probe whose face could not be acquired: it stays in the
+denominator and counts as a miss. A gallery image that failed must be given -inf, so that it never matches.
 """
 
 from __future__ import annotations
@@ -16,50 +16,57 @@ def checked_search(
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Similarity float64 (p, g) with failed rows as -inf, mates bool (p, g), failed bool (p,).
 
-    Raises
-    ------
-    ValueError
-        if shapes do not fit, there are no probes or no gallery, or a row is NaN in part.
+    Raises ValueError if shapes do not fit, there are no probes or no gallery, or a row is NaN in part.
+
+    >>> checked_search([[0.9, 0.2], [np.nan, np.nan]], ["ann", "bob"], ["ann", "bob"])[2].tolist()
+    [False, True]
     """
     similarity = np.asarray(similarity, dtype=np.float64)
     probe_labels, gallery_labels = np.asarray(probe_labels), np.asarray(gallery_labels)
-    if similarity.ndim != 2 or similarity.shape != (probe_labels.size, gallery_labels.size) or not similarity.size:
-        raise ValueError(
-            f"similarity must be (probes, gallery) = ({probe_labels.size}, {gallery_labels.size}) and not empty, "
-            f"not {similarity.shape}."
-        )
+    shape = (probe_labels.size, gallery_labels.size)
+    if similarity.ndim != 2 or similarity.shape != shape or not similarity.size:
+        raise ValueError(f"similarity must be (probes, gallery) = {shape} and not empty, not {similarity.shape}.")
     nan = np.isnan(similarity)
     failed = nan.all(axis=1)
-    if (nan.any(axis=1) & ~failed).any():
-        row = int(np.argmax(nan.any(axis=1) & ~failed))
+    if (broken := nan.any(axis=1) & ~failed).any():
         raise ValueError(
-            f"row {row} of similarity is NaN in part; a failed probe is NaN throughout, a failed gallery image is -inf."
+            f"row {np.argmax(broken)} of similarity is NaN in part; a failed probe is NaN throughout, "
+            "a failed gallery image is -inf."
         )
     return np.where(failed[:, None], -np.inf, similarity), probe_labels[:, None] == gallery_labels[None, :], failed
 
 
 def require_mates(mates: NDArray) -> None:
-    """Raise ValueError if a probe has no mate in the gallery."""
-    if not mates.any(axis=1).all():
-        probe = int(np.argmin(mates.any(axis=1)))
+    """Raise ValueError if a probe (row) has no mate in the gallery.
+
+    >>> require_mates(np.array([[True, False], [False, False]]))
+    Traceback (most recent call last):
+    ValueError: probe 1 has no mate in the gallery; closed-set identification needs one for every probe.
+    """
+    if not (mated := mates.any(axis=1)).all():
         raise ValueError(
-            f"probe {probe} has no mate in the gallery; closed-set identification needs one for every probe."
+            f"probe {np.argmin(mated)} has no mate in the gallery; closed-set identification needs one for every probe."
         )
 
 
 def mate_ranks(similarity: NDArray, mates: NDArray) -> NDArray[np.int64]:
-    """Rank of each probe's best mate, 1 = first; pessimistic: it stands behind every non-mate of equal similarity. (p,)"""
+    """Rank of each probe's best mate, 1 = first; pessimistic: it stands behind every non-mate of equal similarity. (p,)
+
+    >>> mate_ranks(np.array([[0.9, 0.5], [0.7, 0.7]]), np.array([[True, False], [True, False]])).tolist()
+    [1, 2]
+    """
     best = np.where(mates, similarity, -np.inf).max(axis=1)
     return 1 + np.sum(~mates & (similarity >= best[:, None]), axis=1)
 
 
 def rank_k(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, k: int) -> float:
-    """Fraction in [0, 1] of probes with a mate among the k most similar gallery images (CMC at k); ties are pessimistic.
+    """Share in [0, 1] of probes with a mate among the k most similar gallery images (CMC at k); ties are pessimistic.
 
-    Raises
-    ------
-    ValueError
-        if k < 1, a probe has no mate in the gallery, or like `checked_search`.
+    Raises ValueError if k < 1, a probe has no mate in the gallery, or like `checked_search`.
+
+    >>> similarity = [[0.9, 0.2, 0.1], [0.8, 0.7, 0.1]]  # the second probe looks more like ann than like bob
+    >>> [rank_k(similarity, ["ann", "bob"], ["ann", "bob", "eve"], k) for k in (1, 2)]
+    [0.5, 1.0]
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}.")
@@ -68,11 +75,11 @@ def rank_k(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: Array
     return float(np.mean((mate_ranks(similarity, mates) <= k) & ~failed))
 
 
-def average_precision(similarity: NDArray, mates: NDArray, rule: str) -> float:
+def _average_precision(similarity: NDArray, mates: NDArray, rule: str) -> float:
     """Average precision of one probe (g,); equal similarities are ranked pessimistically, non-mates first."""
     hits = np.flatnonzero(mates[np.lexsort((mates, -similarity))])  # 0-based positions
     found = np.arange(len(hits))
-    precision = (found + 1) / (hits + 1)
+    precision = (found + 1) / (hits + 1)  # of the ranks up to each hit, share that are hits
     if rule == "standard":
         return float(np.mean(precision))
     before = np.where(hits > 0, found / np.maximum(hits, 1), 1.0)  # precision one position earlier, 1 at the start
@@ -84,23 +91,16 @@ def mean_average_precision(
 ) -> float:
     """Mean over probes of the average precision, in [0, 1]; a NaN row counts 0; ties are pessimistic.
 
-    rule: "trapezoid" = TinyFace's official code (compute_AP of Market-1501, after the Oxford buildings code): the area under the
-    precision-recall curve with the precision before each hit averaged in; "standard" = the mean precision at the hits.
+    rule: "trapezoid" = TinyFace's official code (compute_AP of Market-1501, after the Oxford buildings code): the area
+    under the precision-recall curve with the precision before each hit averaged in; "standard" = the mean precision at
+    the hits. Raises ValueError if the rule is unknown, a probe has no mate in the gallery, or like `checked_search`.
 
-    Raises
-    ------
-    ValueError
-        if the rule is unknown, a probe has no mate in the gallery, or like `checked_search`.
+    >>> [mean_average_precision([[0.9, 0.8, 0.7]], [2], [1, 2, 3], rule) for rule in ("standard", "trapezoid")]
+    [0.5, 0.25]
     """
     if rule not in ("trapezoid", "standard"):
         raise ValueError(f"rule must be 'trapezoid' or 'standard', not '{rule}'.")
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     require_mates(mates)
-    return float(
-        np.mean(
-            [
-                0.0 if lost else average_precision(*row, rule)
-                for *row, lost in zip(similarity, mates, failed, strict=True)
-            ]
-        )
-    )
+    rows = zip(similarity, mates, failed, strict=True)
+    return float(np.mean([0.0 if lost else _average_precision(row, mate, rule) for row, mate, lost in rows]))

@@ -9,31 +9,17 @@ from lrfr.evaluate.identification import checked_search, mate_ranks
 from lrfr.evaluate.verification import ROUNDING
 
 
-def checked_rates(fpir: float, rank: int, mated: NDArray[np.bool_]) -> None:
-    """Raise ValueError if fpir is not in (0, 1), rank < 1, or mated (probes,) does not have both kinds."""
-    if not 0 < fpir < 1:
-        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, not {rank}.")
-    for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
-        if not chosen.any():
-            raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")
-
-
 def threshold_at_fpir(tops: NDArray, fpir: float, weights: NDArray | None = None) -> float:
     """The lowest threshold whose realised FPIR <= fpir, if scores above it are accepted.
 
     tops: (n,) best scores of non-mated probes, descending; weights: non-negative (n,), None for all one, not all zero.
+
+    >>> threshold_at_fpir(np.array([0.9, 0.6, 0.5, 0.2]), 0.25)  # one false alarm in four may pass: 0.9
+    0.6
     """
     total = np.arange(1, len(tops) + 1) if weights is None else np.cumsum(weights)
-    return float(
-        tops[np.searchsorted(total, fpir * total[-1] * (1 + ROUNDING), side="right")]
-    )  # 0.29 * 100 is below 29
-
-
-def tpir(own: NDArray, tops: NDArray, fpir: float) -> float:
-    """Share of mated probes above `threshold_at_fpir`; own: (m,) their own mates' scores, -inf for those of too low a rank."""
-    return float(np.mean(own > threshold_at_fpir(np.sort(tops)[::-1], fpir)))
+    allowed = fpir * total[-1] * (1 + ROUNDING)  # 0.29 * 100 is below 29
+    return float(tops[np.searchsorted(total, allowed, side="right")])
 
 
 def tpir_at_fpir(
@@ -41,20 +27,28 @@ def tpir_at_fpir(
 ) -> float:
     """True positive identification rate in [0, 1] at a false positive identification rate.
 
-    similarity: float (probes, gallery), higher = more similar; a row of NaN is a failed acquisition: a miss if mated, never a
-    false alarm if not, and in the denominator either way. Probes whose label is not in the gallery are the non-mated ones.
-    The threshold is the lowest whose realised FPIR <= fpir: accept if score > the highest top score of a non-mated probe that
-    must be rejected. A mated probe counts if its own mate's best score is accepted and ranks <= rank (ties pessimistic); that a
-    stranger's score passes is no success (QMUL-SurvFace's definition, with the exact quantile in place of its grid).
+    similarity: float (probes, gallery), higher = more similar; a row of NaN is a failed acquisition: a miss if mated,
+    never a false alarm if not, and in the denominator either way. Probes whose label is not in the gallery are the
+    non-mated ones. The threshold is the lowest whose realised FPIR <= fpir: accept if score > the highest top score of
+    a non-mated probe that must be rejected. A mated probe counts if its own mate's best score is accepted and ranks <=
+    rank (ties pessimistic); that a stranger's score passes is no success (QMUL-SurvFace's definition, with the exact
+    quantile in place of its grid). Raises ValueError if fpir is not in (0, 1), rank < 1, mated or non-mated probes are
+    missing, or like `identification.checked_search`.
 
-    Raises
-    ------
-    ValueError
-        if fpir is not in (0, 1), rank < 1, mated or non-mated probes are missing, or like `identification.checked_search`.
+    >>> similarity = [[0.9, 0.2], [0.3, 0.4], [0.6, 0.1], [0.2, 0.1]]  # the last two are strangers
+    >>> [tpir_at_fpir(similarity, ["ann", "bob", "?", "?"], ["ann", "bob"], fpir) for fpir in (0.1, 0.5)]
+    [0.5, 1.0]
     """
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     mated = mates.any(axis=1)
-    checked_rates(fpir, rank, mated)
+    if not 0 < fpir < 1:
+        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, not {rank}.")
+    for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
+        if not chosen.any():
+            raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")
+    threshold = threshold_at_fpir(np.sort(similarity[~mated].max(axis=1))[::-1], fpir)
     own = np.where(mates, similarity, -np.inf).max(axis=1)
-    found = (mate_ranks(similarity, mates) <= rank) & ~failed
-    return tpir(np.where(found, own, -np.inf)[mated], similarity[~mated].max(axis=1), fpir)
+    found = (mate_ranks(similarity, mates) <= rank) & (own > threshold) & ~failed
+    return float(np.mean(found[mated]))

@@ -9,36 +9,21 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.errors import UserError
+from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import balanced_threshold
 from lrfr.methods import METHODS
-from lrfr.protocol.folds import TestFold
+from lrfr.protocol.folds import DENSE, MISALIGNED, MISPLACED, OFFICIAL, TestFold
 from lrfr.protocol.official import official_metrics
-from lrfr.protocol.rows import DENSE, MISALIGNED, MISPLACED, OFFICIAL
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
 Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
 
 
-def unit(x: NDArray) -> NDArray[np.float64]:
-    """Rows (n, d) at length 1; a zero row stays zero."""
-    x = x.astype(np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(float).tiny)
-
-
-def similarity(a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    """Negative L2 distances (n, m) of rows (n, d) and (m, d). By einsum, not BLAS, whose sums depend on its threads."""
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * np.einsum("id,jd->ij", a, b, optimize=False)
-    return -np.sqrt(np.maximum(squared, 0))
-
-
 def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: int) -> NDArray[np.float64]:
     """One array (rows, d) of an embedding file.
 
-    Raises
-    ------
-    UserError
-        if it is missing, has another number of rows than there are held-out faces, or is not finite.
+    Raises UserError if it is missing, has another number of rows than there are held-out faces, or is not finite.
     """
     if key not in archive.files:
         raise UserError(f"{file}: holds no '{key}'; run `dvc repro` again.")
@@ -51,10 +36,10 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: in
 
 
 def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-    """Metrics (1 + draws,) of one fold's test pairs, at the threshold of its validation pairs, and the test similarities.
+    """Metrics (1 + draws,) of a fold's test pairs, at the threshold of its validation pairs; and the test similarities.
 
-    gallery, probes: (rows, d), first and second photographs. The threshold is part of the system under test: it stays in all
-    draws.
+    gallery, probes: (rows, d), first and second photographs. The threshold is part of the system under test: it stays
+    in all draws.
     """
     validation = fold.validation_pairs.scores(similarity(gallery[fold.validation], probes[fold.validation]))
     threshold = balanced_threshold(validation, fold.validation_pairs.same)
@@ -64,9 +49,9 @@ def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> t
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric (1 + 2 draws in `official`).
+    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric.
 
-    The first value is that of the data themselves.
+    The first value is that of the data themselves. In protocol `official` there are 1 + 2 draws.
     """
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
@@ -95,13 +80,12 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
                         metrics = official_metrics(fold.official, first[fold.rows.test], probes[fold.rows.test])
                         found |= {(OFFICIAL, metric): values for metric, values in metrics.items()}
                 if pairing == "hr_lr":
-                    rates = {(DENSE, f"rank{rank}"): pairs.identification(similarities, rank) for rank in pairs.ranks}
-                    found = rates | found
+                    # among ten people rank 5 says little
+                    ranks = (1,) if study.evaluate.impostors is None else (1, 5)
+                    found = {(DENSE, f"rank{k}"): pairs.identification(similarities, k) for k in ranks} | found
                 if pairing == "lr_lr":
                     found[DENSE, "agreement"] = pairs.agreement(pairs.scores(similarities), teacher_scores)
-                results |= {
-                    (protocol, pairing, resolution, metric): values for (protocol, metric), values in found.items()
-                }
+                results |= {(protocol, pairing, resolution, metric): v for (protocol, metric), v in found.items()}
         for resolution in MISALIGNED if study.evaluate.misaligned is not None else ():
             x = space(read_embedding(archive, file, f"{prefix}misaligned-{resolution}", size))[fold.test]
             metrics = pairs.verification(pairs.scores(similarity(x, x)), None, study.evaluate.far)

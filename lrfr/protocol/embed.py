@@ -1,23 +1,25 @@
 """Embed the held-out people of every fold with every model at every resolution: all that the evaluation reads.
 
 Students see exactly the kind of views that they were trained on, from the same file, with the float16 weights that are
-published. The teacher is fed with upsampled low-resolution faces, the hard direct-feed baseline. Two floors need no training: raw
-pixels, and a network of random weights.
+published. The teacher is fed with upsampled low-resolution faces, the hard direct-feed baseline. Two floors need no
+training: raw pixels, and a network of random weights.
 
-Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, the similarity
-transform that would then have aligned the face is estimated as ever, and the chip is warped by it. The photograph is not
-needed again, so this is what misplaced landmarks do up to the chip's border, beyond which its edge pixels are repeated.
+Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, the
+similarity transform that would then have aligned the face is estimated as ever, and the chip is warped by it. The
+photograph is not needed again, so this is what misplaced landmarks do up to the chip's border, beyond which its edge
+pixels are repeated.
 
-Arrays are float32 (rows, D), rows as in `lrfr.protocol.rows`. Keys are fold<k>/seed<s>/<resolution>, with `misaligned-` before
-the resolution for faces with moved landmarks; teacher.npz has fold<k>/seed<s>/standardised as well, and teacher_settings.npz
-fold<k>/<setting>/<resolution> and, where there are official pairs, `view2` with the rows' image numbers in `view2_images`.
+Arrays are float32 (rows, D), rows as in `lrfr.protocol.folds`. Keys are fold<k>/seed<s>/<resolution>, with
+`misaligned-` before the resolution for faces with moved landmarks; teacher.npz has fold<k>/seed<s>/standardised as
+well, and teacher_settings.npz fold<k>/<setting>/<resolution> and, where there are official pairs, `view2` with the
+rows' image numbers in `view2_images`.
 """
 
 from __future__ import annotations
 
 import tempfile
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +34,8 @@ from lrfr.gate.state import insert_state, read_state
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.protocol.rows import MISALIGNED, VIEW2, read_official
+from lrfr.protocol.folds import MISALIGNED, VIEW2, read_official
+from lrfr.streams import stream
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
@@ -40,19 +43,8 @@ from lrfr.train.trainings import folds_of, seeds_of, with_arms
 BATCH = 50  # images a forward pass; no influence on the numbers beyond float sums
 CHUNK = 200  # faces a task that warps
 RANDOM_SEED = 10_000  # of the untrained network: no student is initialised with it
-STREAM = 6 << 32  # of the counter-based generator; every use of the seed has its own
 SETTINGS = ("pretrained", "head", "last_stage")
 COMPARED = ("hr", "16", "8")  # resolutions of tables/teacher.csv
-
-
-class Moved(NamedTuple):
-    """Files of the faces with moved landmarks, a row each for all held-out images of the run's folds, in ascending order.
-
-    chips: uint8 (n, 150, 150, 3). views: uint8 (n, len(MISALIGNED), S, S, 3), as the student sees them.
-    """
-
-    chips: Path
-    views: Path
 
 
 def held_out_images(study: Study) -> np.ndarray:
@@ -61,37 +53,40 @@ def held_out_images(study: Study) -> np.ndarray:
 
 
 def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarray:
-    """A chip uint8 (S, S, 3) as it would be, had its landmarks been misplaced; spread: standard deviation in sides of the chip.
+    """A chip uint8 (S, S, 3) as it would be, had its landmarks been misplaced.
 
-    The noise depends on (seed, image) alone.
+    spread: standard deviation in sides of the chip. The noise depends on (seed, image) alone.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, STREAM + image]))
+    rng = stream("misaligned", seed, image)
     points = align.TEMPLATE + rng.normal(0, spread * align.CHIP, align.TEMPLATE.shape)
     return align.warp(Image.fromarray(chip), align.inverse(align.similarity(points, align.TEMPLATE)), chip.shape[0])
 
 
-def misalign_chunk(study: Study, first: int, images: np.ndarray, files: Moved) -> None:
-    """Fill rows first, first + 1, ... of both files; no other process writes these."""
+def misalign_chunk(study: Study, first: int, images: np.ndarray, folder: Path) -> None:
+    """Fill rows first, first + 1, ... of both files of `misalign_faces`; no other process writes these."""
     source = np.load(study.runs / "chips.npy", mmap_mode="r")
     moved = np.stack([misalign(source[image], study.evaluate.misaligned, study.seed, int(image)) for image in images])
     views = np.stack([degrade(moved, int(resolution), study.views.size) for resolution in MISALIGNED], axis=1)
-    for file, rows in zip(files, (moved, views), strict=True):
-        array = np.load(file, mmap_mode="r+")
+    for name, rows in (("chips", moved), ("views", views)):
+        array = np.load(folder / f"{name}.npy", mmap_mode="r+")
         array[first : first + len(rows)] = rows
         array.flush()
 
 
-def misalign_faces(study: Study, folder: Path) -> Moved | None:
-    """Write the faces with moved landmarks; None where the study asks for none."""
+def misalign_faces(study: Study, folder: Path) -> Path | None:
+    """Write the faces with moved landmarks to `folder`, and return it; None where the study asks for none.
+
+    chips.npy: uint8 (n, 150, 150, 3). views.npy: uint8 (n, len(MISALIGNED), S, S, 3), as the student sees them. A row
+    each for all held-out images of the run's folds, ascending.
+    """
     if study.evaluate.misaligned is None:
         return None
-    files, images, size = Moved(folder / "chips.npy", folder / "views.npy"), held_out_images(study), study.views.size
-    shapes = (align.CHIP, align.CHIP, 3), (len(MISALIGNED), size, size, 3)
-    for file, shape in zip(files, shapes, strict=True):
-        np.lib.format.open_memmap(file, "w+", np.uint8, (len(images), *shape)).flush()
-    tasks = [(study, first, images[first : first + CHUNK], files) for first in range(0, len(images), CHUNK)]
+    images, size = held_out_images(study), study.views.size
+    for name, shape in (("chips", (align.CHIP, align.CHIP, 3)), ("views", (len(MISALIGNED), size, size, 3))):
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (len(images), *shape)).flush()
+    tasks = [(study, first, images[first : first + CHUNK], folder) for first in range(0, len(images), CHUNK)]
     parallel_map(misalign_chunk, tasks, study.jobs, study.threads, "misaligned faces")
-    return files
+    return folder
 
 
 def views_at(study: Study, fold: Fold, resolution: str) -> np.ndarray:
@@ -100,17 +95,17 @@ def views_at(study: Study, fold: Fold, resolution: str) -> np.ndarray:
     return fold.views[fold.held_out, int(view_index(side, study.views.smallest, study.views.largest))]
 
 
-def all_views(study: Study, fold: Fold, moved: Moved | None) -> dict[str, np.ndarray]:
+def all_views(study: Study, fold: Fold, moved: Path | None) -> dict[str, np.ndarray]:
     """`views_at` every resolution, and the misaligned faces, by the last part of their keys."""
     views = {resolution: views_at(study, fold, resolution) for resolution in study.resolutions}
     if moved is not None:
-        rows, bank = np.searchsorted(held_out_images(study), fold.held_out), np.load(moved.views, mmap_mode="r")
+        rows, bank = np.searchsorted(held_out_images(study), fold.held_out), np.load(moved / "views.npy", mmap_mode="r")
         views |= {f"misaligned-{resolution}": bank[rows, k] for k, resolution in enumerate(MISALIGNED)}
     return views
 
 
 def embed_views(net: StudentNet, views: np.ndarray) -> np.ndarray:
-    """Float32 (n, D)."""
+    """Float32 (n, D) of views uint8 (n, S, S, 3)."""
     with torch.inference_mode():
         return torch.cat(
             [net(normalise(torch.from_numpy(views[i : i + BATCH]))).embedding for i in range(0, len(views), BATCH)]
@@ -127,17 +122,19 @@ def load_student(study: Study, name: str, number: int, seed: int) -> StudentNet:
     return net.eval()
 
 
-def student_embeddings(study: Study, name: str, moved: Moved | None, folder: Path) -> None:
+def student_embeddings(study: Study, name: str, moved: Path | None, folder: Path) -> None:
+    """Write the file of one student."""
     arrays = {}
     for number in folds_of(study, name):
         views = all_views(study, read_fold(study, number), moved)
         for seed in seeds_of(study, name):
             net = load_student(study, name, number, seed)
             arrays |= {f"fold{number}/seed{seed}/{key}": embed_views(net, pixels) for key, pixels in views.items()}
-    save_arrays(folder / f"{name}.npz", arrays)
+    np.savez(folder / f"{name}.npz", **arrays)
 
 
-def floor_embeddings(study: Study, moved: Moved | None, folder: Path) -> None:
+def floor_embeddings(study: Study, moved: Path | None, folder: Path) -> None:
+    """Write the files of the two floors."""
     seed, random, pixels = study.train.seeds[0], {}, {}
     net = build_student(study.student, "plain", study.views.size, RANDOM_SEED).eval()
     for number in study.faces.run_folds:
@@ -146,86 +143,64 @@ def floor_embeddings(study: Study, moved: Moved | None, folder: Path) -> None:
             random[key] = embed_views(net, views)
             flat = views.reshape(len(views), -1).astype(np.float32)
             pixels[key] = flat - flat.mean(1, keepdims=True)
-    save_arrays(folder / "random_net.npz", random)
-    save_arrays(folder / "raw_pixels.npz", pixels)
-
-
-def settings_at(study: Study, name: str) -> tuple[str, ...]:
-    """The settings that are needed of the teacher: all at COMPARED resolutions, else the study's."""
-    return SETTINGS if name in COMPARED else (study.teacher.setting,)
+    np.savez(folder / "random_net.npz", **random)
+    np.savez(folder / "raw_pixels.npz", **pixels)
 
 
 def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tuple[int, str], np.ndarray]:
-    """Raw embeddings (n, D) of a fold's held-out faces by fold and setting, at one resolution.
+    """Raw embeddings (n, D) of a fold's held-out faces at one resolution, by fold and setting.
 
-    moved: chips with moved landmarks, a row for every held-out image of the run; None for the faces as they are. The frozen part
-    of the teacher is computed once for all settings and folds, a batch at a time: its maps of all faces would take gigabytes.
+    Settings: all at COMPARED resolutions, else the study's. name: the resolution; or VIEW2, which stands for all
+    photographs of the official pairs, at high resolution, as if they were the first fold's. moved: chips with moved
+    landmarks, a row for every held-out image of the run; None for the faces as they are. The frozen part of the teacher
+    is computed once for all settings and folds, a batch at a time: its maps of all faces would take gigabytes.
     """
-    images = held_out_images(study)
-    folds = {number: read_fold(study, number) for number in study.faces.run_folds}
-    source = next(iter(folds.values())).chips if moved is None else np.load(moved, mmap_mode="r")
-    wanted = (study.teacher.setting,) if moved is not None else settings_at(study, name)
-    nets = {(number, setting): load_trained(study, number, setting).net for number in folds for setting in wanted}
-    frozen = nets[study.faces.run_folds[0], wanted[0]]
-    members = {number: np.isin(images, fold.held_out) for number, fold in folds.items()}
+    members = {number: read_fold(study, number).held_out for number in study.faces.run_folds}
+    wanted = SETTINGS if moved is None and name in COMPARED else (study.teacher.setting,)
+    if name == VIEW2:
+        members, wanted = {study.faces.run_folds[0]: view2_images(study)}, ("pretrained",)
+    images = np.unique(np.concatenate(list(members.values())))
+    source = np.load((moved or study.runs) / "chips.npy", mmap_mode="r")
+    rows = images if moved is None else np.arange(len(images))
+    nets = {(number, setting): load_trained(study, number, setting).net for number in members for setting in wanted}
+    frozen = next(iter(nets.values()))
     parts: dict[tuple[int, str], list[np.ndarray]] = {key: [] for key in nets}
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(images)))
-            chips = torch.from_numpy(source[images[rows] if moved is None else rows])
-            seen = chips if name == "hr" else degrade(chips, int(name), chips.shape[1])
+            chips = torch.from_numpy(source[rows[start : start + BATCH]])
+            seen = chips if name in ("hr", VIEW2) else degrade(chips, int(name), chips.shape[1])
             maps = frozen.prefix(teacher_input(seen))[-1]
             for (number, setting), net in nets.items():
-                chosen = members[number][rows]
+                chosen = np.isin(images[start : start + BATCH], members[number])
                 if chosen.any():
                     parts[number, setting].append(net.suffix(maps[torch.from_numpy(chosen)])[1].numpy())
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
 
 
-def view2_embeddings(study: Study) -> tuple[np.ndarray, np.ndarray]:
-    """All photographs of the official pairs: their image numbers, ascending, and the pretrained teacher's raw embeddings."""
-    images = np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
-    net = load_trained(study, study.faces.run_folds[0], "pretrained").net
-    chips, parts = np.load(study.runs / "chips.npy", mmap_mode="r"), []
-    with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            seen = teacher_input(torch.from_numpy(chips[images[start : start + BATCH]]))
-            parts.append(net.suffix(net.prefix(seen)[-1])[1].numpy())
-    return images, np.concatenate(parts)
+def view2_images(study: Study) -> np.ndarray:
+    """All photographs of the official pairs: image numbers, ascending."""
+    return np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
 
 
-def teacher_part(study: Study, name: str, moved: Path | None) -> dict:
-    """One task of the teacher's: `view2`, or one resolution with faces as they are or moved."""
-    return {VIEW2: view2_embeddings(study)} if name == VIEW2 else teacher_embeddings(study, name, moved)
-
-
-def save_teacher(study: Study, outcomes: dict[str, dict], folder: Path) -> None:
-    """teacher.npz, and teacher_settings.npz for tables/teacher.csv, from the outcomes of `teacher_part` by key."""
+def save_teacher(study: Study, outcomes: dict[str, dict[tuple[int, str], np.ndarray]], folder: Path) -> None:
+    """teacher.npz, and teacher_settings.npz for tables/teacher.csv, from what `teacher_embeddings` returned, by key."""
     seed, chosen, settings = study.train.seeds[0], {}, {}
     comparable = TEACHERS[study.teacher.name].comparable
-    for number in study.faces.run_folds:
-        for setting in SETTINGS:
-            for key in (name for name, outcome in outcomes.items() if (number, setting) in outcome):
-                raw = torch.from_numpy(outcomes[key][number, setting])
-                compared = comparable(raw).numpy()
-                if key in COMPARED:
-                    settings[f"fold{number}/{setting}/{key}"] = compared
-                if setting == study.teacher.setting:
-                    chosen[f"fold{number}/seed{seed}/{key}"] = compared
-                    if key == "hr":
-                        trained = load_trained(study, number, setting)
-                        chosen[f"fold{number}/seed{seed}/standardised"] = ((raw - trained.mean) / trained.rms).numpy()
-    if VIEW2 in outcomes:
-        images, raw = outcomes[VIEW2][VIEW2]
-        settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": images}
-    save_arrays(folder / "teacher.npz", chosen)
-    save_arrays(folder / "teacher_settings.npz", settings)
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    # savez stamps its members with 1980: the same arrays give the same bytes
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    for number, setting in product(study.faces.run_folds, SETTINGS):
+        for key in (name for name, outcome in outcomes.items() if (number, setting) in outcome and name != VIEW2):
+            raw = torch.from_numpy(outcomes[key][number, setting])
+            compared = comparable(raw).numpy()
+            if key in COMPARED:
+                settings[f"fold{number}/{setting}/{key}"] = compared
+            if setting == study.teacher.setting:
+                chosen[f"fold{number}/seed{seed}/{key}"] = compared
+                if key == "hr":
+                    trained = load_trained(study, number, setting)
+                    chosen[f"fold{number}/seed{seed}/standardised"] = ((raw - trained.mean) / trained.rms).numpy()
+    for raw in outcomes.get(VIEW2, {}).values():
+        settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": view2_images(study)}
+    np.savez(folder / "teacher.npz", **chosen)
+    np.savez(folder / "teacher_settings.npz", **settings)
 
 
 def run(study: Study) -> None:
@@ -233,12 +208,11 @@ def run(study: Study) -> None:
     with atomic_folder(study.runs / "embeddings") as folder, tempfile.TemporaryDirectory(dir=study.runs) as temporary:
         # processes are forked before this one computes anything with torch
         moved = misalign_faces(study, Path(temporary))
-        tasks = {
-            name: (study, name, None) for name in ([VIEW2] if study.evaluate.official else []) + [*study.resolutions]
-        }
+        names = [VIEW2, *study.resolutions] if study.evaluate.official else study.resolutions
+        tasks = {name: (study, name, None) for name in names}
         if moved is not None:
-            tasks |= {f"misaligned-{name}": (study, name, moved.chips) for name in MISALIGNED}
-        outcomes = parallel_map(teacher_part, list(tasks.values()), study.jobs, study.threads, "teacher")
+            tasks |= {f"misaligned-{name}": (study, name, moved) for name in MISALIGNED}
+        outcomes = parallel_map(teacher_embeddings, list(tasks.values()), study.jobs, study.threads, "teacher")
         armed = with_arms(study)
         students = [(armed, name, moved, folder) for name in armed.models]
         parallel_map(student_embeddings, students, study.jobs, study.threads, "students")

@@ -1,4 +1,9 @@
-"""What is scored in a fold: its rows, its pairs in every protocol, and how many there are."""
+"""What is scored in a fold: whose rows of the embedding files are whose, the pairs of every protocol, their counts.
+
+Everything that reads or writes embedding files counts rows in this way: a row for every held-out photograph of the
+fold, in ascending order of the image numbers. That is also the way back from a pair to its two photographs:
+`test_pairs.first` -> `test` -> `rows.images` -> index.csv.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,30 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.evaluate.bootstrap import DensePairs
-from lrfr.evaluate.pair_list import SampledPairs
+from lrfr.evaluate.bootstrap import Pairs
 from lrfr.evaluate.statistics import identity_counts
 from lrfr.protocol.official import OfficialPairs, official_pairs
-from lrfr.protocol.rows import DENSE, MISPLACED, OFFICIAL, Rows, held_out_rows, place_in_person, read_official
+
+DENSE, OFFICIAL, MISPLACED, VIEW2 = "dense", "official", "misaligned", "view2"  # protocols, see lrfr.protocol.study
+MISALIGNED = ("8", "16", "32")  # resolutions of protocol `misaligned`
+OFFICIAL_COLUMNS = ["fold", "official_fold", "image_a", "image_b", "same"]
+
+
+class Rows(NamedTuple):
+    """The held-out photographs of a fold.
+
+    images, people: int64 (n,), image number and person of each row. test, validation: int64, rows of the people of that
+    role.
+    """
+
+    images: NDArray[np.int64]
+    people: NDArray[np.int64]
+    test: NDArray[np.int64]
+    validation: NDArray[np.int64]
 
 
 class TestFold(NamedTuple):
-    """One fold: whose rows of the embedding files are whose, and the pairs to be scored.
+    """One fold: its rows, and the pairs to be scored.
 
     test, validation: rows of the photographs that the pairs of protocol `dense` number 0, 1, ...
     """
@@ -26,9 +46,29 @@ class TestFold(NamedTuple):
     rows: Rows
     test: NDArray[np.int64]
     validation: NDArray[np.int64]
-    test_pairs: DensePairs | SampledPairs
-    validation_pairs: DensePairs
+    test_pairs: Pairs
+    validation_pairs: Pairs
     official: OfficialPairs | None
+
+
+def place_in_person(people: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each photograph (n,), how many earlier ones show the same person."""
+    return pd.Series(people).groupby(people).cumcount().to_numpy()
+
+
+def held_out_rows(index: pd.DataFrame, folds: pd.DataFrame, number: int, validation_images: int) -> Rows:
+    """All photographs of a fold's test people, and the first `validation_images` of each validation person.
+
+    index, folds: index.csv and folds.csv. Duplicates that `prepare` has marked as removed are no validation images.
+    """
+    index = index.sort_values("image")
+    role = index.person.map(folds[folds.fold == number].set_index("person").role)
+    tested = index.image[role == "test"]
+    candidates = index[(role == "validation") & (index.removed == 0)]
+    validated = candidates.image[place_in_person(candidates.person.to_numpy()) < validation_images]
+    images = np.sort(np.concatenate([tested, validated])).astype(np.int64)
+    people = index.set_index("image").person.loc[images].to_numpy()
+    return Rows(images, people, np.flatnonzero(np.isin(images, tested)), np.flatnonzero(np.isin(images, validated)))
 
 
 def read_faces(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -36,64 +76,69 @@ def read_faces(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_csv(study.runs / "index.csv").sort_values("image"), pd.read_csv(study.runs / "folds.csv")
 
 
-def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
-    """Rows and pairs of a fold. The draws of a fold depend on (seed, fold, number of people): not on which folds are run.
+def read_official(study: Study) -> pd.DataFrame:
+    """official.csv in the order of the official folds.
 
-    draws: None for those of the study; with 0 only the data themselves are scored.
+    Raises UserError if it is missing, has other columns, or folds of different sizes.
+    """
+    path = study.runs / "official.csv"
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run `dvc repro` again.") from None
+    if not set(OFFICIAL_COLUMNS) <= set(table.columns) or table.groupby("official_fold").size().nunique() != 1:
+        raise UserError(
+            f"{path}: not the official pairs ({', '.join(OFFICIAL_COLUMNS)}, folds of one size); run `dvc repro` again."
+        )
+    return table.sort_values("official_fold", kind="stable")
+
+
+def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
+    """Rows and pairs of a fold. Its draws depend on (seed, fold, number of people): not on which folds are run.
+
+    draws: None for those of the study; with 0 only the data themselves are scored. Raises UserError if there are too
+    few people.
     """
     draws = study.evaluate.draws if draws is None else draws
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
-    chosen = {
-        "test": rows.test[place_in_person(rows.people[rows.test]) < study.evaluate.dense_images],
-        "validation": rows.validation,
-    }
-    labels, counts = {}, {}
-    for name, of_draws in (("test", draws), ("validation", 0)):
-        people, labels[name] = np.unique(rows.people[chosen[name]], return_inverse=True)
-        if len(people) < 2 or len(labels[name]) == len(people):
+    test = rows.test[place_in_person(rows.people[rows.test]) < study.evaluate.dense_images]
+    pairs = []
+    for name, chosen, own, sample in (
+        ("test", test, draws, study.evaluate.impostors),
+        ("validation", rows.validation, 0, None),
+    ):
+        people, labels = np.unique(rows.people[chosen], return_inverse=True)
+        if len(people) < 2 or len(labels) == len(people):
             raise UserError(
-                f"folds.csv: fold {number} has too few {name} people or photographs to compare; change faces in params.yaml."
+                f"folds.csv: fold {number} has too few {name} people or photographs to compare; "
+                "change faces in params.yaml."
             )
-        counts[name] = identity_counts(len(people), of_draws, study.seed, number)
-    sample = study.evaluate.impostors
+        pairs.append(Pairs(labels, identity_counts(len(people), own, study.seed, number), sample, study.seed, number))
     official = None
     if study.evaluate.official:
         table = read_official(study)
-        own = table[table.fold == number]
-        official = official_pairs(own, rows.images[rows.test], rows.people[rows.test], draws, study.seed, number)
-    return TestFold(
-        rows,
-        chosen["test"],
-        chosen["validation"],
-        DensePairs(labels["test"], counts["test"])
-        if sample is None
-        else SampledPairs(labels["test"], counts["test"], sample, study.seed, number),
-        DensePairs(labels["validation"], counts["validation"]),
-        official,
-    )
+        table = table[table.fold == number]
+        official = official_pairs(table, rows.images[rows.test], rows.people[rows.test], draws, study.seed, number)
+    return TestFold(rows, test, rows.validation, *pairs, official)
 
 
 def count(study: Study) -> pd.DataFrame:
-    """counts.csv: comparisons per protocol and fold. fta: photographs without a detected face (a fallback crop is used)."""
+    """counts.csv: comparisons per protocol and fold. fta: photographs without a detected face, a fallback crop."""
     fallback = read_faces(study)[0].set_index("image").fallback
     rows = []
     for number in sorted(study.faces.run_folds):
         fold = build_fold(study, number, draws=0)
-        pairs, rows_of_test = fold.test_pairs, fold.rows.test
-        people = pairs.counts.shape[1]
-        fta = int(fallback.loc[fold.rows.images[fold.test]].sum())
-        photographs = np.bincount(pairs.labels)
-        searches = int(photographs.min() * (len(pairs.labels) - people))
+        pairs, people = fold.test_pairs, fold.test_pairs.counts.shape[1]
+        searches = int(np.bincount(pairs.labels).min() * (len(pairs.labels) - people))
         kinds = (int(pairs.same.sum()), int((~pairs.same).sum()))
+        fta = int(fallback.loc[fold.rows.images[fold.test]].sum())
         rows.append((DENSE, number, 0, *kinds, people, fta))
         rows.append((DENSE, number, 1, searches, searches * (people - 1), people, fta))
         if fold.official is not None:
-            used = np.unique(
-                fold.rows.images[rows_of_test][np.concatenate([fold.official.first, fold.official.second])]
-            )
-            same = fold.official.same
-            fta_here = int(fallback.loc[used].sum())
-            rows.append((OFFICIAL, number, 0, int(same.sum()), int((~same).sum()), fold.official.people, fta_here))
+            first, second, same = fold.official[:3]
+            used = np.unique(fold.rows.images[fold.rows.test][np.concatenate([first, second])])
+            official = (int(same.sum()), int((~same).sum()), fold.official.people)
+            rows.append((OFFICIAL, number, 0, *official, int(fallback.loc[used].sum())))
         if study.evaluate.misaligned is not None:
             rows.append((MISPLACED, number, 0, *kinds, people, fta))
     return pd.DataFrame(rows, columns=["protocol", "fold", "searches", "n_genuine", "n_impostor", "identities", "fta"])

@@ -1,8 +1,9 @@
 """The source's own pair list: LFW's View 2, ten folds of 300 genuine and 300 impostor pairs that share no person.
 
-A study fold holds some of the official folds. Accuracy is the mean over them, each at the threshold that is best on the others
-of the same network (`ten_fold_accuracy`, rule "exact"); thresholds stay fixed in the draws, as parts of the system under test.
-A person has 1.4 pairs on average: intervals are the dyadic multiplier's (`statistics.dyadic_interval`), and nothing is compared.
+A study fold holds some of the official folds. Accuracy is the mean over them, each at the threshold that is best on the
+others of the same network (`ten_fold_accuracy`, rule "exact"); thresholds stay fixed in the draws, as parts of the
+system under test. A person has 1.4 pairs on average: intervals are the dyadic multiplier's
+(`statistics.dyadic_interval`), and nothing is compared.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lrfr.errors import UserError
-from lrfr.evaluate.pair_list import weighted_verification
+from lrfr.evaluate.bootstrap import weighted_verification
 from lrfr.evaluate.statistics import SPREAD, dyadic_signs
 from lrfr.evaluate.verification import ten_fold_accuracy
 
-STREAM = (
-    1 << 32
-)  # of `statistics.generator`, plus the study fold: the coins are not those of the people of a dense list
+STREAM = 1 << 32  # plus the study fold: the coins are not those of the people of a dense list
 
 
 class OfficialPairs(NamedTuple):
     """Pairs (p,) in the order of their official folds.
 
-    first, second: rows of an array of photographs. same: bool. fold: 0 ... k-1, the official fold, all of one size. people: int,
-    of the photographs in the pairs. weights: whole numbers (p, 1 + 2 draws): everybody once, then by person, then by pair.
+    first, second: rows of an array of photographs. same: bool. fold: 0 ... k-1, the official fold, all of one size.
+    people: int, of the photographs in the pairs. weights: whole numbers (1 + 2 draws, p): everybody once, then by
+    person, then by pair.
     """
 
     first: NDArray[np.int64]
@@ -43,27 +43,24 @@ def official_pairs(
 ) -> OfficialPairs:
     """Pairs of a part of official.csv.
 
-    images: int (n,), ascending, the photographs of the rows; people: int (n,), their people. The draws depend on (seed, stratum,
-    the pairs) alone. Raises UserError if a photograph of a pair is not among the rows, or `same` contradicts the people.
+    images: int (n,), ascending, the photographs of the rows; people: int (n,), their people. The draws depend on (seed,
+    stratum, the pairs) alone. Raises UserError if a photograph of a pair is not among the rows, or `same` contradicts
+    the people.
     """
     sides = table[["image_a", "image_b"]].to_numpy()
     rows = np.minimum(np.searchsorted(images, sides), len(images) - 1)
     same = table.same.to_numpy().astype(bool)
-    if not np.array_equal(images[rows], sides):
-        missing = int(sides[images[rows] != sides][0])
-        raise UserError(
-            f"official.csv: photograph {missing} is not among those of the fold's test; run `dvc repro` again."
-        )
+    if (missing := sides[images[rows] != sides]).size:
+        raise UserError(f"official.csv: photograph {missing[0]} is not among the fold's test; run `dvc repro` again.")
     if not np.array_equal(people[rows[:, 0]] == people[rows[:, 1]], same):
         raise UserError("official.csv: `same` contradicts the people of index.csv; run `dvc repro` again.")
     a, b = np.unique(people[rows], return_inverse=True)[1].reshape(rows.shape).T
     count = int(max(a.max(), b.max())) + 1
     by_person, by_pair = dyadic_signs(count, len(same), draws, seed, STREAM + stratum)
     scale = round(1 / SPREAD)  # whole numbers: rates do not depend on the unit of the weights
-    weights = np.full((len(same), 1 + 2 * draws), scale, dtype=np.int8)
-    impostor = ~same[:, None]
-    weights[:, 1 : 1 + draws] += by_person.T[a] + impostor * by_person.T[b]
-    weights[:, 1 + draws :] += impostor * by_pair.T
+    weights = np.full((1 + 2 * draws, len(same)), scale, dtype=np.int8)
+    weights[1 : 1 + draws] += by_person[:, a] + by_person[:, b] * ~same
+    weights[1 + draws :] += by_pair * ~same
     fold = np.unique(table.official_fold, return_inverse=True)[1]
     return OfficialPairs(rows[:, 0], rows[:, 1], same, fold, count, weights.astype(np.uint8))
 
@@ -71,20 +68,20 @@ def official_pairs(
 def official_accuracy(pairs: OfficialPairs, distances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Accuracy (1 + 2 draws,) of squared distances (p,).
 
-    The list fixes how many pairs of each kind a fold has. So a draw weighs the pairs within fold and kind, and the rates are
-    averaged by these numbers.
+    The list fixes how many pairs of each kind a fold has. So a draw weighs the pairs within fold and kind, and the
+    rates are averaged by these numbers.
     """
     folds = int(pairs.fold.max()) + 1
     thresholds = ten_fold_accuracy(distances, pairs.same, "exact", folds).thresholds
     right = (distances <= thresholds[pairs.fold]) == pairs.same
-    total = np.zeros(pairs.weights.shape[1])
+    total = np.zeros(len(pairs.weights))
     for fold in range(folds):
         for kind in (False, True):
             members = np.flatnonzero((pairs.fold == fold) & (pairs.same == kind))
+            weights = pairs.weights[:, members].astype(np.float64)
             if len(members):
-                weights = pairs.weights[members].astype(np.float64)
-                with np.errstate(invalid="ignore"):
-                    total += len(members) * (right[members] @ weights) / weights.sum(0)
+                with np.errstate(invalid="ignore"):  # sum_i w_i right_i / sum_i w_i, as often as there are pairs
+                    total += len(members) * (weights @ right[members]) / weights.sum(1)
     return total / len(distances)
 
 
@@ -93,7 +90,5 @@ def official_metrics(
 ) -> dict[str, NDArray]:
     """Accuracy, EER and AUC (1 + 2 draws,); gallery, probes: float (n, d), rows of the first and second photographs."""
     distances = ((gallery[pairs.first] - probes[pairs.second]) ** 2).sum(1)
-    genuine, impostor = pairs.weights[pairs.same], pairs.weights[~pairs.same]
-    return {"accuracy": official_accuracy(pairs, distances)} | weighted_verification(
-        -distances, pairs.same, genuine, impostor, None, ()
-    )
+    rates = weighted_verification(-distances, pairs.same, pairs.weights, None, ())
+    return {"accuracy": official_accuracy(pairs, distances)} | rates

@@ -1,20 +1,21 @@
 """The `evaluate` stage: every model, resolution and pairing of a study, in every bootstrap draw.
 
 Protocols:
-dense       pairs of the first `dense_images` photographs of a fold's test people (all of them, or all genuine pairs and a sample
-            of `impostors` impostor pairs), and every search of a low-resolution photograph among one high-resolution photograph
-            of each test person. The only protocol in which models are compared.
+dense       pairs of the first `dense_images` photographs of a fold's test people (all of them, or all genuine pairs and
+            a sample of `impostors` impostor pairs), and every search of a low-resolution photograph among one
+            high-resolution photograph of each test person. The only protocol in which models are compared.
 official    the source's own list, LFW's View 2 (see lrfr.protocol.official).
 misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
-Metrics are computed per fold and seed and averaged: scores of two trained networks are never pooled or thresholded against each
-other. People are drawn within folds, the same draws for every model.
+Metrics are computed per fold and seed and averaged: scores of two trained networks are never pooled or thresholded
+against each other. People are drawn within folds, the same draws for every model.
 
 Writes under runs/<study>/evaluation/:
 points.csv  kind, model, protocol, pairing, fold, seed, resolution, metric, value: every single measurement (but view2);
-draws.csv   kind, model, folds, protocol, pairing, resolution, metric, value, low, high, interval: means over folds and seeds;
-            `folds` names the folds of the mean, since a model trained on fewer folds is compared on these; `dense` comes first;
+draws.csv   kind, model, folds, protocol, pairing, resolution, metric, value, low, high, interval: means over folds and
+            seeds; `folds` names the folds of the mean, since a model trained on fewer folds is compared on these;
+            `dense` comes first;
 draws.npy   float32 (rows, draws): the same means in every draw, of the rows of draws.csv with protocol `dense`;
 counts.csv  protocol, fold, searches (0 = pairs, 1 = identification), n_genuine, n_impostor, identities, fta.
 `kind` is model, or setting for the teachers of tables/teacher.csv.
@@ -28,18 +29,18 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.evaluate.bootstrap import DensePairs
-from lrfr.evaluate.pair_list import SampledPairs
+from lrfr.evaluate.bootstrap import FIXED_RANKS, LINEARISED
 from lrfr.evaluate.statistics import dyadic_ends, percentile
 from lrfr.files import atomic_folder
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
-from lrfr.protocol.folds import build_fold, count, read_faces
+from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, build_fold, count, read_faces, read_official
 from lrfr.protocol.official import official_accuracy, official_pairs
-from lrfr.protocol.rows import DENSE, OFFICIAL, VIEW2, read_official
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
-DYADIC = "dyadic multiplier"
+CELL = ["protocol", "pairing", "resolution", "metric"]
+POINTS = ["kind", "model", "protocol", "pairing", "fold", "seed", "resolution", "metric", "value"]
+DRAWS = ["kind", "model", "folds", *CELL, "value", "low", "high", "interval"]
 
 
 def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], dict[tuple[Key, int], NDArray]]:
@@ -50,25 +51,25 @@ def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], di
     for number in sorted(numbers):
         fold = build_fold(study, number)
         for seed in seeds:
-            cell = (
-                evaluate_setting(study, model, number, fold)
-                if kind == "setting"
-                else evaluate_cell(study, model, number, seed, fold)
-            )
-            for (protocol, pairing, resolution, metric), values in cell.items():
+            if kind == "setting":
+                cell = evaluate_setting(study, model, number, fold)
+            else:
+                cell = evaluate_cell(study, model, number, seed, fold)
+            for key, values in cell.items():
+                protocol, pairing, resolution, metric = key
                 points.append((kind, model, protocol, pairing, number, seed, resolution, metric, values[0]))
-                key = ((protocol, pairing, resolution, metric), number)
-                draws[key] = draws.get(key, 0) + values / len(seeds)
+                draws[key, number] = draws.get((key, number), 0) + values / len(seeds)
     return points, draws
 
 
 def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[float, float, str]:
-    """Ends and name of the interval of one mean, from its values (1 + draws,) or, in protocol `official`, (1 + 2 draws,)."""
+    """Ends and name of a mean's interval, from its values (1 + draws,), or (1 + 2 draws,) in protocol `official`."""
     protocol, _, _, metric = key
     if protocol in (OFFICIAL, VIEW2):
-        return *dyadic_ends(float(values[0]), *np.split(values[1:], 2), study.evaluate.level), DYADIC
-    pairs = DensePairs if study.evaluate.impostors is None else SampledPairs
-    name = pairs.agreement_interval if metric == "agreement" else "identity bootstrap"
+        return *dyadic_ends(float(values[0]), *np.split(values[1:], 2), study.evaluate.level), "dyadic multiplier"
+    name = "identity bootstrap"
+    if metric == "agreement":
+        name = LINEARISED if study.evaluate.impostors is None else FIXED_RANKS
     if 2 * np.isfinite(values[1:]).sum() < len(values) - 1:  # too few people for an interval
         return np.nan, np.nan, name
     return *percentile(values[1:], study.evaluate.level, freedom), name
@@ -77,25 +78,23 @@ def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[flo
 def fold_means(
     study: Study, results: dict[tuple[str, str], dict], people: dict[int, int]
 ) -> tuple[list[tuple], NDArray[np.float32]]:
-    """Rows of draws.csv, and draws.npy: the means over each set of folds that some model has, for every model that has these.
+    """Rows of draws.csv, and draws.npy: means over each set of folds that some model has, of each model with these.
 
-    people: test people of each fold.
+    results: by kind and model, as of `evaluate_model`. people: test people of each fold.
     """
-    fold_sets = sorted(
-        {tuple(sorted(folds_of(study, m))) for m in study.models} | {tuple(sorted(study.faces.run_folds))}, key=len
-    )
+    models = [folds_of(study, name) for name in study.models]
+    fold_sets = {tuple(sorted(folds)) for folds in (study.faces.run_folds, *models)}
     rows, arrays = [], []
     for (kind, model), draws in results.items():
         available = {number for _, number in draws}
-        for folds in fold_sets:
+        for folds in sorted(fold_sets, key=len):
             if not available.issuperset(folds):
                 continue
             freedom = sum(people[number] - 1 for number in folds)
             for key in dict.fromkeys(key for key, _ in draws):
                 values = np.mean([draws[key, number] for number in folds], axis=0)
-                rows.append(
-                    (kind, model, " ".join(map(str, folds)), *key, values[0], *interval(study, key, values, freedom))
-                )
+                ends = interval(study, key, values, freedom)
+                rows.append((kind, model, " ".join(map(str, folds)), *key, values[0], *ends))
                 if key[0] == DENSE:
                     arrays.append(values[1:].astype(np.float32))
     return sorted(rows, key=lambda row: row[3] != DENSE), np.array(arrays)
@@ -103,16 +102,16 @@ def fold_means(
 
 def view2(study: Study) -> tuple:
     """The row of draws.csv for all official pairs, with the pretrained teacher at high resolution."""
-    table = read_official(study)
-    index, _ = read_faces(study)
     file = study.runs / "embeddings" / f"{SETTINGS}.npz"
     with np.load(file) as archive:
         if "view2_images" not in archive.files:
             raise UserError(f"{file}: holds no 'view2_images'; run `dvc repro` again.")
         images = archive["view2_images"]
         x = read_embedding(archive, file, VIEW2, len(images))
-    people = index.set_index("image").person.loc[images].to_numpy()
-    pairs = official_pairs(table, images, people, study.evaluate.draws, study.seed, study.faces.folds)
+    people = read_faces(study)[0].set_index("image").person.loc[images].to_numpy()
+    pairs = official_pairs(
+        read_official(study), images, people, study.evaluate.draws, study.seed, stratum=study.faces.folds
+    )
     values = official_accuracy(pairs, ((x[pairs.first] - x[pairs.second]) ** 2).sum(1))
     key = (VIEW2, "lr_lr", "hr", "accuracy")
     return ("setting", "pretrained", "all", *key, values[0], *interval(study, key, values, 0))
@@ -123,23 +122,18 @@ def run(study: Study) -> None:
     tasks = [(study, "model", name) for name in (*REFERENCES, *study.models)]
     tasks += [(with_arms(study), "arm", name) for name in study.run_arms]
     with np.load(study.runs / "embeddings" / f"{SETTINGS}.npz") as archive:
-        tasks += [
-            (study, "setting", name) for name in dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)
-        ]
+        settings = dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)
+    tasks += [(study, "setting", name) for name in settings]
     counts = count(study)
     people = counts[(counts.protocol == DENSE) & (counts.searches == 0)].set_index("fold").identities.to_dict()
     outcomes = parallel_map(evaluate_model, tasks, study.jobs, study.threads, "evaluate")
-    points = [row for rows, _ in outcomes for row in rows]
-    means, draws = fold_means(
-        study, {(kind, name): d for (_, kind, name), (_, d) in zip(tasks, outcomes, strict=True)}, people
-    )
+    results = {(kind, name): draws for (_, kind, name), (_, draws) in zip(tasks, outcomes, strict=True)}
+    means, draws = fold_means(study, results, people)
     if study.evaluate.official:
         means.append(view2(study))
-    cell = ["protocol", "pairing", "resolution", "metric"]
-    table = pd.DataFrame(means, columns=["kind", "model", "folds", *cell, "value", "low", "high", "interval"])
-    columns = ["kind", "model", "protocol", "pairing", "fold", "seed", "resolution", "metric", "value"]
+    points = [row for rows, _ in outcomes for row in rows]
+    tables = {"points": pd.DataFrame(points, columns=POINTS), "draws": pd.DataFrame(means, columns=DRAWS)}
     with atomic_folder(study.runs / "evaluation") as folder:
-        pd.DataFrame(points, columns=columns).to_csv(folder / "points.csv", index=False, lineterminator="\n")
-        table.to_csv(folder / "draws.csv", index=False, lineterminator="\n")
-        counts.to_csv(folder / "counts.csv", index=False, lineterminator="\n")
+        for name, table in (tables | {"counts": counts}).items():
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         np.save(folder / "draws.npy", draws)

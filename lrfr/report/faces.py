@@ -13,14 +13,7 @@ from lrfr.report.figures import PALETTE
 CELL = 1.15  # inches a face
 LETTERS = 16  # that fit above one
 MARKERS = "o^sDvP*X"
-
-
-def _bare(ax) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+INK = "#444444"  # of a legend
 
 
 def _grid(lines: int, titles: list[str]):
@@ -28,7 +21,9 @@ def _grid(lines: int, titles: list[str]):
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(fill(title, LETTERS), fontsize=9)
     for ax in axes.flat:
-        _bare(ax)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
     return fig, axes
 
 
@@ -57,9 +52,8 @@ def attention(chips: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
         for ax, stack in zip(axes[i, 1:], maps.values(), strict=True):
             ax.imshow(chip.mean(axis=2), cmap="gray", vmin=0, vmax=255)
             top = max(float(stack[i].max()), np.finfo(np.float32).tiny)
-            ax.imshow(
-                stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent, interpolation="bilinear"
-            )
+            how = {"extent": extent, "interpolation": "bilinear"}
+            ax.imshow(stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, **how)
     return fig
 
 
@@ -80,19 +74,12 @@ def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str] |
     kinds = np.asarray(marks if marks is not None else [""] * len(points))
     fig, ax = pyplot.subplots(figsize=(6.4, 5.2))
     for i, kind in enumerate(dict.fromkeys(kinds.tolist())):
+        marker = MARKERS[i % len(MARKERS)]
         for j, person in enumerate(np.unique(people)):
             x, y = points[(kinds == kind) & (people == person)].T
             face = PALETTE[j % len(PALETTE)]
-            ax.scatter(x, y, s=30, color=face if i == 0 else "none", edgecolors=face, marker=MARKERS[i % len(MARKERS)])
-        ax.scatter(
-            [],
-            [],
-            s=30,
-            color="#444444" if i == 0 else "none",
-            edgecolors="#444444",
-            marker=MARKERS[i % len(MARKERS)],
-            label=kind,
-        )
+            ax.scatter(x, y, s=30, color=face if i == 0 else "none", edgecolors=face, marker=marker)
+        ax.scatter([], [], s=30, color=INK if i == 0 else "none", edgecolors=INK, marker=marker, label=kind)
     if marks is not None:
         ax.legend(fontsize=8)
     ax.set(xlabel="first principal component", ylabel="second principal component")

@@ -1,7 +1,7 @@
 """The house style and the plots that several notebooks share: pure functions, data in, matplotlib Figure out.
 
-Colours are Okabe and Ito's (2008), chosen to stay apart for every common kind of colour blindness; each model also has a
-marker and a line style of its own, so figures survive a black-and-white printer.
+Colours are Okabe and Ito's (2008), chosen to stay apart for every common kind of colour blindness; each model also has
+a marker and a line style of its own, so figures survive a black-and-white printer.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from lrfr.evaluate.verification import operating_points
+from lrfr.formats import FIVE as FIVE  # notebooks take it from here
 from lrfr.formats import order, pixels
-from lrfr.report.table_pages import FIVE as FIVE
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8C8C8C")
 BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = PALETTE
 PALE = "#B5B5B5"
-DPI_SCREEN = 90
+MARKERS = "osD^vP"  # of arms
+BESIDE = {"fontsize": 8, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend to the right of the axes
 BINS = 60  # of a histogram: our choice, several genuine pairs a bin even for the smallest study
 NOT_LOSSES = ("learning_rate", "validation_eer", "pairs")  # beginnings of names in a training's log
 
@@ -67,26 +69,15 @@ def use_style() -> None:
     """The house style, on top of matplotlib's defaults: a reader's own matplotlibrc changes nothing."""
     matplotlib.rcdefaults()
     seaborn.set_theme(context="notebook", style="ticks", palette=list(PALETTE), font="DejaVu Sans", font_scale=0.9)
-    matplotlib.rcParams.update(
-        {
-            "figure.constrained_layout.use": True,
-            "figure.dpi": DPI_SCREEN,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#E6E6E6",
-            "grid.linewidth": 0.8,
-            "axes.titlesize": "medium",
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-            "lines.markersize": 5,
-        }
-    )
+    matplotlib.rcParams |= {"figure.constrained_layout.use": True, "figure.dpi": 90, "legend.frameon": False}
+    matplotlib.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium"}
+    matplotlib.rcParams |= {"axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.8}
+    matplotlib.rcParams |= {"lines.linewidth": 1.8, "lines.markersize": 5}
 
 
-def look(model: str) -> Look:
-    """Label, colour, marker and line of a model; anything else is its own label in the first colour."""
-    return MODELS.get(model, Look(model, BLUE, "o", "-"))
+def look(model: str, other: str = BLUE) -> Look:
+    """Label, colour, marker and line of a model; anything else is its own label, in the colour `other`."""
+    return MODELS.get(model, Look(model, other, "o", "-"))
 
 
 def label(model: str) -> str:
@@ -103,16 +94,19 @@ def metric_label(metric: str) -> str:
     return METRICS.get(metric, metric)
 
 
+def size_label(resolution: str) -> str:
+    return resolution if resolution == "hr" else f"{resolution} px"
+
+
 def looks(names: list[str]) -> dict[str, Look]:
     """One look a name: a model's own, or the next colour of the palette."""
-    return {name: MODELS.get(name, Look(name, PALETTE[i % len(PALETTE)], "o", "-")) for i, name in enumerate(names)}
+    return {name: look(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)}
 
 
-def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models, chance: float | None = None) -> Figure:
+def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models) -> Figure:
     """A metric against resolution, one line a model, with the bands of its intervals.
 
-    results: rows of results.csv. metric, pairing: which of them. models: names, drawn in the house order (others are
-    left out). chance: a level to mark, in the metric's unit.
+    results: rows of results.csv. metric, pairing: which of them. models: names, drawn in the house order.
     """
     rows = results[(results.metric == metric) & (results.pairing == pairing) & results.model.isin(models)]
     names = sorted(rows.resolution.unique(), key=pixels)
@@ -122,28 +116,36 @@ def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models, c
         style, x = look(model), np.arange(len(names))
         ax.plot(x, 100 * line.value, color=style.colour, marker=style.marker, linestyle=style.line, label=style.label)
         ax.fill_between(x, 100 * line.low, 100 * line.high, color=style.colour, alpha=0.12, linewidth=0)
-    if chance is not None:
-        ax.axhline(100 * chance, color=PALE, linestyle=":", linewidth=1.2, zorder=0)
-        ax.annotate("chance", (0, 100 * chance), xytext=(2, 3), textcoords="offset points", color="#6B6B6B", fontsize=8)
-    ax.set_xticks(range(len(names)), [name if name == "hr" else f"{name} px" for name in names])
+    ax.set_xticks(range(len(names)), [size_label(name) for name in names])
     ax.set(xlabel="resolution of the face", ylabel=f"{metric_label(metric)} (%)", title=PAIRINGS.get(pairing, pairing))
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(**BESIDE)
     return fig
 
 
-def error_rates(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False accept and true accept rate at every distinct threshold, from strictest to loosest, starting at (0, 0)."""
-    best = np.argsort(-scores, kind="stable")
-    ends = np.append(np.diff(scores[best]) != 0, True)  # tied scores are accepted together
-    accepted = np.asarray(same, float)[best]
-    genuine, impostor = np.cumsum(accepted)[ends], np.cumsum(1 - accepted)[ends]
-    return np.append(0, impostor / impostor[-1]), np.append(0, genuine / genuine[-1])
+def arms(rows: pd.DataFrame) -> Figure:
+    """Differences arm - method in points, with their intervals, against resolution: one colour and marker an arm.
+
+    rows: of ablation.csv, of one method, metric and pairing; fractions.
+    """
+    names, arms = sorted(rows.resolution.unique(), key=pixels), list(dict.fromkeys(rows.arm))
+    fig, ax = pyplot.subplots(figsize=(6.8, 3.2))
+    ax.axhline(0, color=GREY, linewidth=1)
+    for k, arm in enumerate(arms):
+        own = rows[rows.arm == arm]
+        x = np.array([names.index(name) for name in own.resolution]) + 0.14 * (k - (len(arms) - 1) / 2)
+        error = 100 * np.stack([own["diff"] - own.diff_low, own.diff_high - own["diff"]])
+        marker, shade = MARKERS[k % len(MARKERS)], PALETTE[k % len(PALETTE)]
+        ax.errorbar(x, 100 * own["diff"], error, color=shade, marker=marker, linestyle="", capsize=2, label=arm)
+    ax.set_xticks(range(len(names)), [size_label(name) for name in names])
+    ax.set(xlabel="resolution of both faces", ylabel="EER, arm minus method (points)")
+    ax.legend(**BESIDE)
+    return fig
 
 
 def distinct(x: np.ndarray, y: np.ndarray, logarithmic: bool) -> np.ndarray:
     """Indices of the points (in per cent) that a figure can tell from the one before, and of the last: (m,).
 
-    Study lists have millions of thresholds; a curve of more points than pixels takes minutes to draw and looks the same.
+    Study lists have millions of thresholds; a curve of more points than pixels takes minutes to draw.
     """
     places = [np.round(400 * np.log10(v) if logarithmic else 20 * v) for v in (x, y)]
     moved = np.append(True, np.any([np.diff(p) != 0 for p in places], axis=0))
@@ -157,9 +159,9 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> 
     """
     fig, ax = pyplot.subplots(figsize=(5.4, 4.6))
     for name, style in looks(list(curves)).items():
-        far, tar = error_rates(*curves[name])
-        inside = (far > 0) & (tar < 1) if det else np.full(len(far), True)
-        x, y = 100 * far[inside], 100 * (1 - tar if det else tar)[inside]
+        false_match, false_non_match, _ = operating_points(*curves[name])
+        inside = (false_match > 0) & (false_non_match > 0) if det else np.full(len(false_match), True)
+        x, y = 100 * false_match[inside], 100 * (false_non_match if det else 1 - false_non_match)[inside]
         kept = distinct(x, y, det) if len(x) else []
         ax.plot(x[kept], y[kept], color=style.colour, linestyle=style.line, label=style.label, drawstyle="steps-post")
     if det:
@@ -174,14 +176,12 @@ def roc(curves: dict[str, tuple[np.ndarray, np.ndarray]], det: bool = False) -> 
     return fig
 
 
-def similarity_histograms(
-    panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score", bins: int = BINS
-) -> Figure:
+def similarity_histograms(panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str = "score") -> Figure:
     """Densities of genuine and impostor scores, one panel a title, all on one axis of scores.
 
     panels: title -> (scores (n,), same (n,) bool).
     """
-    edges = np.histogram_bin_edges(np.concatenate([scores for scores, _ in panels.values()]), bins)
+    edges = np.histogram_bin_edges(np.concatenate([scores for scores, _ in panels.values()]), BINS)
     fig, axes = pyplot.subplots(len(panels), 1, figsize=(6.4, 0.7 + 1.35 * len(panels)), sharex=True, squeeze=False)
     for ax, (title, (scores, same)) in zip(axes[:, 0], panels.items(), strict=True):
         for name, chosen, shade in (("different people", ~same, ORANGE), ("same person", same, BLUE)):
@@ -221,27 +221,17 @@ def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = Non
     return fig
 
 
-def cost_scatter(
-    cost: pd.DataFrame, results: pd.DataFrame, metric: str, pairing: str, resolution: str, x: str = "latency_ms"
-) -> Figure:
-    """A metric at one resolution, with its interval, against a column of cost.csv (logarithmic): one point a model."""
+def cost_scatter(cost: pd.DataFrame, results: pd.DataFrame, metric: str, pairing: str, resolution: str) -> Figure:
+    """A metric at one resolution, with its interval, against cost.csv's latency (logarithmic): one point a model."""
     chosen = (results.metric == metric) & (results.pairing == pairing) & (results.resolution == resolution)
     rows = results[chosen].merge(cost, on="model").set_index("model")
     fig, ax = pyplot.subplots(figsize=(7.2, 4.4))
     for model in order(rows.index):
-        row, style = rows.loc[model], look(model)
+        row, (label, colour, marker, _) = rows.loc[model], look(model)
         error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
-        ax.errorbar(
-            row[x],
-            100 * row.value,
-            error,
-            color=style.colour,
-            marker=style.marker,
-            linestyle="",
-            label=style.label,
-            capsize=2,
-        )
-    ax.set(xscale="log", xlabel=x.replace("_ms", " (ms)").replace("_", " "), ylabel=f"{metric_label(metric)} (%)")
-    ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {resolution if resolution == 'hr' else resolution + ' px'}")
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        how = {"color": colour, "marker": marker, "linestyle": "", "label": label, "capsize": 2}
+        ax.errorbar(row.latency_ms, 100 * row.value, error, **how)
+    ax.set(xscale="log", xlabel="latency (ms)", ylabel=f"{metric_label(metric)} (%)")
+    ax.set_title(f"{PAIRINGS.get(pairing, pairing)}, {size_label(resolution)}")
+    ax.legend(**BESIDE)
     return fig

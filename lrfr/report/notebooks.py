@@ -1,7 +1,8 @@
 """The `notebook` stage: run a notebook with the study's parameters and keep a page, its figures and its tables.
 
-papermill runs it; this wrapper adds what a reproducible study needs: parameters that the notebook does not have are refused
-(papermill only warns), the page holds nothing that differs between two runs, and every figure has a name and a caption.
+papermill runs it and nbconvert draws it; this wrapper adds what a reproducible study needs: parameters that the
+notebook does not have are refused (papermill only warns), the page holds nothing that differs between two runs, and
+every figure has a name and a caption.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
+from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
@@ -27,9 +30,11 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.files import atomic_folder
 from lrfr.report import pages
+from lrfr.report.results import FIGURE
 
+# Notebooks, and tables of what was measured in seconds or that read such a table: no other notebook may read these.
+TIMED, TIMES = ("09-cost-and-deployment",), ("cost", "schemes", "throughput", "latency", "claims")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
-ARROWS = ("previous", "next")
 KERNEL = "lrfr"  # not python3: that name may belong to another environment
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -52,9 +57,9 @@ def check_parameters(notebook: NotebookNode, name: str, parameters: dict[str, ob
     """Refuse parameters that the cell tagged "parameters" does not assign."""
     tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     known = re.findall(r"^(\w+)\s*=", "\n".join(tagged), flags=re.MULTILINE)
-    for key in parameters:
-        if key not in known:
-            raise UserError(f"notebooks/{name}.ipynb: has no parameter '{key}'; it takes {', '.join(known) or 'none'}.")
+    if unknown := [key for key in parameters if key not in known]:
+        takes = ", ".join(known) or "none"
+        raise UserError(f"notebooks/{name}.ipynb: has no parameter '{unknown[0]}'; it takes {takes}.")
 
 
 @contextmanager
@@ -66,7 +71,8 @@ def environment(threads: int) -> Iterator[None]:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
         (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": KERNEL, "language": "python"}))
         package = str(Path(lrfr.__file__).resolve().parents[1])
-        changes = {
+        before = dict(os.environ)
+        os.environ |= {
             "JUPYTER_PATH": folder,
             "IPYTHONDIR": folder,
             "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
@@ -74,145 +80,79 @@ def environment(threads: int) -> Iterator[None]:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             **dict.fromkeys(THREADS, str(threads)),
         }
-        before = {key: os.environ.get(key) for key in changes}
-        os.environ.update(changes)
         try:
             yield
         finally:
-            for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+            os.environ.clear()
+            os.environ |= before
 
 
 def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookNode:
     """Run a notebook in the current folder and return it with its outputs.
 
-    Raises
-    ------
-    UserError
-        naming the notebook, the cell and the error; the whole traceback goes to notebooks/output/<name>/traceback.txt.
+    UserError names the notebook, the cell and the error; the traceback goes to notebooks/output/<name>/traceback.txt.
     """
-    source = nbformat.read(source_path(name), as_version=4)
+    path = str(source_path(name))
+    source = nbformat.read(path, as_version=4)
     check_parameters(source, name, parameters)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with environment(threads), tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "executed.ipynb"
+        how = {"kernel_name": KERNEL, "language": "python", "progress_bar": False, "cwd": os.getcwd()}
         try:
-            return papermill.execute_notebook(
-                str(source_path(name)),
-                str(result),
-                parameters,
-                kernel_name=KERNEL,
-                language="python",
-                progress_bar=False,
-                cwd=os.getcwd(),
-            )
+            return papermill.execute_notebook(path, str(Path(folder) / "executed.ipynb"), parameters, **how)
         except PapermillExecutionError as error:
             cell = [cell.source for cell in source.cells].index(error.source) + 1 if error.source else error.cell_index
             log = Path("notebooks") / "output" / name / "traceback.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(pages.ANSI.sub("", "\n".join(error.traceback)) + "\n", encoding="utf-8")
-            reason = (
-                f"{error.ename}: {pages.ANSI.sub('', error.evalue).splitlines()[0] if error.evalue else 'no message'}"
-            )
-            raise UserError(
-                f"notebooks/{name}.ipynb: cell {cell} stopped with {reason} (see {log.as_posix()})."
-            ) from None
+            log.write_text(strip_ansi("\n".join(error.traceback)) + "\n", encoding="utf-8")
+            words = strip_ansi(error.evalue).splitlines()[0] if error.evalue else "no message"
+            stopped = f"cell {cell} stopped with {error.ename}: {words} (see {log.as_posix()})"
+            raise UserError(f"notebooks/{name}.ipynb: {stopped}.") from None
 
 
-def output_html(output: NotebookNode, where: str) -> str:
-    """One output of a cell as HTML; `where` names the cell in messages."""
-    if output.output_type == "stream":
-        return pages.text_html(output.text) if output.name == "stdout" else ""
-    data = output.data
-    if figure := data.get("application/vnd.lrfr.figure+json"):
-        return pages.figure_html(f"{figure['name']}.png", figure["caption"])
-    if any(kind.startswith("image/") for kind in data):
-        raise UserError(
-            f"{where}: shows a figure without a caption; end the cell with report.save(figure, name, caption)."
-        )
-    if ADDRESS.search(data.get("text/plain", "")) and "text/html" not in data:
-        raise UserError(
-            f"{where}: shows an object's address, which differs between runs; end its last line with a semicolon."
-        )
-    if table := data.get("application/vnd.lrfr.table+json"):
-        note = f'<a href="{table["name"]}.csv">csv</a>'
-        words = pages.inline_html(table["caption"])
-        return f"<figure>{pages.frame_html(data['text/html'])}<figcaption>{words} {note}</figcaption></figure>\n"
-    if "text/html" in data:
-        return pages.frame_html(data["text/html"])
-    if "text/markdown" in data:
-        return pages.markdown_html(data["text/markdown"])
-    return pages.text_html(data.get("text/plain", ""))
-
-
-def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs with neighbouring pieces of one stream as one: where a kernel cuts what is printed depends on its timing."""
-    whole: list[NotebookNode] = []
-    for output in outputs:
-        if whole and output.output_type == "stream" == whole[-1].output_type and output.name == whole[-1].name:
-            whole[-1] = NotebookNode({**whole[-1], "text": whole[-1].text + output.text})
+def check_outputs(cell: NotebookNode, where: str) -> None:
+    """Refuse outputs that have no caption or differ between runs; `where` names the cell in messages."""
+    for data in (output.get("data", {}) for output in cell.get("outputs", []) if FIGURE not in output.get("data", {})):
+        if any(kind.startswith("image/") for kind in data):
+            what = "a figure without a caption; end the cell with report.save(figure, name, caption)"
+        elif ADDRESS.search(data.get("text/plain", "")) and "text/html" not in data:
+            what = "an object's address, which differs between runs; end its last line with a semicolon"
         else:
-            whole.append(output)
-    return whole
-
-
-def cell_html(cell: NotebookNode, where: str, link) -> str:
-    """A cell and what it showed. Tag "solution" folds it away; the injected parameters come without the output folder."""
-    tags = cell.metadata.get("tags", [])
-    if cell.cell_type == "markdown":
-        html = pages.markdown_html(cell.source, link)
-    elif "injected-parameters" in tags:
-        lines = [line for line in cell.source.splitlines() if not line.startswith(("#", "out ="))]
-        html = pages.code_html("\n".join(lines))
-    elif cell.cell_type != "code" or "parameters" in tags or not cell.source.strip():
-        return ""
-    else:
-        html = pages.code_html(cell.source) + "".join(output_html(output, where) for output in joined(cell.outputs))
-    return f"<details><summary>Solution</summary>\n{html}</details>\n" if "solution" in tags else html
+            continue
+        raise UserError(f"{where}: shows {what}.")
 
 
 def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
     """The page of an executed notebook; the same bytes for the same outputs."""
-    siblings = {f"{other}.ipynb": f"../{other}/index.html" for other in study.notebooks}
-
-    def link(url: str) -> str | None:
-        return siblings.get(url) if url.endswith(".ipynb") else url
-
-    position = study.notebooks.index(name) if name in study.notebooks else None
-    steps = [f'<a href="../index.html">{study.study} study</a>']
-    if position is not None:
-        around = [study.notebooks[i] if 0 <= i < len(study.notebooks) else None for i in (position - 1, position + 1)]
-        titles = [
-            f'<a href="../{other}/index.html">{arrow}</a>' for other, arrow in zip(around, ARROWS, strict=True) if other
-        ]
-        steps.append("<span>" + " · ".join(titles) + "</span>")
-    body, number = [], 0
+    siblings, number, around = {f"{other}.ipynb": f"../{other}/index.html" for other in study.notebooks}, 0, {}
     for cell in notebook.cells:
-        number += "injected-parameters" not in cell.metadata.get("tags", [])
-        where = f"notebooks/{name}.ipynb: cell {number}"
-        try:
-            body.append(cell_html(cell, where, link))
-        except UserError as error:
-            raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
-    html = pages.page("notebook", f"{abstract(name)[0]} · lrfr", "".join(body), f"<nav>{''.join(steps)}</nav>\n")
+        if "injected-parameters" in cell.metadata.get("tags", []):  # shown without the folder that they are written to
+            lines = [line for line in cell.source.splitlines() if not line.startswith(("#", "out ="))]
+            cell.source = "\n".join(lines)
+        else:
+            number += 1
+        check_outputs(cell, f"notebooks/{name}.ipynb: cell {number}")
+    if name in study.notebooks:
+        place = study.notebooks.index(name)
+        beside = {"previous": study.notebooks[:place][-1:], "next": study.notebooks[place + 1 :][:1]}
+        around = {arrow: other[0] for arrow, other in beside.items() if other}
+    page = {"title": abstract(name)[0], "study": study.study, "around": around}
+    try:
+        html = pages.notebook_html(notebook, page, lambda url: siblings.get(url) if url.endswith(".ipynb") else url)
+    except UserError as error:
+        raise UserError(f"notebooks/{name}.ipynb: {error}") from None
     for private in (os.getcwd(), sys.prefix, str(Path.home())):
         if len(private) > 1 and re.search(re.escape(private) + r"(?![\w-])", html):
-            raise UserError(
-                f"notebooks/{name}.ipynb: its page would contain a path of this machine; do not print paths."
-            )
+            raise UserError(f"notebooks/{name}.ipynb: its page would contain a path of this machine; print no paths.")
     return html
 
 
 def run(study: Study, name: str, parameters: dict[str, object] | None = None) -> None:
     """Run notebooks/<name>.ipynb and write its page, figures, tables and captions.
 
-    Without `parameters`, this is the stage: the study's first fold and seed, and the folder reports/<study>/<name>/. With
-    them (fold, seed, ...), the result goes to notebooks/output/<name>/, since only the stage writes to reports/.
-
-    Raises
-    ------
-    UserError
-        if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
+    Without `parameters`, this is the stage: the study's first fold and seed, and the folder reports/<study>/<name>/.
+    With them (fold, seed, ...), the result goes to notebooks/output/<name>/, since only the stage writes to reports/.
+    UserError if the notebook or a parameter does not exist, a cell fails, or the page would differ between runs.
     """
     values = {
         "study": study.study,
@@ -226,11 +166,21 @@ def run(study: Study, name: str, parameters: dict[str, object] | None = None) ->
         executed = execute(name, {**values, "out": folder.as_posix()}, study.threads)
         (folder / "index.html").write_text(notebook_html(executed, name, study), encoding="utf-8", newline="\n")
         captions = folder / "figures.json"
-        listed = (
-            {f"{key}.png" for key in json.loads(captions.read_text(encoding="utf-8"))} if captions.exists() else set()
-        )
-        if listed != {path.name for path in folder.glob("*.png")}:
-            raise UserError(
-                f"notebooks/{name}.ipynb: writes a figure of its own; use report.save(figure, name, caption)."
-            )
+        listed = json.loads(captions.read_text(encoding="utf-8")) if captions.exists() else {}
+        if set(listed) != {path.stem for path in folder.glob("*.png")}:
+            own = "writes a figure of its own; use report.save(figure, name, caption)"
+            raise UserError(f"notebooks/{name}.ipynb: {own}.")
     print(f"{name}: {time.perf_counter() - start:.0f} s")
+
+
+def by_hand(study: Study, name: str, pairs: list[str]) -> None:
+    """`run` with parameters as a person types them, NAME=VALUE each, for example ["fold=1"]; values are YAML."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--parameter {pair}: write NAME=VALUE, for example fold=1.")
+    try:
+        given = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    except yaml.YAMLError:
+        words = " ".join(pairs)
+        raise UserError(f"--parameter {words}: a value is not valid YAML; write a number or a word.") from None
+    run(study, name, given)

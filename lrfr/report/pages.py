@@ -1,7 +1,7 @@
-"""Small self-contained HTML: Markdown with MathML, highlighted code, tables, and the frame around a page.
+"""What the HTML pages share: Markdown with formulas as MathML, and the templates in lrfr/report/templates.
 
-Nothing here asks another host for anything: formulas become MathML, which browsers draw themselves, and the style and the
-sorting of tables are a few lines inside each page.
+nbconvert draws the notebooks and jinja2 the index, in the same frame. No page asks another host for anything: browsers
+draw MathML themselves, and the style and the sorting of tables are a few lines inside each page.
 """
 
 from __future__ import annotations
@@ -9,43 +9,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 
-import mistune
-import pandas as pd
+import jinja2
 from latex2mathml.converter import convert
-from mistune.plugins.math import math as dollar_math
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
+from nbformat import NotebookNode
 
 from lrfr.errors import UserError
-from lrfr.report.style import CSS, SORT
 
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+TEMPLATES = Path(__file__).parent / "templates"
+Link = Callable[[str], str | None]  # the target of a link -> another target, or None for plain text
 
 
 def mathml(latex: str, display: str) -> str:
-    """LaTeX as MathML; display is "inline" or "block".
-
-    Raises
-    ------
-    UserError
-        for commands and environments that the converter does not know.
-    """
-    known = re.sub(r"(begin|end)\{aligned\}", r"\1{align*}", latex)  # MathJax, in JupyterLab, wants `aligned` inside $$
+    """LaTeX as MathML; display is "inline" or "block". UserError for commands that the converter does not know."""
+    known = re.sub(r"(begin|end)\{aligned\}", r"\1{align*}", latex)  # MathJax, in JupyterLab, wants `aligned` in $$
     result = convert(known, display=display)
-    leftover = re.search(r"<mi>(\\\w+|&)</mi>", result)
-    if leftover:
-        raise UserError(
-            f"formula {' '.join(latex.split())!r}: {leftover[1]!r} cannot be drawn; write it with simpler commands."
-        )
+    if leftover := re.search(r"<mi>(\\\w+|&)</mi>", result):
+        formula = " ".join(latex.split())
+        raise UserError(f"formula {formula!r}: {leftover[1]!r} cannot be drawn; write it with simpler commands.")
     return result
 
 
-class Renderer(mistune.HTMLRenderer):
-    """HTML with MathML; `link` turns the target of a link into another target, or into None for plain text."""
+class Renderer(IPythonRenderer):
+    """nbconvert's HTML of Markdown, with MathML, an id on every heading, and links as `link` wants them."""
 
-    def __init__(self, link: Callable[[str], str | None]) -> None:
+    def __init__(self, link: Link) -> None:
         super().__init__(escape=False)
         self.target = link
 
@@ -53,72 +45,58 @@ class Renderer(mistune.HTMLRenderer):
         target = self.target(url)
         return text if target is None else super().link(text, target, title)
 
-    def block_math(self, text: str) -> str:
-        return f'<div class="math">{mathml(text, "block")}</div>\n'
+    def heading(self, text: str, level: int, **attrs) -> str:
+        name = re.sub(r"\W+", "-", re.sub(r"<.*?>", "", text).lower()).strip("-")
+        return f'<h{level} id="{escape(name)}">{text}</h{level}>\n'
 
-    def inline_math(self, text: str) -> str:
-        return mathml(text, "inline")
+    def block_math(self, body: str) -> str:
+        return f'<span class="math">{mathml(body, "block")}</span>'  # a <div> may not stand in a paragraph
 
-    def block_code(self, code: str, info: str | None = None) -> str:
-        return code_html(code) if info == "python" else f"<pre>{escape(code)}</pre>\n"
+    def inline_math(self, body: str) -> str:
+        return mathml(body, "inline")
 
 
-def markdown_html(text: str, link: Callable[[str], str | None] = lambda url: url) -> str:
+def markdown(text: str, link: Link = lambda url: url) -> str:
     """Markdown with pipe tables, raw HTML and $formulas$ as HTML."""
-    html = mistune.create_markdown(renderer=Renderer(link), plugins=["table", dollar_math])(text)
+    html = MarkdownWithMath(Renderer(link)).render(text)
     return html.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
 
 
-def inline_html(text: str) -> str:
+def inline(text: str) -> str:
     """One paragraph of Markdown without its <p>."""
-    return markdown_html(text).strip().removeprefix("<p>").removesuffix("</p>")
+    return markdown(text).strip().removeprefix("<p>").removesuffix("</p>")
 
 
-def code_html(source: str) -> str:
-    return highlight(source, PythonLexer(), HtmlFormatter(cssclass="code"))
-
-
-def text_html(text: str) -> str:
-    """What a cell printed, without terminal colours."""
-    return f'<pre class="printed">{escape(ANSI.sub("", text))}</pre>\n'
-
-
-def frame_html(html: str) -> str:
+def frame(html: str) -> str:
     """A data frame's own HTML without its inline style and its old-fashioned border."""
     html = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
-    return f'<div class="scroll">{re.sub(r" (border|style)=.[^>]*?.(?=[ >])", "", html)}</div>\n'
+    return f'<div class="scroll">{re.sub(r" (border|style)=.[^>]*?.(?=[ >])", "", html)}</div>'
 
 
-def table_html(table: pd.DataFrame) -> str:
-    """A table whose columns sort at a click; cells are shown as they are, numbers with up to four significant digits."""
+FILTERS = {"inline": inline, "frame": frame, "unlinked": lambda text: markdown(text, lambda url: None)}
 
-    def cell(value: object) -> str:
-        if isinstance(value, float):
-            return "" if pd.isna(value) else f"{value:.4g}"
-        return escape(str(value))
 
-    head = "".join(f'<th scope="col"><button>{escape(str(name))}</button></th>' for name in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>\n" for row in table.itertuples(index=False)
+def index_html(**values: object) -> str:
+    """templates/index.html.j2, filled in."""
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # no autoescape, as in nbconvert: the templates escape what is not HTML already
+    jinja.filters |= FILTERS
+    return jinja.get_template("index.html.j2").render(values) + "\n"
+
+
+def notebook_html(notebook: NotebookNode, page: dict[str, object], link: Link) -> str:
+    """templates/notebook.html.j2 of an executed notebook, by nbconvert; `page` is what stands around the cells."""
+    exporter = HTMLExporter(
+        preprocessors=[
+            TagRemovePreprocessor(enabled=True, remove_cell_tags={"parameters"}),
+            CoalesceStreamsPreprocessor(enabled=True),  # where a kernel cuts what is printed depends on its timing
+        ],
+        template_paths=[str(TEMPLATES)],
+        template_file="notebook.html.j2",
+        filters={**FILTERS, "markdown2html": lambda text: markdown(text, link)},
     )
-    return f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
-
-
-def figure_html(source: str, caption: str, note: str = "") -> str:
-    """An image with its caption, and a smaller note such as where it comes from (HTML)."""
-    small = f" <small>{note}</small>" if note else ""
-    return (
-        f'<figure><img src="{escape(source)}" alt="{escape(caption)}" loading="lazy">'
-        f"<figcaption>{inline_html(caption)}{small}</figcaption></figure>\n"
-    )
-
-
-def page(kind: str, title: str, body: str, navigation: str) -> str:
-    """A whole document (of the kind "index", wide, or "notebook") that asks no other host for anything."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
-        f'<style>\n{CSS}</style>\n</head>\n<body class="{kind}">\n'
-        f"{navigation}<main>\n{body}</main>\n<script>\n{SORT}</script>\n</body>\n</html>\n"
-    )
+    return exporter.from_notebook_node(notebook, {"page": page})[0] + "\n"

@@ -6,27 +6,55 @@ folder `out`; run by hand, to `notebooks/output/<notebook>/`, which git ignores.
 
 from __future__ import annotations
 
+import json
+import re
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lrfr import config
+from lrfr import config, formats
 from lrfr.errors import UserError
 
 # notebooks import all of these from here
-from lrfr.formats import SIGNIFICANT, headline, markdown, order, pairs, per_cent, pixels, read_table, unit, verdict  # noqa: F401  # fmt: skip
-from lrfr.protocol.rows import DENSE, held_out_rows
-from lrfr.report import arms
-from lrfr.report.output import Output, find_root
+from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
+from lrfr.protocol.folds import DENSE, held_out_rows
+from lrfr.report import figures
+from lrfr.report.evaluation import arranged
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
-# Tables of what was measured in seconds, or that read such a table: only a study's `cost_notebooks` may read them.
-MEASURED = ("cost", "schemes", "throughput", "latency", "claims")
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
+DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # of a figure or table
+FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows of float (n, D) divided by their length, in their own precision; a zero row stays zero."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of all pairs of different images: -L2 distance of a row of a and one of b, and whether the people agree.
+
+    a, b: float (n, D), rows of the same n images. `a is b` gives the n(n-1)/2 pairs i < j, otherwise the n(n-1) ordered
+    ones. Returns float64 and bool vectors.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    chosen = np.triu(np.ones(squared.shape, bool), 1) if a is b else ~np.eye(len(x), dtype=bool)
+    people = np.asarray(people)
+    return -np.sqrt(np.maximum(squared[chosen], 0)), (people[:, None] == people[None])[chosen]
+
+
+def first_of_each(rows: pd.DataFrame, most: int | None) -> pd.DataFrame:
+    """The first `most` rows of every person (None: all), numbered anew."""
+    return (rows if most is None else rows.groupby("person").head(most)).reset_index(drop=True)
 
 
 class Report:
@@ -36,12 +64,6 @@ class Report:
         self.root, self.study, self.notebook, self.staged = root, study, notebook, bool(out)
         self.runs, self.reports = root / "runs" / study, root / "reports" / study
         self.folder = (root / out) if out else root / "notebooks" / "output" / notebook
-        self.output = Output(self.folder, notebook, self.staged)
-
-    def _existing(self, path: Path) -> Path:
-        if not path.exists():
-            raise UserError(f"{path.relative_to(self.root).as_posix()}: not there; run `make study` first.")
-        return path
 
     def run_file(self, path: str) -> Path:
         """A file that a stage wrote under runs/<study>/."""
@@ -51,27 +73,21 @@ class Report:
         """A file that a stage wrote under reports/<study>/."""
         return self._existing(self.reports / path)
 
-    def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
-        """A table of the study; of one that has several protocols, the rows of this one (None: all rows).
+    def _existing(self, path: Path) -> Path:
+        if not path.exists():
+            raise UserError(f"{path.relative_to(self.root).as_posix()}: not there; run `make study` first.")
+        return path
 
-        Tables named in `MEASURED` differ from machine to machine.
-        """
+    def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
+        """A table of the study; of one that has several protocols, the rows of this one (None: all rows)."""
         table = read_table(self.report_file(f"tables/{name}.csv"))
-        return (
-            table
-            if protocol is None or "protocol" not in table
-            else table[table.protocol == protocol].reset_index(drop=True)
-        )
+        if protocol is None or "protocol" not in table:
+            return table
+        return table[table.protocol == protocol].reset_index(drop=True)
 
     @cached_property
     def parameters(self) -> config.Study:
-        """The parameters of this study.
-
-        Raises
-        ------
-        UserError
-            if params.yaml holds another study.
-        """
+        """The parameters of this study; UserError if params.yaml holds another one."""
         parameters = config.load(self.root / "params.yaml")
         if parameters.study != self.study:
             raise UserError(f"params.yaml: describes study '{parameters.study}'; run `lrfr study {self.study}` first.")
@@ -85,30 +101,55 @@ class Report:
     def resolutions(self) -> list[str]:
         return sorted(self.table("results").resolution.unique(), key=pixels)
 
-    def headline(self, metric: str = "eer", pairing: str = "hr_lr", protocol: str = DENSE) -> pd.DataFrame:
-        """`headline` of this study's results; empty where no model has the metric."""
-        return headline(self.table("results", protocol), metric, pairing)
+    def headline(self, metric: str, pairing: str, protocol: str = DENSE) -> pd.DataFrame:
+        """Models in rows, resolutions in columns, per cent with intervals; empty where no model has the metric."""
+        return formats.headline(self.table("results", protocol), metric, pairing)
 
-    def compared(
-        self, model: str, references=("scratch", "kd", "teacher"), metric: str = "eer", pairing: str = "lr_lr"
-    ) -> pd.DataFrame:
-        """Differences of an error to each reference, in points with interval and verdict: a row a resolution."""
+    def compared(self, model: str, references=("scratch", "kd", "teacher"), pairing: str = "lr_lr") -> pd.DataFrame:
+        """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
         table = self.table("comparisons")
-        table = table[(table.a == model) & (table.metric == metric) & (table.pairing == pairing)]
-        wide = {}
-        for name in references:
-            rows = table[table.b == name].set_index("resolution")
-            if len(rows):
-                cells = [
-                    f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in rows.iterrows()
-                ]
-                wide[f"against {name}"] = pd.Series(cells, rows.index)
-        sizes = [resolution for resolution in self.resolutions if resolution in set(table.resolution)]
-        return pd.DataFrame(wide, index=pd.Index(sizes, name="resolution")).fillna("").reset_index()
+        table = table[(table.a == model) & (table.metric == "eer") & (table.pairing == pairing)]
+        table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
+        cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
+        table = wide(table.assign(against="against " + table.b), cells, "resolution", "against")
+        return arranged(table, ["resolution"])
 
     def ablation(self, method: str) -> str:
-        """Save figure and table `ablation` of a method's arms; what they say as Markdown, or what to do first."""
-        return arms.section(self, method)
+        """Save figure and table `ablation` of a method's arms; what they say as Markdown, or what to do first.
+
+        Equal error rate of an arm minus that of its method, both faces at the resolution. The intervals decide: an arm
+        is worse or better where its interval leaves zero out, and a tie elsewhere.
+        """
+        rows, name = self.table("ablation"), figures.label(method)
+        rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
+        rows = arranged(rows, ["resolution"])
+        if rows.empty:
+            return (
+                f"The study `{self.study}` has trained no arm of {name}, so there is nothing to compare here: "
+                f"add arms (`{method}-<arm>`) to `run_arms` in `params.yaml` and run the study again."
+            )
+        found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
+        rows, level = rows.assign(verdict=found), self.parameters.evaluate.level
+        caption = (
+            f"Equal error rate of each arm minus that of {name}, in points, both photographs at the resolution: above "
+            f"zero, the arm is worse. {100 * level:g} % intervals, paired over the test people; they do not know that "
+            "another seed would train other networks. Each arm was trained like a model, the stage `summary` compared "
+            "them (tables/ablation.csv)."
+        )
+        self.save(figures.arms(rows), "ablation", caption)
+        cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
+        table = wide(rows, cells, "resolution", "arm")
+        words = f"The figure in numbers: each arm minus {name}, equal error rate in points, with interval and verdict "
+        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words + "(stage `summary`).")
+        text = ""
+        for arm, own in rows.groupby("arm"):
+            at = [f"{found} at {', '.join(group.resolution)}" for found, group in own.groupby("verdict", sort=False)]
+            text += f"- `{arm}` against {name}: {'; '.join(at)}.\n"
+        decided, chance = (rows.verdict != "tie").sum(), (1 - level) * len(rows)
+        return (
+            f"{text}\n{decided} of {len(rows)} intervals leave zero out; if no arm differed from {name}, about "
+            f"{chance:.1f} would by chance, and several at a time, since all resolutions share their people."
+        )
 
     @cached_property
     def _index(self) -> pd.DataFrame:
@@ -119,15 +160,8 @@ class Report:
         return pd.read_csv(self.run_file("folds.csv"))
 
     def index(self) -> pd.DataFrame:
-        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate, never trained on)."""
+        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on)."""
         return self._index.copy()
-
-    def folds(self) -> pd.DataFrame:
-        """fold, person, role: train, validation or test."""
-        return self._folds.copy()
-
-    def landmarks(self) -> pd.DataFrame:
-        return pd.read_csv(self.report_file("landmarks.csv"))
 
     def chips(self) -> np.ndarray:
         """uint8 (N, 150, 150, 3), read-only: the aligned faces."""
@@ -138,16 +172,15 @@ class Report:
         return np.load(self.run_file("views.npy"), mmap_mode="r")
 
     def log(self, model: str) -> pd.DataFrame:
+        """A model's training: fold, seed, epoch, term, value."""
         return pd.read_csv(self.report_file(f"students/{model}/log.csv"))
-
-    def gradients(self, model: str) -> pd.DataFrame:
-        return pd.read_csv(self.report_file(f"students/{model}/gradients.csv"))
 
     def gradient_table(self, model: str) -> pd.DataFrame:
         """Mean gradient of each term relative to the face loss: a row a term, a column a time."""
-        wide = self.gradients(model).groupby(["term", "when"]).ratio.mean().unstack()
-        times = [when for when in ("start", "early", "end") if when in wide]
-        return wide[times].rename_axis(columns=None).reset_index()
+        gradients = pd.read_csv(self.report_file(f"students/{model}/gradients.csv"))
+        means = gradients.groupby(["term", "when"]).ratio.mean().unstack()
+        times = [when for when in ("start", "early", "end") if when in means]
+        return means[times].rename_axis(columns=None).reset_index()
 
     def teacher_log(self) -> pd.DataFrame:
         """Fine-tuning of the teacher's settings: fold, setting, epoch, loss, accuracy on training faces."""
@@ -158,12 +191,8 @@ class Report:
         return self.run_file(f"targets/fold{fold}/{variant}")
 
     def head_file(self, model: str, fold: int, seed: int) -> Path:
-        """What a student was trained with and does not keep: class directions `weight`, the method's state `method.*`."""
+        """What a student learned with and does not keep: class directions `weight`, the method's state `method.*`."""
         return self.run_file(f"heads/{model}/fold{fold}-seed{seed}.safetensors")
-
-    def embeddings(self, model: str):
-        """The archive of a model's embeddings: 'fold{k}/seed{s}/{resolution}', validation and test people's images."""
-        return np.load(self.run_file(f"embeddings/{model}.npz"))
 
     def _held_out(self, fold: int):
         return held_out_rows(self._index, self._folds, fold, self.parameters.faces.validation_images)
@@ -171,8 +200,8 @@ class Report:
     def faces(self, fold: int, role: str = "test", most: int | None = None) -> pd.DataFrame:
         """Photographs of the people with this role (train, validation, test), in ascending image number.
 
-        As the stages use them: duplicates are only tested, and validation has a limited number of each person. most: only the
-        first so many of each person; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
+        As the stages use them: duplicates are only tested, and validation has a limited number of each person. most:
+        only the first so many of each; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
         """
         if role == "train":
             people = self._folds.person[(self._folds.fold == fold) & (self._folds.role == role)]
@@ -180,13 +209,12 @@ class Report:
         else:
             rows = self._held_out(fold)
             images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
-        found = self._index[self._index.image.isin(images)]
-        return (found if most is None else found.groupby("person").head(most)).reset_index(drop=True)
+        return first_of_each(self._index[self._index.image.isin(images)], most)
 
     def sample(
         self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test", seed: int = 0
     ) -> pd.DataFrame:
-        """`faces` of people with at least `least` photographs: of at most `people` of them, drawn by `seed` (None: of all).
+        """`faces` of people with at least `least` photographs: of at most `people`, drawn by `seed` (None: of all).
 
         So many faces are enough for an illustration, whatever the size of the study. Sorted by person and image.
         """
@@ -196,61 +224,77 @@ class Report:
         if people is not None and people < len(known):
             lot = np.random.Philox(key=[seed, SAMPLE + fold]).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
-        found = every[every.person.isin(known)].sort_values(["person", "image"])
-        return (found if most is None else found.groupby("person").head(most)).reset_index(drop=True)
+        return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
 
     def embedding(
         self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
     ) -> np.ndarray:
-        """float32 (n, D): one row per row of `faces`, held-out photographs of the fold; by default those of its test people."""
-        with self.embeddings(model) as archive:
+        """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
+        with np.load(self.run_file(f"embeddings/{model}.npz")) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
-            key = f"fold{fold}/seed{seed}/{resolution}"
+            key, file = f"fold{fold}/seed{seed}/{resolution}", f"embeddings/{model}.npz"
             if key not in archive.files:
-                raise UserError(
-                    f"embeddings/{model}.npz: holds no '{key}'; choose a fold, seed and resolution of the study."
-                )
+                raise UserError(f"{file}: holds no '{key}'; choose a fold, seed and resolution of the study.")
             rows = archive[key]
         images = (self.faces(fold) if faces is None else faces).image.to_numpy()
         held_out = self._held_out(fold).images
         if not np.isin(images, held_out).all():
-            raise UserError(f"embeddings/{model}.npz: holds test and validation people of fold {fold} only.")
+            raise UserError(f"{file}: holds test and validation people of fold {fold} only.")
         return rows[np.searchsorted(held_out, images)]
 
-    @property
-    def withheld(self) -> bool:
-        """Whether figures with photographs stay out of what a stage writes: its pages are published, these faces may not be."""
-        return self.staged and self.parameters.faces.source not in SHOWN
+    def _record(self, file: str, name: str, caption: str) -> Path:
+        """Note the caption of a figure or table in `file`; returns the path for it, without extension."""
+        if not NAME.fullmatch(name):
+            raise UserError(f"{name}: not a name for a figure or table; use lower-case letters, digits and hyphens.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        captions = self.folder / file
+        known = json.loads(captions.read_text(encoding="utf-8")) if captions.exists() else {}
+        if self.staged and name in known:
+            raise UserError(f"{self.notebook}: saves '{name}' twice; give the second one a name of its own.")
+        captions.write_text(json.dumps({**known, name: caption}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return self.folder / name
 
     def save(self, fig: Figure, name: str, caption: str, photographs: bool = False) -> None:
         """Write <name>.png and its caption, close the figure and show it. The caption is one or more full sentences.
 
-        photographs: the figure shows faces; of sources that may not be passed on, it is drawn only where a person runs the
-        notebook by hand.
+        photographs: the figure shows faces; of sources that may not be passed on, it is drawn only where a person runs
+        the notebook by hand.
         """
-        if photographs and self.withheld:
-            self.output.withhold(fig, name, caption)
+        if photographs and self.staged and self.parameters.faces.source not in SHOWN:  # these pages are published
+            shown = {"text/plain": f"[{name}: {caption} Not shown here: the photographs may not be passed on. "}
+            shown["text/plain"] += "Run the notebook by hand to see it.]"
         else:
-            self.output.figure(fig, name, caption)
+            path = self._record("figures.json", name, caption).with_suffix(".png")
+            fig.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+            link = {FIGURE: {"name": name, "caption": caption}}
+            shown = {**(link if self.staged else {"image/png": path.read_bytes()}), "text/plain": caption}
+        pyplot.close(fig)
+        display(shown, raw=True)
 
     def save_table(self, table: pd.DataFrame, name: str, caption: str, digits: int = 3) -> None:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
-        self.output.table(table, name, caption, digits)
+        path = self._record("tables.json", name, caption)
+        table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+        rounded = table.copy()
+        for column in rounded.select_dtypes("float"):
+            rounded[column] = [("" if pd.isna(value) else f"{value:.{digits}f}") for value in rounded[column]]
+        path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
+        link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
+        display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)
 
 
 def open_study(study: str, notebook: str, out: str = "") -> Report:
     """The results of a study for a notebook.
 
-    study: a name as in reports/<study>. notebook: the notebook's file name without extension. out: "" by hand.
-    Works from the project's top folder and from any folder below.
-
-    Raises
-    ------
-    UserError
-        outside a clone, or if the study has not been run.
+    study: a name as in reports/<study>. notebook: the notebook's file name without extension. out: "" by hand. Works
+    from the project's top folder and from any folder below; UserError outside a clone, or if the study has not been
+    run.
     """
-    root = find_root(Path.cwd())
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
+    if root is None:
+        raise UserError("dvc.yaml: not found here or above; open the notebook inside a clone of the project.")
     if not (root / "reports" / study / "tables").is_dir():
         raise UserError(f"reports/{study}/tables: not there; run `make study` first.")
     return Report(root, study, notebook, out)

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lrfr.benchmarks import miniatures
-from lrfr.benchmarks import survface_files as survface
-from lrfr.benchmarks import tinyface_files as tinyface
+from lrfr.benchmarks import miniatures, survface, tinyface
 from lrfr.gate import insightface_bin, recordio
 from lrfr.sources import orl
 from tests.gate.refusals import refusal
@@ -49,7 +47,7 @@ def test_nothing_is_overwritten(tmp_path, kind):
 
 
 def test_no_half_written_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(miniatures, "write_list", lambda *_: 1 / 0)
+    monkeypatch.setattr(miniatures, "write_list", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         miniatures.write_tinyface(tmp_path / "set")
     assert list(tmp_path.iterdir()) == []

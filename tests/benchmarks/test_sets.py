@@ -1,11 +1,13 @@
-"""`lrfr benchmark-set` on miniature sets, in a folder that is no clone: numbers, failed acquisitions, comparisons, refusals."""
+"""`lrfr benchmark-set` on miniature sets, in a folder that is no clone: numbers, failures, comparisons, refusals."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +17,12 @@ import torch
 from PIL import Image
 
 from lrfr import cli, config
-from lrfr.benchmarks import acquisition, lfw_family, miniatures
-from lrfr.benchmarks import scface as scface_protocol
-from lrfr.benchmarks import scface_files as scface
+from lrfr.benchmarks import acquisition, lfw_family, miniatures, scface, survface, tinyface, verb
 from lrfr.benchmarks import sets as benchmark_sets
-from lrfr.benchmarks import survface as survface_protocol
-from lrfr.benchmarks import survface_files as survface
-from lrfr.benchmarks import tinyface as tinyface_protocol
-from lrfr.benchmarks import tinyface_files as tinyface
-from lrfr.benchmarks import verb as benchmark_verb
+from lrfr.benchmarks.outcomes import Images, images_of
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
 from lrfr.deploy import find_faces as faces
-from lrfr.deploy import verbs
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
 from lrfr.gate import insightface_bin
@@ -56,11 +51,11 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ask(made, tmp_path, monkeypatch, capsys):
-    """Arguments -> exit code, standard output, standard error; in an empty folder, and no parameters of a study are read."""
+    """Arguments -> exit code, standard output, standard error; in an empty folder, without a study."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "load", lambda *_: pytest.fail("params.yaml was asked for"))
-    monkeypatch.setattr(benchmark_verb, "DRAWS", 20)
-    monkeypatch.setattr(verbs, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
+    monkeypatch.setattr(verb, "DRAWS", 20)
+    monkeypatch.setattr(verb, "cores", lambda: 1)  # threads of torch, which stay as they are set for later tests
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = cli.main(["benchmark-set", *map(str, arguments)])
@@ -81,21 +76,21 @@ def values(answer: dict, protocol: str, model: str = "student.safetensors") -> d
 
 
 def seen(read, size: int, model: Path, flip: bool = False, points=None) -> np.ndarray:
-    """(size, D) unit vectors, or NaN where an image cannot be read: one face at a time."""
+    """(size, D) unit vectors, or NaN where an image cannot be read."""
     recognizer = Recognizer.load(model)
+    vectors, views = np.full((size, students.NETWORK["embedding"]), np.nan), {}
+    for i in range(size):
+        with contextlib.suppress(UserError):
+            views[i] = read(i)
+            if points is not None:
+                views[i], _ = faces.align(Image.fromarray(views[i]), points(i), recognizer.size)
+    vectors[list(views)] = recognizer.embed([*views.values()])
+    if flip:
+        vectors[list(views)] += recognizer.embed([mirror(face) for face in views.values()])
+    return vectors
 
-    def embed(i: int) -> np.ndarray:
-        try:
-            face = read(i)
-        except UserError:
-            return np.full(students.NETWORK["embedding"], np.nan)
-        if points is not None:
-            face, _ = faces.align(Image.fromarray(face), points(i), recognizer.size)
-        return sum(recognizer.embed([x])[0] for x in ([face, mirror(face)] if flip else [face]))
 
-    return np.stack([embed(i) for i in range(size)])
-
-
+@cache
 def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, dict[str, float]]:
     """Protocol -> metrics, without the command: readers, one recogniser, and the protocols."""
 
@@ -104,13 +99,13 @@ def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, 
 
     if name == "tinyface":
         s = tinyface.read_tinyface(root)
-        found = tinyface_protocol.evaluate(of(s.probes), s.probes.ids, of(s.gallery), s.gallery.ids, of(s.distractors))
+        found = tinyface.evaluate(of(s.probes), s.probes.ids, of(s.gallery), s.gallery.ids, of(s.distractors))
         return {"identification": found.metrics}
     if name == "survface":
         v, s = survface.read_verification(root), survface.read_search(root)
-        pairs = survface_protocol.verification(of(v.faces), v.pairs[v.same], v.pairs[~v.same])
+        pairs = survface.verification(of(v.faces), v.pairs[v.same], v.pairs[~v.same])
         searched = of(s.gallery), s.gallery.ids, of(s.mated), s.mated.ids, of(s.unmated)
-        return {"verification": pairs.metrics, "identification": survface_protocol.identification(*searched).metrics}
+        return {"verification": pairs.metrics, "identification": survface.identification(*searched).metrics}
     if name == "scface":
         s = scface.read_scface(root)
 
@@ -121,7 +116,7 @@ def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, 
             np.concatenate([f(s.probes[d]) for d in (1, 2, 3)]) for f in (located, lambda group: group.ids)
         ]
         parts = located(s.gallery), s.gallery.ids, probes, people, np.repeat([1, 2, 3], len(probes) // 3)
-        rules = scface_protocol.evaluate, scface_protocol.evaluate_splits
+        rules = scface.evaluate, scface.evaluate_splits
         return {part: rule(*parts).metrics for part, rule in zip(PARTS["scface"], rules, strict=True)}
     s = insightface_bin.read_bin(root / "lfw.bin")
     return {"verification": lfw_family.evaluate(seen(s.read, len(s.images), model, flip), s.same).metrics}
@@ -155,8 +150,9 @@ def test_the_numbers_are_those_of_the_protocols_called_directly(name, made, ask,
     for protocol, decided in PARTS[name].items():
         tested = pairs[pairs.protocol == protocol].set_index("metric").mcnemar_holm.dropna()
         assert tested.between(0, 1).all() and (decided in tested.index if decided else tested.empty)
-    again = answered(ask(name, "--root", made / name, *models[:2], "--out", tmp_path / "out", "--json"))
-    assert again["comparisons"] == [] and os.listdir(tmp_path / "out") == [f"{name}.csv"]
+    if name == "tinyface":  # where the comparisons of an earlier run would mislead
+        again = answered(ask(name, "--root", made / name, *models[:2], "--out", tmp_path / "out", "--json"))
+        assert again["comparisons"] == [] and os.listdir(tmp_path / "out") == [f"{name}.csv"]
 
 
 def test_every_row_says_how_it_came_about(made, ask, tmp_path):
@@ -235,14 +231,15 @@ def test_a_broken_image_is_a_failed_acquisition_and_a_miss(name, protocol, fta, 
         direct(name, tmp_path / "set", made / "student.safetensors")[protocol], abs=1e-9
     )
     assert len(answer["problems"]) == 2 and all(str(tmp_path / "set") in problem for problem in answer["problems"])
-    code, out, _ = ask(name, "--root", tmp_path / "set", "--model", made / "student.safetensors")
-    assert code == 0 and "\n2 images failed and count as failed acquisitions; the first: " in out
+    if name == "tinyface":
+        code, out, _ = ask(name, "--root", tmp_path / "set", "--model", made / "student.safetensors")
+        assert code == 0 and "\n2 images failed and count as failed acquisitions; the first: " in out
 
 
 def test_the_teacher_is_fed_with_upsampled_faces(made):
     data = tinyface.read_tinyface(made / "tinyface").probes
-    (teacher,) = acquisition.load_models(["teacher"])
-    small = benchmark_sets.images_of(data)._replace(size=2)
+    (teacher,) = verb.load_models(["teacher"])
+    small = images_of(data)._replace(size=2)
     found = acquisition.embed_images(small, [teacher], "whole", False, "probes").vectors["teacher"]
     net = build_teacher("dlib_resnet", "embedded")
     for i in range(2):
@@ -253,8 +250,8 @@ def test_the_teacher_is_fed_with_upsampled_faces(made):
 
 def test_a_face_that_is_not_found_is_a_failed_acquisition(made):
     pictures = [np.array(students.orl_photograph(1, 1)), np.full((112, 92, 3), 120, np.uint8)]
-    images = acquisition.Images(2, lambda i: f"picture {i}", pictures.__getitem__)
-    models = acquisition.load_models([str(made / "student.safetensors")])
+    images = Images(2, lambda i: f"picture {i}", pictures.__getitem__)
+    models = verb.load_models([str(made / "student.safetensors")])
     found = acquisition.embed_images(images, models, "detect", False, "pictures")
     (vectors,) = found.vectors.values()
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5) and np.isnan(vectors[1]).all()
@@ -265,14 +262,14 @@ def test_a_face_that_is_not_found_is_a_failed_acquisition(made):
 
 def test_images_are_decoded_once_for_all_models(made):
     data, decoded = tinyface.read_tinyface(made / "tinyface").distractors, []
-    images = benchmark_sets.images_of(data)._replace(size=7, read=lambda i: decoded.append(i) or data.read(i))
-    models = acquisition.load_models([str(made / f"{name}.safetensors") for name in ("student", "other")])
+    images = images_of(data)._replace(size=7, read=lambda i: decoded.append(i) or data.read(i))
+    models = verb.load_models([str(made / f"{name}.safetensors") for name in ("student", "other")])
     acquisition.embed_images(images, models, "whole", True, "distractors")
     assert decoded == list(range(7))
 
 
 def test_a_mouth_counts_for_both_its_corners():
-    """Of SCface's four points: the same as a least-squares fit to eyes, nose, and twice the mean of the mouth's corners."""
+    """SCface's four points: the same as a least-squares fit to eyes, nose, and twice the mouth's middle."""
     points = np.array([(10.0, 12.0), (21.0, 11.0), (16.0, 18.0), (15.5, 24.0)])
     target = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
     rows, right = [], []
@@ -285,8 +282,7 @@ def test_a_mouth_counts_for_both_its_corners():
 
 def test_aligned_sets_have_the_landmarks_of_their_template(made, ask):
     arguments = ("lfw", "--root", made / "lfw", "--bin", "lfw.bin", "--model", made / "student.safetensors", "--json")
-    plain, moved = answered(ask(*arguments)), answered(ask(*arguments, "--landmarks"))
-    assert plain["policies"]["faces"] == acquisition.FACES["whole"]
+    moved = answered(ask(*arguments, "--landmarks"))
     assert moved["policies"]["faces"] == acquisition.FACES["landmarks"]
     data = insightface_bin.read_bin(made / "lfw" / "lfw.bin")
     points = np.array(

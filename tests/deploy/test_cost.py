@@ -1,17 +1,19 @@
-"""Costs that can be counted are exact; costs in seconds are only there."""
+"""Costs that can be counted are exact; costs in seconds are only there; the environment says what explains them."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from lrfr.config import Study
 from lrfr.deploy import cost as benchmark
-from lrfr.deploy import measure
 from lrfr.train.distill import Trainer
 from lrfr.train.fold import read_fold
 from lrfr.train.trainings import training
@@ -31,7 +33,8 @@ def write_log(study: Study, epochs: int) -> None:
 def test_whole_schemes_add_up(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, batches: int, tuning: int
 ):
-    """With a clock that gives one second to everything, the arithmetic shows: an epoch of the teacher has two batches."""
+    """With a clock that gives one second to everything, the arithmetic shows: an epoch of the teacher has two
+    batches."""
     monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     write_log(tiny, 3)
     cost = pd.DataFrame({"model": ["kd"], "epoch_seconds": [0.5]})
@@ -46,12 +49,13 @@ def test_whole_schemes_add_up(
 def test_a_teachers_epoch_counts_its_own_batches(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ):
-    """Of people with very many photographs an epoch holds a part, so that it has fewer batches than there are photographs."""
+    """Of people with very many photographs an epoch holds a part, so that it has fewer batches than there are
+    photographs."""
     monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     monkeypatch.setattr(benchmark, "epoch_batches", lambda *arguments: [None] * 7)
     write_log(tiny, 1)
     study, fold = changed(tiny, {"benchmark.batches": 2}), read_fold(tiny, 0)
-    assert benchmark.conventional_scheme(study, "kd_tuned_teacher", fold, 5.0)[1:] == (1, 7 / 2 + 1, 0.0, 5.0)
+    assert benchmark.teacher_seconds(study, "kd_tuned_teacher", fold) == (1, 7 / 2 + 1)
 
 
 def test_caching_is_timed_on_a_part_and_scaled(tiny: Study, monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +144,7 @@ def compared(study: Study, model: str, files: dict[str, Path], results: pd.DataF
 def test_the_stage_writes_its_tables_and_nothing_else(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(measure, "THROUGHPUT_BATCH", 2)
+    monkeypatch.setattr(benchmark, "THROUGHPUT_BATCH", 2)
     monkeypatch.setattr(benchmark, "latency", compared)
     models = {name: tiny.models[name].model_dump() for name in ("scratch", "kd", "se_dfd", "kd_tuned_teacher")}
     study = changed(tiny, {"models": models, "arms": {}, "tuning.grid": {}, "train.epochs": 1, "benchmark.batches": 1})
@@ -176,3 +180,48 @@ def test_the_stage_writes_its_tables_and_nothing_else(
     assert len(pd.read_csv(study.reports / "tables" / "schemes.csv")) == 3
     rates = pd.read_csv(study.reports / "tables" / "throughput.csv").set_index("part")
     assert (rates > 0).all(axis=None) and rates.share["forward and backward"] == 1
+
+
+@pytest.mark.parametrize(
+    ("net", "side", "params", "macs"),
+    [
+        (nn.Conv2d(3, 8, 3, padding=1, bias=False), 16, 8 * 3 * 9, 8 * 3 * 9 * 16 * 16),
+        (nn.Conv2d(3, 8, 3, stride=2, padding=1), 16, 8 * 3 * 9 + 8, 8 * 3 * 9 * 8 * 8),
+        (nn.Conv2d(3, 6, 3, groups=3, bias=False), 16, 6 * 9, 6 * 9 * 14 * 14),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 5)), 4, 3 * 16 * 5 + 5, 3 * 16 * 5),
+    ],
+    ids=["convolution", "strided", "grouped", "linear"],
+)
+def test_parameters_and_multiplications_are_counted_exactly(net: nn.Module, side: int, params: int, macs: int):
+    cost = benchmark.network_cost(net.train(), torch.zeros(1, 3, side, side), 1)
+    assert (cost["params"], cost["macs"], cost["bytes"]) == (params, macs, 4 * params)
+    assert cost["latency_ms"] > 0 and cost["throughput"] > 0
+    assert not net.training  # measured as it is deployed
+
+
+def test_the_environment_holds_versions_and_nothing_private(tiny: Study):
+    found = json.loads(json.dumps(benchmark.environment(tiny)))
+    assert set(found) == {"python", "system", "processor", "instructions", "cores", "threads", "packages"}
+    assert set(benchmark.PACKAGES) <= set(found["packages"]) <= {*benchmark.PACKAGES, *benchmark.OPTIONAL}
+    assert found["threads"] == tiny.threads and "/" not in "".join(found["packages"].values())
+
+
+X86 = "processor\t: 0\nmodel name\t: Fast: 3 GHz\nflags\t\t: fpu avx2 avx512_vnni avx512_vnni_x\n\n"
+X86 += "processor\t: 1\nflags\t: fpu\n"
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd asimddp\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "instructions"),
+    [(X86, "Fast: 3 GHz", ["avx2", "avx512_vnni"]), (ARM, "unnamed", ["asimd", "asimddp"]), ("", "unnamed", None)],
+    ids=["x86", "arm", "silent"],
+)
+def test_instructions_are_those_of_the_first_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, instructions: list[str] | None
+):
+    (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(benchmark, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(benchmark.platform, "processor", lambda: "unnamed")
+    assert benchmark.processor() == (name, instructions)
+    monkeypatch.setattr(benchmark, "CPUINFO", tmp_path / "absent")
+    assert benchmark.processor() == ("unnamed", None)

@@ -1,4 +1,5 @@
-"""`lrfr export`: two files, a card that knows them, and a comparison that can be checked against the study's own numbers."""
+"""`lrfr export`: two files, a card that knows them, and a comparison that can be checked against the study's own
+numbers."""
 
 from __future__ import annotations
 
@@ -7,28 +8,22 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 
 from lrfr import cli
 from lrfr.config import Study
 from lrfr.data.align import TEMPLATE
-from lrfr.data.splits import identity_folds
-from lrfr.deploy import export, release
+from lrfr.deploy import export
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import equal_error_rate
-from lrfr.models.student import build_student
-from lrfr.protocol import embed
 from lrfr.protocol.cells import similarity, unit
 from lrfr.protocol.folds import build_fold
-from lrfr.train.checkpoint import save_tensors
 from lrfr.train.fold import read_fold
 from tests.deploy import students
 
@@ -37,39 +32,6 @@ for package in ("onnx", "onnxruntime", "onnxscript"):
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["tiny-kd-int8.onnx", "tiny-kd.json", "tiny-kd.onnx"]
-
-
-def write_students(study: Study) -> None:
-    """Two untrained students as `distill` stores them, their embeddings, and every table that a card reads."""
-    tables, embeddings = study.reports / "tables", study.runs / "embeddings"
-    tables.mkdir(parents=True)
-    embeddings.mkdir()
-    for seed, name in enumerate(("kd", "scratch")):
-        state = build_student(study.student, "plain", study.views.size, seed).state_dict()
-        halves = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-        save_tensors(study.reports / "students" / name / "fold0-seed0.safetensors", halves)
-        embed.student_embeddings(study, name, None, embeddings)
-    rows = [("ranking", "model", name, "validation_eer@16", 0.1, int(name == "kd")) for name in ("kd", "scratch")]
-    columns = ["method", "weight", "candidate", "metric", "value", "chosen"]
-    pd.DataFrame(rows, columns=columns).to_csv(tables / "tuning.csv", index=False)
-    results = [
-        ("dense", name, "lr_lr", side, "eer", 0.2, 0.1, 0.3) for name in ("kd", "scratch") for side in ("8", "16")
-    ]
-    columns = ["protocol", "model", "pairing", "resolution", "metric", "value", "low", "high"]
-    pd.DataFrame(results, columns=columns).assign(seeds=1).to_csv(tables / "results.csv", index=False)
-    known = [embeddings, tables / "tuning.csv", tables / "results.csv", *(study.reports / "students").iterdir()]
-    outs = [{"path": path.as_posix(), "md5": release.dvc_md5(path)} for path in known]
-    lock = {"schema": "2.0", "stages": {"all": {"params": {"params.yaml": {"seed": 0}}, "outs": outs}}}
-    Path("dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
-
-
-@pytest.fixture
-def study(tiny: Study, changed: Callable[..., Study]) -> Study:
-    """The tiny study with two people in each role, students and results."""
-    study = changed(tiny, {"faces.folds": 3, "evaluate.far": (0.5, 0.01)})
-    identity_folds(study.faces.people, 3, 2, study.seed).to_csv(study.runs / "folds.csv", index=False)
-    write_students(study)
-    return study
 
 
 def test_the_stage_writes_files_a_card_and_a_table(study: Study):
@@ -91,7 +53,7 @@ def test_the_stage_writes_files_a_card_and_a_table(study: Study):
     table = pd.read_csv(study.reports / "tables" / "export.csv", dtype={"resolution": str})
     assert table.resolution.tolist() == list(study.resolutions)
     assert (table.distance_float <= 1e-4).all() and (table.diff_float.abs() <= 0.005).all()
-    # the bound of a rotation on both sides: two unit vectors that turn by acos(1 - d) change their cosine by 2 sqrt(2 d) at most
+    # two unit vectors that turn by acos(1 - d) each change their cosine by 2 sqrt(2 d) at most
     assert (table.shift_int8 <= 2 * np.sqrt(2 * table.distance_int8) * 1.05 + 1e-6).all() and (
         table.shift_int8 > 0
     ).any()
@@ -108,27 +70,18 @@ def test_the_stage_writes_files_a_card_and_a_table(study: Study):
     assert "`kd`" in page and f"| 8 | {100 * table.eer_torch[0]:.2f} |" in page
 
 
-def test_by_hand_any_model_goes_anywhere_and_the_bytes_are_the_same(study: Study, tmp_path: Path):
-    for out in ("one", "two"):
-        export.run(study, "scratch", tmp_path / out)
-    first, second = ({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two"))
-    assert first == second and set(first) == {name.replace("kd", "scratch") for name in NAMES}
-    assert not (study.runs / "export").exists() and not (study.reports / "tables" / "export.csv").exists()
-
-
-def test_a_released_student_is_exported_from_its_own_file(study: Study, tmp_path: Path):
-    """In a clone that has run nothing; what comes out is a model with a card, for the recogniser and for everybody."""
+def test_a_released_student_is_exported_from_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """In a folder without any study; what comes out is a model with a card, for the recogniser and for everybody."""
+    monkeypatch.chdir(tmp_path)
     released = students.write_student(tmp_path / "weights", "lfw-kd")
-    shutil.rmtree(study.runs)
-    export.run(study, str(released), tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["lfw-kd.json", "lfw-kd.onnx"]
-    torch, onnx = Recognizer.load(released), Recognizer.load(tmp_path / "out" / "lfw-kd.onnx")
+    assert cli.main(["export", "--model", str(released), "--out", "out"]) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["lfw-kd.json", "lfw-kd.onnx"]
+    torch, onnx = Recognizer.load(released), Recognizer.load(Path("out", "lfw-kd.onnx"))
     images = [np.asarray(students.orl_photograph(1, 1).resize((side, side))) for side in (12, 32, 90)]
     assert np.abs(torch.embed(images) - onnx.embed(images)).max() < 1e-4
     assert onnx.card["thresholds"] == torch.card["thresholds"] and onnx.card["input"]["type"] == "uint8"
-    with pytest.raises(UserError, match="absent.safetensors: cannot be read"):
-        export.run(study, str(tmp_path / "absent.safetensors"), tmp_path / "more")
-    assert not (tmp_path / "more").exists()
+    assert cli.main(["export", "--model", "absent.safetensors", "--out", "more"]) == 2
+    assert "absent.safetensors: cannot be read" in capsys.readouterr().err and not Path("more").exists()
 
 
 @pytest.mark.parametrize(
@@ -140,9 +93,10 @@ def test_a_released_student_is_exported_from_its_own_file(study: Study, tmp_path
         (None, "dvc.lock", "--out dvc.lock: is not a folder"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(study: Study, model: str | None, out: str | None, reason: str):
-    with pytest.raises(UserError, match=re.escape(reason)):
-        export.run(study, model, out and Path(out))
+def test_what_cannot_be_exported_is_refused(study: Study, capsys, model: str | None, out: str | None, reason: str):
+    given = [(option, value) for option, value in (("--model", model), ("--out", out)) if value]
+    assert cli.main(["export", *(word for pair in given for word in pair)]) == 2
+    assert reason in capsys.readouterr().err
     assert not (study.runs / "export").exists() and not Path("out").exists()
 
 
@@ -170,21 +124,25 @@ def test_calibration_sees_training_people_alone(study: Study, monkeypatch: pytes
     assert len(export.calibration_faces(study, fold)) == 5
 
 
-def test_the_command_hands_its_options_over(study: Study, monkeypatch: pytest.MonkeyPatch):
+def test_the_verb_and_the_stage_are_told_apart(study: Study, monkeypatch: pytest.MonkeyPatch):
     called = []
-    monkeypatch.setattr(export, "run", lambda study, *rest: called.append(rest))
-    Path("params.yaml").write_text(yaml.safe_dump(json.loads(study.model_dump_json())), encoding="utf-8")
+    monkeypatch.setattr(export, "run", lambda study: called.append(study.study))
+    monkeypatch.setattr(export, "export", lambda study, *rest: called.append(rest))
     assert cli.main(["export"]) == cli.main(["export", "--model", "kd", "--out", "x"]) == 0
-    assert called == [(None, None), ("kd", Path("x"))]
+    assert cli.main(["export", "--out", "y"]) == 0
+    assert called == ["tiny", ("kd", Path("x")), (None, Path("y"))]
 
 
-def test_the_example_of_the_page_runs(study: Study, tmp_path: Path, chips: np.ndarray, monkeypatch, capsys):
+def test_any_model_goes_anywhere_and_the_example_of_the_page_runs(
+    study: Study, tmp_path: Path, chips: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys
+):
     """The Python of docs/export.md, with the files that it names; two photographs of one size and two of another."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
-    export.run(study, "kd", tmp_path / "out")
-    monkeypatch.chdir(tmp_path / "out")
+    assert cli.main(["export", "--model", "scratch", "--out", "out"]) == 0
+    assert not (study.runs / "export").exists() and not (study.reports / "tables" / "export.csv").exists()
+    monkeypatch.chdir("out")
     for name in NAMES:
-        Path(name).rename(name.replace("tiny-kd", "student"))
+        Path(name.replace("kd", "scratch")).rename(name.replace("tiny-kd", "student"))
     card = Path("student.json")
     card.write_text(card.read_text(encoding="utf-8").replace('"far": 0.5', '"far": 0.01'), encoding="utf-8")
     Image.fromarray(chips[0]).resize((20, 20)).save("a.png")

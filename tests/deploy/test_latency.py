@@ -1,4 +1,5 @@
-"""Who is compared with what: turns and ratios by an invented clock, and that a row's network is really the one it names."""
+"""Who is compared with what: turns and ratios by an invented clock, and that a row's network is really the one it
+names."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade
@@ -17,6 +19,7 @@ from lrfr.deploy import latency
 from lrfr.deploy.latency import Runner
 from lrfr.models.student import build_student, normalise
 from lrfr.models.teachers import build_teacher
+from tests.deploy.conftest import SIZE, Exported
 
 
 @pytest.fixture
@@ -27,6 +30,11 @@ def values(tiny_values: dict) -> Study:
 
 def student(study: Study) -> Runner:
     return latency.student_runner(build_student(study.student, "plain", study.views.size, study.seed), study.views.size)
+
+
+def test_buffers_are_bytes_and_no_parameters():
+    cost = latency.counts(nn.BatchNorm2d(3), torch.zeros(1, 3, 4, 4))
+    assert (cost["params"], cost["macs"], cost["bytes"]) == (6, 0, 4 * 12 + 8)  # mean, variance, and an int64 counter
 
 
 def test_every_network_has_its_turn_in_every_round(monkeypatch: pytest.MonkeyPatch):
@@ -72,13 +80,8 @@ def test_the_student_is_timed_from_small_faces_to_unit_vectors(values: Study):
     assert runner.params == sum(p.numel() for p in net.parameters()) and runner.input == "uint8 16 x 16"
 
 
-def test_the_exported_student_does_the_same_work(values: Study, tmp_path: Path):
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package)
-    path, eager = tmp_path / "student.onnx", student(values)
-    latency.onnx_graph.export_onnx(
-        build_student(values.student, "plain", values.views.size, values.seed), values.views.size, path
-    )
+def test_the_exported_student_does_the_same_work(exported_plain: Exported):
+    path, eager = exported_plain.paths[0], latency.student_runner(exported_plain.student, SIZE)
     exported = latency.onnx_runner(eager, "onnx", path, 1)
     for batch in (1, 5):
         with torch.inference_mode():

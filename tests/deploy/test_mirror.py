@@ -1,4 +1,5 @@
-"""tables/mirror.csv: a face and its mirror image, averaged as it says, on the pairs and draws of the stage `evaluate`."""
+"""tables/mirror.csv: a face and its mirror image, averaged as it says, on the pairs and draws of the stage
+`evaluate`."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ import torch
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, view_bank
 from lrfr.deploy import mirror
+from lrfr.formats import read_table
 from lrfr.models.student import build_student, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.protocol.embed import load_student
-from lrfr.report.results import read_table
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.distill import halved
 from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
-from tests.evaluate import faces
+from tests.protocol import faces
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,51 +14,24 @@ from lrfr.config import Study
 from lrfr.data.degrade import area, degrade, hr_view
 from lrfr.deploy import onnx_graph
 from lrfr.errors import UserError
-from lrfr.models.student import StudentNet, build_student, normalise
+from lrfr.models.student import StudentNet, build_student
 from lrfr.protocol.cells import unit
 from lrfr.protocol.embed import embed_views
+from tests.deploy.conftest import SIZE, Exported
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-SIZE = 32
 
-
-def settled(student: StudentNet, chips: np.ndarray) -> StudentNet:
-    """A student whose batch norms have statistics of real faces, and weights that folding them could get wrong."""
-    generator = torch.Generator().manual_seed(1)
-    for module in student.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
-    views = normalise(torch.from_numpy(np.concatenate([degrade(chips, side, SIZE) for side in (8, 16, 32)])))
-    student.train()
-    with torch.no_grad():
-        for _ in range(15):
-            student(views)
-    return student.eval()
-
-
-class Exported(NamedTuple):
-    student: StudentNet
-    paths: tuple[Path, Path]  # float32, int8
-    calibration: np.ndarray
-
-    def session(self, number: int = 0) -> onnxruntime.InferenceSession:
-        return onnx_graph.session(self.paths[number], 1)
-
-
-@pytest.fixture(scope="module", params=["plain", "se"])
-def exported(request, tmp_path_factory, composed: Callable[[str], dict], chips: np.ndarray) -> Exported:
+@pytest.fixture(params=["plain", "se"])
+def exported(request, exported_plain: Exported, exported_se: Exported) -> Exported:
     """Both files of a student of the size that the studies train."""
-    folder, spec = tmp_path_factory.mktemp("export"), Study(**composed("orl")).student
-    student = settled(build_student(spec, request.param, SIZE, 0), chips)
-    paths = folder / "float.onnx", folder / "int8.onnx"
-    calibration = np.concatenate([degrade(chips[::2], side, SIZE) for side in (8, 16, 32)])
-    onnx_graph.export_onnx(student, SIZE, paths[0])
-    onnx_graph.quantise(*paths, calibration)
-    return Exported(student, paths, calibration)
+    return {"plain": exported_plain, "se": exported_se}[request.param]
+
+
+def session(exported: Exported, number: int = 0) -> onnxruntime.InferenceSession:
+    return onnx_graph.session(exported.paths[number], 1)
 
 
 def expected(student: StudentNet, faces: np.ndarray) -> np.ndarray:
@@ -71,7 +42,7 @@ def expected(student: StudentNet, faces: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_float_graph_agrees_with_torch_on_real_faces(exported: Exported, chips: np.ndarray, side: int, batch: int):
     faces = area(torch.from_numpy(chips[:batch]), side).numpy()
-    found = onnx_graph.embed(exported.session(), faces)
+    found = onnx_graph.embed(session(exported), faces)
     assert found.dtype == np.float32 and found.shape == (batch, exported.student.embed.out_features)
     assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-5
     # a whole face in a batch of others is what it is alone; 1e-4 is promised
@@ -115,7 +86,8 @@ def test_the_input_is_bytes_of_any_side_and_batch_norm_is_folded(exported: Expor
         assert "BatchNormalization" not in {node.op_type for node in graph.node}
 
 
-def test_the_same_student_gives_the_same_bytes_and_nothing_of_this_machine(exported: Exported, tmp_path: Path):
+def test_the_same_student_gives_the_same_bytes_and_nothing_of_this_machine(exported_plain: Exported, tmp_path: Path):
+    exported = exported_plain
     again = tmp_path / "float.onnx", tmp_path / "int8.onnx"
     onnx_graph.export_onnx(exported.student, SIZE, again[0])
     onnx_graph.quantise(*again, exported.calibration)
@@ -151,7 +123,7 @@ def test_int8_is_small_and_leaves_the_resize_alone(exported: Exported):
 def test_int8_puts_faces_in_nearly_the_same_places(exported: Exported, chips: np.ndarray, side: int):
     """Embeddings of an untrained student share a direction; without it they must still agree."""
     faces = area(torch.from_numpy(chips), side).numpy()
-    float32, int8 = (unit(onnx_graph.embed(exported.session(number), faces)) for number in (0, 1))
+    float32, int8 = (unit(onnx_graph.embed(session(exported, number), faces)) for number in (0, 1))
     centred = [unit(x - float32.mean(0)) for x in (float32, int8)]
     assert (centred[0] * centred[1]).sum(1).min() > 0.9 and not np.array_equal(float32, int8)
 

@@ -17,9 +17,9 @@ from lrfr.data.draws import view_index
 from lrfr.deploy import cards
 from lrfr.deploy import find_faces as faces
 from lrfr.deploy.recognizer import Recognizer, cosines
-from lrfr.deploy.thresholds import threshold_at_far
+from lrfr.deploy.release import threshold_at_far
 from lrfr.errors import UserError
-from lrfr.evaluate.bootstrap import DensePairs
+from lrfr.evaluate.bootstrap import Pairs
 from lrfr.protocol import cells
 from lrfr.protocol.embed import embed_views
 from tests.deploy import students
@@ -44,12 +44,12 @@ def mtcnn():
     return faces.detector()
 
 
-def evaluated(net, chips: np.ndarray, resolution: str) -> tuple[DensePairs, np.ndarray]:
+def evaluated(net, chips: np.ndarray, resolution: str) -> tuple[Pairs, np.ndarray]:
     """All pairs of faces, two a person, and their scores, by the code of the study."""
     bank = degrade.view_bank(chips, 8, 32, students.SIZE)
     views = bank[:, int(view_index(np.array(0 if resolution == "hr" else int(resolution)), 8, 32))]
     x = cells.unit(embed_views(net, views))
-    pairs = DensePairs(np.repeat(np.arange(len(chips) // 2), 2), np.empty((0, len(chips) // 2), np.int64))
+    pairs = Pairs(np.repeat(np.arange(len(chips) // 2), 2), np.empty((0, len(chips) // 2), np.int64))
     return pairs, pairs.scores(cells.similarity(x, x))
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lrfr import cli, config
-from lrfr.deploy import embedding
+from lrfr.deploy import embed
 from lrfr.deploy.recognizer import Recognizer
 from lrfr.errors import UserError
 from tests.deploy import students
@@ -241,7 +241,7 @@ def test_a_table_that_cannot_be_written_leaves_nothing(ask, tmp_path, monkeypatc
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(embedding.WRITERS, ".csv", fail)
+    monkeypatch.setitem(embed.WRITERS, ".csv", fail)
     (tmp_path / "x.csv").write_text("old", encoding="utf-8")
     error = refused(ask("embed", "chips", "--out", os.fspath(tmp_path / "x.csv"), "--aligned"))
     assert "No space left" in error

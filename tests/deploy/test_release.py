@@ -3,132 +3,71 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
+from lrfr.config import Study
 from lrfr.deploy import release
+from lrfr.deploy.release import LEAST, threshold_at_far, validation_thresholds
 from lrfr.errors import UserError
+from lrfr.evaluate.verification import tar_at_far
 from lrfr.models.student import build_student
-from lrfr.train.checkpoint import save_tensors
+from tests.deploy.conftest import write_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = sorted((ROOT / release.WEIGHTS).glob("*.safetensors"))
 CARDS = sorted((ROOT / release.WEIGHTS).glob("*.json"))
 
 
-def lock(study, models: tuple[str, ...] = ("kd", "scratch")) -> None:
-    """A dvc.lock that knows what is there now."""
-
-    def out(path: Path) -> dict:
-        return {"path": path.as_posix(), "hash": "md5", "md5": release.dvc_md5(path)}
-
-    students, tables = study.reports / "students", study.reports / "tables"
-    stages = {
-        f"distill@{study.study}-{name}": {
-            "params": {"params.yaml": {"study": study.study, "train": {"epochs": 3, "learning_rate": 0.002}}},
-            "outs": [out(students / name)],
-        }
-        for name in models
-    }
-    stages["summary"] = {
-        "outs": [out(tables / "results.csv"), out(tables / "tuning.csv"), out(study.runs / "embeddings")]
-    }
-    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
-
-
-@pytest.fixture
-def study(project, changed):
-    """The invented study with two trained students, their embeddings, a ranking and a dvc.lock."""
-    shutil.copy(project.runs / "embeddings" / "kd.npz", project.runs / "embeddings" / "scratch.npz")
-    for seed, name in enumerate(("kd", "scratch")):
-        net = build_student(project.student, "plain", project.views.size, seed)
-        halves = {k: t.half() if t.is_floating_point() else t for k, t in net.state_dict().items()}
-        folder = project.reports / "students" / name
-        save_tensors(folder / f"fold{project.faces.run_folds[0]}-seed{project.train.seeds[0]}.safetensors", halves)
-        (folder / "log.csv").write_text("fold,seed,epoch,term,value\n0,0,0,face,1\n", encoding="utf-8")
-    metric = "validation_eer@16"
-    rows = [
-        ("kd", "weight", "1", metric, 0.2, 1),
-        ("ranking", "model", "kd", metric, 0.1, 1),
-        ("ranking", "model", "scratch", metric, 0.12, 0),
-    ]
-    names = ["method", "weight", "candidate", "metric", "value", "chosen"]
-    pd.DataFrame(rows, columns=names).to_csv(project.reports / "tables" / "tuning.csv", index=False)
-    results = pd.read_csv(project.reports / "tables" / "results.csv", dtype={"resolution": str})
-    official = results[(results.metric == "accuracy")].assign(protocol="official")
-    pd.concat([results.assign(protocol="dense"), official]).to_csv(
-        project.reports / "tables" / "results.csv", index=False
-    )
-    lock(project)
-    return changed(project, {"evaluate.far": (0.2, 0.01)})  # of 100 impostor pairs 0.01 allows one: too few
-
-
 def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
-    paths = release.run(study, study.study)
+    paths = release.release(study, study.study)
     assert [path.name for path in paths] == [f"{study.study}-kd.safetensors", f"{study.study}-scratch.safetensors"]
-    source = (
-        study.reports / "students" / "kd" / f"fold{study.faces.run_folds[0]}-seed{study.train.seeds[0]}.safetensors"
-    )
-    assert paths[0].read_bytes() == source.read_bytes()
+    assert paths[0].read_bytes() == (study.reports / "students" / "kd" / "fold0-seed0.safetensors").read_bytes()
     card = release.check_release(paths[0])
-    assert (
-        card["method"] == "kd"
-        and card["embedding"] == study.student.embedding
-        and card["input"]["size"] == study.views.size
-    )
+    assert (card["method"], card["embedding"], card["input"]["size"]) == ("kd", 32, study.views.size)
     assert card["validation"] == {"metric": "validation_eer@16", "value": 0.1, "rank": 1, "of": 2}
     net = build_student(study.student, "plain", study.views.size, 0)
     assert card["parameters"] == sum(p.numel() for p in net.parameters())
     assert card["run"]["md5"].endswith(".dir") and card["teacher"].startswith("dlib")
-    dense = [row["resolution"] for row in card["measured"] if row["protocol"] == "dense"]
-    assert dense == [r for r in study.resolutions if r in release.HEADLINE] and {
-        "seeds",
-        "value",
-        "low",
-        "high",
-    } <= set(card["measured"][0])
-    assert {row["metric"] for row in card["measured"] if row["protocol"] == "official"} == {"accuracy"}
-    assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [(r, 0.2) for r in study.resolutions]
-    assert all(-1 < row["similarity"] < 1 and row["impostor"] == 100 for row in card["thresholds"])
+    numbers = {"seeds": 1, "value": 0.2, "low": 0.1}
+    assert card["measured"] == [
+        {"protocol": protocol, "metric": metric, "resolution": side, **numbers, "high": high}
+        for protocol, metric in (("dense", "eer"), ("official", "accuracy"))
+        for side, high in (("8", 0.3), ("16", 0.3), ("hr", None))
+    ]
+    assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [(r, 0.5) for r in study.resolutions]
+    assert all(-1 < row["similarity"] < 1 and row["impostor"] == 36 for row in card["thresholds"])
     assert "2 validation people of fold 0" in card["thresholds_from"]
     assert release.check_release(paths[1].with_suffix(".json"))["teacher"] == "none"
 
 
 def test_a_second_release_writes_the_same_bytes_and_removes_what_is_no_longer_chosen(study):
-    first = [
-        path.with_suffix(end).read_bytes()
-        for path in release.run(study, study.study)
-        for end in (".safetensors", ".json")
-    ]
+    def bytes_of(paths: list[Path]) -> list[bytes]:
+        return [path.with_suffix(end).read_bytes() for path in paths for end in (".safetensors", ".json")]
+
+    first = bytes_of(release.release(study, study.study))
     old, other = release.WEIGHTS / f"{study.study}-old.safetensors", release.WEIGHTS / "other-kd.safetensors"
     for path in (old, other):
         path.write_bytes(b"weights")
-    again = [
-        path.with_suffix(end).read_bytes()
-        for path in release.run(study, study.study)
-        for end in (".safetensors", ".json")
-    ]
+    again = bytes_of(release.release(study, study.study))
     assert first == again and not old.exists() and other.exists()
 
 
 def refused(study, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        release.run(study, study.study)
+        release.release(study, study.study)
     assert not list(release.WEIGHTS.glob("*"))
 
 
 def test_another_study_or_teacher_is_refused(study, changed):
     with pytest.raises(UserError, match="run `lrfr study lfw`"):
-        release.run(study, "lfw")
+        release.release(study, "lfw")
     refused(changed(study, {"teacher.name": "inception_resnet_v1"}), "not released")
-    refused(
-        changed(study, {"faces.source": "recordio", "manifests": "data/recordio.csv"}),
-        "of the faces 'recordio' are not",
-    )
+    other = changed(study, {"faces.source": "recordio", "manifests": "data/recordio.csv"})
+    refused(other, "of the faces 'recordio' are not")
 
 
 def test_missing_results_are_refused(study):
@@ -137,7 +76,7 @@ def test_missing_results_are_refused(study):
 
 
 def test_a_student_that_dvc_does_not_know_is_refused(study):
-    lock(study, ("kd",))
+    write_lock(study, ("kd",))
     refused(study, "students/scratch: unknown to dvc.lock")
 
 
@@ -161,10 +100,10 @@ def test_a_missing_lock_and_a_missing_training_are_refused(study):
 
 
 def test_check_release_sees_changed_weights_cards_and_locks(study):
-    path = release.run(study, study.study)[0]
+    path = release.release(study, study.study)[0]
     data, text = path.read_bytes(), Path("dvc.lock").read_text(encoding="utf-8")
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(UserError, match="not the weights of its card"):
+    with pytest.raises(UserError, match="not the model of its card"):
         release.check_release(path)
     path.write_bytes(data)
     Path("dvc.lock").write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.003"), encoding="utf-8")
@@ -173,7 +112,7 @@ def test_check_release_sees_changed_weights_cards_and_locks(study):
     Path("dvc.lock").unlink()
     release.check_release(path)  # outside of a clone the card alone is checked
     path.with_suffix(".json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="missing or damaged"):
+    with pytest.raises(UserError, match="not the card of a student, or damaged"):
         release.check_release(path)
 
 
@@ -186,6 +125,103 @@ def test_the_folder_hash_is_dvcs(tmp_path):
         (folder / name).write_text(name, encoding="utf-8")
     with Repo.init(tmp_path, no_scm=True) as repo:
         assert release.dvc_md5(folder) == repo.add(str(folder))[0].outs[0].hash_info.value
+
+
+VALIDATION, IMAGES = (4, 5, 6), 4  # of the invented people below
+
+
+def slow_threshold(scores: list[float], same: list[bool], far: float) -> float:
+    """The smallest score at which few enough impostor pairs are accepted; infinite if there is none."""
+    best = float("inf")
+    for threshold in scores:
+        impostors = [s for s, genuine in zip(scores, same, strict=True) if not genuine]
+        if sum(s >= threshold for s in impostors) / len(impostors) <= far:
+            best = min(best, threshold)
+    return best
+
+
+@pytest.mark.parametrize("far", [0.01, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_threshold_is_the_operating_point_of_tar_at_far(seed: int, far: float):
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    same = rng.random(60) < 0.4
+    scores = np.round(rng.normal(size=60) + same, 1)  # with ties
+    threshold, tar = threshold_at_far(scores, same, far)
+    assert threshold == slow_threshold(scores.tolist(), same.tolist(), far)
+    assert tar == tar_at_far(scores, same, far) == pytest.approx(np.mean(scores[same] >= threshold))
+
+
+def test_known_thresholds():
+    scores, same = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([True, False, True, False, True, False])
+    assert threshold_at_far(scores, same, 0.1) == (0.9, pytest.approx(1 / 3))
+    assert threshold_at_far(scores, same, 1 / 3) == (0.7, pytest.approx(2 / 3))
+    assert threshold_at_far(np.array([1.0, 1.0]), np.array([True, False]), 0.5)[0] == np.inf
+
+
+@pytest.fixture
+def seven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed) -> Study:
+    """Seven people with four photographs each, three of them for validation (48 impostor pairs); the test runs in its
+    folder."""
+    values = composed("smoke")
+    values["faces"] |= {"people": 8, "validation_images": IMAGES}
+    values["evaluate"] |= {"far": [0.25, 0.01]}
+    study = Study(**values)
+    monkeypatch.chdir(tmp_path)
+    (study.runs / "embeddings").mkdir(parents=True)
+    person = np.repeat(np.arange(7), IMAGES)
+    role = ["train", "train", "test", "test", *["validation"] * 3]
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0, "removed": 0})
+    index.to_csv(study.runs / "index.csv", index=False)
+    pd.DataFrame({"fold": 0, "person": range(7), "role": role}).to_csv(study.runs / "folds.csv", index=False)
+    rng = np.random.Generator(np.random.Philox(key=3))
+    held_out = person[np.isin(person, [2, 3, *VALIDATION])]
+    arrays = {
+        f"fold0/seed0/{name}": (rng.normal(size=(7, 8))[held_out] + rng.normal(size=(len(held_out), 8))).astype(
+            np.float32
+        )
+        for name in study.resolutions
+    }
+    np.savez(study.runs / "embeddings" / "kd.npz", **arrays)
+    return study
+
+
+def test_thresholds_are_of_the_validation_people_alone(seven: Study):
+    found = validation_thresholds(seven, "kd", 0, 0)
+    assert [(row["resolution"], row["far"]) for row in found["thresholds"]] == [
+        (name, 0.25) for name in seven.resolutions
+    ]
+    people = np.repeat([2, 3, *VALIDATION], IMAGES)
+    with np.load(seven.runs / "embeddings" / "kd.npz") as archive:
+        for row in found["thresholds"]:
+            x, scores, same = archive[f"fold0/seed0/{row['resolution']}"].astype(float), [], []
+            for i in range(len(x)):
+                for j in range(i):
+                    if people[i] in VALIDATION and people[j] in VALIDATION:
+                        scores.append(float(x[i] @ x[j] / np.sqrt((x[i] @ x[i]) * (x[j] @ x[j]))))
+                        same.append(bool(people[i] == people[j]))
+            assert row["similarity"] == pytest.approx(slow_threshold(scores, same, 0.25), abs=1e-12)
+            assert (row["genuine"], row["impostor"]) == (sum(same), len(same) - sum(same)) == (18, 48)
+    assert "3 validation people of fold 0" in found["thresholds_from"]
+
+
+@pytest.mark.parametrize(("far", "given"), [((LEAST - 1) / 48, False), (LEAST / 48, True)])
+def test_a_rate_that_allows_too_few_errors_has_no_threshold(seven: Study, changed, far: float, given: bool):
+    found = validation_thresholds(changed(seven, {"evaluate.far": (far,)}), "kd", 0, 0)["thresholds"]
+    assert bool(found) == given
+
+
+def test_a_network_that_tells_no_faces_apart_has_no_threshold(seven: Study):
+    with np.load(seven.runs / "embeddings" / "kd.npz") as archive:
+        arrays = {key: np.ones_like(archive[key]) for key in archive.files}
+    np.savez(seven.runs / "embeddings" / "kd.npz", **arrays)
+    assert validation_thresholds(seven, "kd", 0, 0)["thresholds"] == []
+
+
+def test_missing_embeddings_are_named(seven: Study):
+    with pytest.raises(UserError, match="scratch.npz: not there"):
+        validation_thresholds(seven, "scratch", 0, 0)
+    with pytest.raises(UserError, match="holds no 'fold0/seed1/8'"):
+        validation_thresholds(seven, "kd", 0, 1)
 
 
 @pytest.mark.skipif(not (RELEASED or CARDS), reason="no weights are released")

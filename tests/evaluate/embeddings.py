@@ -6,7 +6,7 @@ import numpy as np
 
 
 def from_similarities(similarity, scale: float = 0.5):
-    """Probes (p, D) and gallery (g, D) of length 1 whose cosines are scale * similarity (p, g); a NaN row is a failed probe."""
+    """Unit probes (p, D), gallery (g, D) whose cosines are scale * similarity (p, g); a NaN row is a failed probe."""
     similarity = scale * np.asarray(similarity, dtype=np.float64)
     probes, gallery = similarity.shape
     rest = np.sqrt(1 - np.sum(similarity**2, axis=1))

@@ -5,9 +5,12 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from lrfr.evaluate.bootstrap import DensePairs
+from lrfr.evaluate.bootstrap import Pairs, weighted_verification
 from lrfr.evaluate.statistics import (
+    SPREAD,
     drawn_people,
+    dyadic_ends,
+    dyadic_signs,
     holm,
     identity_bootstrap,
     identity_counts,
@@ -15,7 +18,6 @@ from lrfr.evaluate.statistics import (
     paired_difference,
     percentile,
     student_quantile,
-    wilson,
 )
 from lrfr.evaluate.verification import area_under_roc, equal_error_rate
 
@@ -43,30 +45,15 @@ def truth():
     return eer, (NORMAL.cdf(SHIFT / 2 / genuine) + NORMAL.cdf(SHIFT / 2 / impostor)) / 2
 
 
-def at_threshold(scores, same, weights):
-    """Balanced accuracy at SHIFT / 2, without the checks of the public function: called some 100,000 times."""
-    right, genuine = weights * ((scores >= SHIFT / 2) == same), weights * same
-    return (right @ same / genuine.sum() + right @ ~same / (weights.sum() - genuine.sum())) / 2
-
-
-def covered(statistic, value, lists, draws):
-    """How often the interval of `identity_bootstrap` holds the true value."""
-    inside = []
-    for seed, (scores, a, b) in enumerate(lists):
-        interval = identity_bootstrap(statistic, scores, a == b, a, b, draws=draws, seed=seed)
-        inside.append(interval.low <= value <= interval.high)
-    return np.mean(inside)
-
-
 @pytest.mark.parametrize(("people", "images", "folds"), [(30, 3, 1), (10, 4, 4)])
 def test_coverage_on_dense_lists(people, images, folds):
-    """By the fast path, which equals `identity_bootstrap` (test_resampling): one list, and the study's four folds of ten.
+    """By `bootstrap.Pairs`, which equals `identity_bootstrap`: one list, and the study's four folds of ten.
 
-    The EER of ten people is a little lower than that of all people (its threshold suits them): the truth of a study is the
-    mean EER of such folds.
+    The EER of ten people is a little lower than that of all people (its threshold suits them): the truth of a study is
+    the mean EER of such folds.
     """
     rng, labels = np.random.default_rng(12), np.repeat(np.arange(people), images)
-    pairs = [DensePairs(labels, identity_counts(people, 150, 0, k)) for k in range(folds)]
+    pairs = [Pairs(labels, identity_counts(people, 150, 0, k)) for k in range(folds)]
     a, b = all_pairs(people, images)
     assert interval_method(a, b) == "identity bootstrap"
     draws = {"eer": [], "accuracy": []}
@@ -80,19 +67,26 @@ def test_coverage_on_dense_lists(people, images, folds):
         assert 0.92 <= np.mean([low <= value <= high for low, high in ends]) <= 0.98
 
 
-@pytest.mark.parametrize(("statistic", "draws"), [(equal_error_rate, 100), (at_threshold, 250)])
-def test_coverage_on_sparse_lists(statistic, draws):
-    rng, people = np.random.default_rng(13), 150
-    value = truth()[statistic is at_threshold]
-
-    def sparse():
+def test_coverage_on_sparse_lists():
+    """All draws at once; the first list the slow way too."""
+    rng, people, draws, inside = np.random.default_rng(13), 150, 100, {"eer": [], "accuracy": []}
+    for seed in range(250):
         genuine, one = rng.integers(people, size=200), rng.integers(people, size=200)
-        other = (one + rng.integers(1, people, 200)) % people
-        a, b = np.append(genuine, one), np.append(genuine, other)
-        return invented(rng, a, b, people), a, b
-
-    assert interval_method(*sparse()[1:]) == "dyadic multiplier"
-    assert 0.92 <= covered(statistic, value, (sparse() for _ in range(200)), draws) <= 0.98
+        a, b = np.append(genuine, one), np.append(genuine, (one + rng.integers(1, people, 200)) % people)
+        scores, same = invented(rng, a, b, people), a == b
+        a, b = np.unique([a, b], return_inverse=True)[1].reshape(2, -1)
+        person, pair = dyadic_signs(int(max(a.max(), b.max())) + 1, len(a), draws, seed)
+        weights = round(1 / SPREAD) + np.vstack([person[:, a] + person[:, b] * ~same, pair * ~same])
+        weights = np.vstack([np.ones_like(a), weights])
+        for metric, value in zip(inside, truth(), strict=True):
+            values = weighted_verification(scores, same, weights, SHIFT / 2, ())[metric]
+            low, high = dyadic_ends(values[0], *np.split(values[1:], 2), 0.95)
+            inside[metric].append(low <= value <= high)
+            if seed == 0 and metric == "eer":
+                assert interval_method(a, b) == "dyadic multiplier"
+                slow = identity_bootstrap(equal_error_rate, scores, same, a, b, draws=draws, seed=seed)
+                assert slow == pytest.approx((values[0], low, high), abs=1e-12)
+    assert all(0.92 <= np.mean(hits) <= 0.98 for hits in inside.values())
 
 
 def test_the_product_would_be_too_wide_on_a_sparse_list():
@@ -203,16 +197,6 @@ def test_holm():
     assert len(holm([])) == 0
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([0.5, 1.5])
-
-
-def test_wilson():
-    low, high = wilson(5970, 6000)  # 99.5 % on LFW
-    assert (round(100 * low, 2), round(100 * high, 2)) == (99.29, 99.65)
-    low, high = wilson(320, 400)
-    assert (round(100 * low, 2), round(100 * high, 2)) == (75.80, 83.63)
-    assert wilson(0, 10)[0] == pytest.approx(0) and wilson(10, 10)[1] == pytest.approx(1)
-    with pytest.raises(ValueError, match="impossible"):
-        wilson(3, 2)
 
 
 A, B = np.array([1, 2, 1, 2]), np.array([1, 2, 2, 1])

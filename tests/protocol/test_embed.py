@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,14 +21,17 @@ from lrfr.train.checkpoint import save_tensors
 from lrfr.train.fold import read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 
-RESOLUTIONS = ("8", "16", "hr")
+RESOLUTIONS, MOVED = ("8", "16", "hr"), ("8", "16", "32")
+OFFICIAL = [(0, 0, 0, 35, 1), (0, 1, 7, 14, 1), (0, 0, 3, 8, 1), (0, 1, 20, 1, 1)]  # tested by the fold, and others
 
 
-@pytest.fixture
-def students(tiny: Study, changed: Callable[..., Study]) -> Study:
-    """Two models with two seeds each; their students are fresh ones."""
-    models = {name: tiny.models[name].model_dump() for name in ("scratch", "se_dfd")}
-    study = changed(tiny, {"models": models, "arms": {}, "tuning.grid": {}, "train.seeds": (0, 1)})
+def with_students(study: Study, **changes: object) -> Study:
+    """Two models with two seeds each, and their students, which are fresh ones; below the current folder."""
+    values = study.model_dump() | {"arms": {}} | changes
+    values["models"] = {name: values["models"][name] for name in ("scratch", "se_dfd")}
+    values["tuning"] |= {"grid": {}}
+    values["train"] |= {"seeds": (0, 1)}
+    study = Study(**values)
     for name, model in study.models.items():
         for seed in study.train.seeds:
             state = build_student(study.student, model.student, study.views.size, seed + 5).state_dict()
@@ -36,36 +40,66 @@ def students(tiny: Study, changed: Callable[..., Study]) -> Study:
     return study
 
 
-def arrays(study: Study, name: str) -> dict[str, np.ndarray]:
-    with np.load(study.runs / "embeddings" / f"{name}.npz") as file:
+@pytest.fixture
+def students(tiny: Study) -> Study:
+    return with_students(tiny)
+
+
+@pytest.fixture(scope="module")
+def embedded(trained_study: tuple[Study, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+    """After the stage, in one process and without the other protocols (folder `plain`), then in two and with them."""
+    study, source = trained_study
+    folder = tmp_path_factory.mktemp("embedded")
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        embed.run(with_students(study))
+        (study.runs / "embeddings").rename(study.runs / "plain")
+        evaluate = study.evaluate.model_dump() | {"misaligned": 0.03, "official": True}
+        study = with_students(study, evaluate=evaluate, jobs=2)
+        columns = ["fold", "official_fold", "image_a", "image_b", "same"]
+        pd.DataFrame(OFFICIAL, columns=columns).to_csv(study.runs / "official.csv", index=False)
+        embed.run(study)
+    return study, folder
+
+
+@pytest.fixture
+def stage(embedded: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch) -> Study:
+    """For reading only; the test runs inside."""
+    monkeypatch.chdir(embedded[1])
+    return embedded[0]
+
+
+def arrays(study: Study, name: str, folder: str = "embeddings") -> dict[str, np.ndarray]:
+    with np.load(study.runs / folder / f"{name}.npz") as file:
         return dict(file)
 
 
-def test_the_stage(students: Study, changed: Callable[..., Study]):
-    study = students
-    embed.run(study)
-    folder, fold = study.runs / "embeddings", read_fold(study, 0)
-    names = {path.stem for path in folder.iterdir()}
+def test_every_array_is_there(stage: Study):
+    names = {path.stem for path in (stage.runs / "plain").iterdir()}
     assert names == {"scratch", "se_dfd", "teacher", "random_net", "raw_pixels", "teacher_settings"}
     for name in ("scratch", "se_dfd"):
-        found = arrays(study, name)
+        found = arrays(stage, name, "plain")
         assert set(found) == {f"fold0/seed{seed}/{r}" for seed in (0, 1) for r in RESOLUTIONS}
         assert all(x.shape == (18, 32) and x.dtype == np.float32 and np.isfinite(x).all() for x in found.values())
     for name in ("random_net", "raw_pixels"):
-        assert set(arrays(study, name)) == {f"fold0/seed0/{r}" for r in RESOLUTIONS}
-    settings = arrays(study, "teacher_settings")
+        assert set(arrays(stage, name, "plain")) == {f"fold0/seed0/{r}" for r in RESOLUTIONS}
+    settings = arrays(stage, "teacher_settings", "plain")
     assert set(settings) == {f"fold0/{s}/{r}" for s in ("pretrained", "head", "last_stage") for r in RESOLUTIONS}
-    assert not any(path.is_dir() for path in folder.iterdir()) and not list(study.runs.glob("tmp*"))
+    assert not any(path.is_dir() for path in (stage.runs / "embeddings").iterdir())
+    assert not list(stage.runs.glob("tmp*"))
 
-    # rows: the student's own embedding of the fourth held-out face at 8 pixels
-    net = embed.load_student(study, "scratch", 0, 1)
+
+def test_rows_are_the_held_out_faces(stage: Study):
+    """The fourth held-out face, at every resolution, through whole networks in one pass."""
+    fold = read_fold(stage, 0)
+    net = embed.load_student(stage, "scratch", 0, 1)
     row = embed.embed_views(net, fold.views[fold.held_out[3:4], 0])
-    assert np.allclose(arrays(study, "scratch")["fold0/seed1/8"][3], row, atol=1e-5)
-    # the teacher fed with the upsampled face, whole network in one pass
-    trained = load_trained(study, 0, study.teacher.setting)
-    found = arrays(study, "teacher")
+    assert np.allclose(arrays(stage, "scratch")["fold0/seed1/8"][3], row, atol=1e-5)
+    trained = load_trained(stage, 0, stage.teacher.setting)
+    found, settings = arrays(stage, "teacher"), arrays(stage, "teacher_settings")
     with torch.inference_mode():
-        for resolution in RESOLUTIONS:
+        for resolution in RESOLUTIONS:  # the teacher is fed with the upsampled face
             chip = torch.from_numpy(fold.chips[fold.held_out[3:4]])
             seen = chip if resolution == "hr" else degrade(chip, int(resolution), 150)
             raw = trained.net(teacher_input(seen)).embedding
@@ -74,14 +108,50 @@ def test_the_stage(students: Study, changed: Callable[..., Study]):
     assert np.allclose(found["fold0/seed0/standardised"], standardised, atol=1e-5)
     assert all(np.array_equal(settings[f"fold0/head/{r}"], found[f"fold0/seed0/{r}"]) for r in RESOLUTIONS)
     assert not np.array_equal(settings["fold0/pretrained/hr"], settings["fold0/last_stage/hr"])
-    pixels = arrays(study, "raw_pixels")["fold0/seed0/hr"]
+    pixels = arrays(stage, "raw_pixels")["fold0/seed0/hr"]
     expected = fold.views[fold.held_out, -1].reshape(18, -1).astype(np.float64)
     assert np.allclose(pixels, expected - expected.mean(1, keepdims=True), atol=1e-3)
 
-    # two processes write the same bytes
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    embed.run(changed(study, {"jobs": 2}))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+def test_processes_and_other_protocols_change_nothing(stage: Study):
+    moved = {f"fold0/seed0/misaligned-{r}" for r in MOVED}
+    for path in (stage.runs / "plain").iterdir():  # what was there stays as it was, bit for bit
+        before, after = arrays(stage, path.stem, "plain"), arrays(stage, path.stem)
+        assert all(np.array_equal(after[key], array) for key, array in before.items())
+        if path.stem == "teacher_settings":
+            assert set(after) - set(before) == {"view2", "view2_images"}
+        else:
+            assert {key for key in set(after) - set(before) if "seed0" in key} == moved
+            assert all(after[key].shape == after["fold0/seed0/hr"].shape for key in moved)
+            assert all(np.isfinite(after[key]).all() for key in moved)
+
+
+def test_one_misaligned_face_by_hand(stage: Study):
+    """Moved, degraded, embedded."""
+    fold, row = read_fold(stage, 0), 3
+    image = int(fold.held_out[row])
+    chip = embed.misalign(fold.chips[image], 0.03, stage.seed, image)
+    student, pixels = arrays(stage, "scratch"), arrays(stage, "raw_pixels")
+    for resolution in MOVED:
+        view = degrade(chip[None], int(resolution), stage.views.size)
+        expected = embed.embed_views(embed.load_student(stage, "scratch", 0, 1), view)
+        assert np.allclose(student[f"fold0/seed1/misaligned-{resolution}"][row], expected[0], atol=1e-5)
+        flat = view.reshape(-1).astype(np.float64)
+        assert np.allclose(pixels[f"fold0/seed0/misaligned-{resolution}"][row], flat - flat.mean(), atol=1e-3)
+    trained = load_trained(stage, 0, stage.teacher.setting)
+    with torch.inference_mode():
+        seen = degrade(torch.from_numpy(chip[None]), 16, 150)
+        raw = trained.net(teacher_input(seen)).embedding
+    assert np.allclose(arrays(stage, "teacher")["fold0/seed0/misaligned-16"][row], raw[0], atol=1e-5)
+
+
+def test_view_2_holds_the_photographs_of_the_official_pairs(stage: Study):
+    settings, used = arrays(stage, "teacher_settings"), np.unique([row[2:4] for row in OFFICIAL])
+    assert np.array_equal(settings["view2_images"], used) and settings["view2"].shape == (len(used), 128)
+    pretrained = load_trained(stage, 0, "pretrained")
+    with torch.inference_mode():
+        raw = pretrained.net(teacher_input(torch.from_numpy(read_fold(stage, 0).chips[used[-1:]]))).embedding
+    assert np.allclose(settings["view2"][-1], raw[0], atol=1e-5)
 
 
 def test_views_are_those_of_the_held_out_people_unmirrored(tiny: Study):
@@ -90,68 +160,10 @@ def test_views_are_those_of_the_held_out_people_unmirrored(tiny: Study):
         assert np.array_equal(embed.views_at(tiny, fold, resolution), fold.views[fold.held_out, view])
 
 
-def official(study: Study) -> pd.DataFrame:
-    """Two official folds, as `prepare` writes them; pairs of photographs that the fold tests, and of others."""
-    rows = [(0, fold, a, b, 1) for fold, a, b in ((0, 0, 35), (1, 7, 14), (0, 3, 8), (1, 20, 1))]
-    table = pd.DataFrame(rows, columns=["fold", "official_fold", "image_a", "image_b", "same"])
-    table.to_csv(study.runs / "official.csv", index=False)
-    return table
-
-
-def test_the_other_protocols(students: Study, changed: Callable[..., Study]):
-    embed.run(students)
-    plain = {
-        name: arrays(students, name) for name in ("scratch", "teacher", "teacher_settings", "random_net", "raw_pixels")
-    }
-    study = changed(students, {"evaluate.misaligned": 0.03, "evaluate.official": True, "evaluate.resolutions": (8, 16)})
-    used = np.unique(official(study)[["image_a", "image_b"]])
-    embed.run(study)
-    fold, moved = read_fold(study, 0), [f"fold0/seed0/misaligned-{r}" for r in ("8", "16", "32")]
-    for name, before in plain.items():  # what was there stays as it was, bit for bit
-        after = arrays(study, name)
-        assert all(np.array_equal(after[key], array) for key, array in before.items())
-        if name == "teacher_settings":
-            assert set(after) - set(before) == {"view2", "view2_images"}
-        else:
-            assert {key for key in set(after) - set(before) if "seed0" in key} == set(moved)
-            assert all(
-                after[key].shape == after["fold0/seed0/hr"].shape and np.isfinite(after[key]).all() for key in moved
-            )
-    # one face by hand: moved, degraded, embedded
-    row, image = 3, int(fold.held_out[3])
-    chip = embed.misalign(fold.chips[image], 0.03, study.seed, image)
-    student, teacher = arrays(study, "scratch"), arrays(study, "teacher")
-    for resolution in (8, 16, 32):
-        view = degrade(chip[None], resolution, study.views.size)
-        expected = embed.embed_views(embed.load_student(study, "scratch", 0, 1), view)
-        assert np.allclose(student[f"fold0/seed1/misaligned-{resolution}"][row], expected[0], atol=1e-5)
-        flat = view.reshape(-1).astype(np.float64)
-        assert np.allclose(
-            arrays(study, "raw_pixels")[f"fold0/seed0/misaligned-{resolution}"][row], flat - flat.mean(), atol=1e-3
-        )
-    trained = load_trained(study, 0, study.teacher.setting)
-    pretrained = load_trained(study, 0, "pretrained")
-    settings = arrays(study, "teacher_settings")
-    assert np.array_equal(settings["view2_images"], used) and settings["view2"].shape == (len(used), 128)
-    with torch.inference_mode():
-        seen = degrade(torch.from_numpy(chip[None]), 16, 150)
-        raw = trained.net(teacher_input(seen)).embedding
-        assert np.allclose(teacher["fold0/seed0/misaligned-16"][row], raw[0], atol=1e-5)
-        raw = pretrained.net(teacher_input(torch.from_numpy(fold.chips[used[-1:]]))).embedding
-        assert np.allclose(settings["view2"][-1], raw[0], atol=1e-5)
-    # two processes write the same bytes
-    folder = study.runs / "embeddings"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    embed.run(changed(study, {"jobs": 2}))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
 def test_settings_are_embedded_where_they_are_compared(students: Study, changed: Callable[..., Study]):
     study = changed(students, {"evaluate.resolutions": (8, 12, 16)})
-    assert embed.settings_at(study, "8") == embed.SETTINGS and embed.settings_at(study, "12") == (
-        study.teacher.setting,
-    )
     assert set(embed.teacher_embeddings(study, "12", None)) == {(0, study.teacher.setting)}
+    assert set(embed.teacher_embeddings(study, "16", None)) == {(0, setting) for setting in embed.SETTINGS}
 
 
 def test_misplaced_landmarks_move_a_face_by_about_their_noise():
@@ -176,15 +188,19 @@ def test_a_student_computes_in_float32_with_the_values_of_its_file(students: Stu
 
 
 def test_a_further_seed_lies_in_a_folder_of_its_own(students: Study, changed: Callable[..., Study]):
-    more, folder = changed(students, {"run_seeds": ("scratch-seed5",)}), students.reports / "students"
+    more, folder = (
+        changed(students, {"variants": {"scratch-seed5": {"like": "scratch", "seed": 5}}}),
+        students.reports / "students",
+    )
     save_tensors(
         folder / "scratch-seed5" / "fold0-seed5.safetensors", read_state(folder / "scratch" / "fold0-seed1.safetensors")
     )
-    embed.run(more)
-    found = arrays(more, "scratch")
+    for name in ("scratch", "se_dfd"):
+        embed.student_embeddings(more, name, None, Path())
+    found, other = dict(np.load("scratch.npz")), dict(np.load("se_dfd.npz"))
     assert {key.split("/")[1] for key in found} == {"seed0", "seed1", "seed5"}
     assert all(np.array_equal(found[key], found[key.replace("seed5", "seed1")]) for key in found if "seed5" in key)
-    assert {key.split("/")[1] for key in arrays(more, "se_dfd")} == {"seed0", "seed1"}
+    assert {key.split("/")[1] for key in other} == {"seed0", "seed1"}
 
 
 def test_a_student_of_another_architecture_is_refused(students: Study):
@@ -198,12 +214,3 @@ def test_a_student_of_another_architecture_is_refused(students: Study):
         embed.load_student(students, "scratch", 0, 0)
     with pytest.raises(UserError, match="fold0-seed7.safetensors"):
         embed.load_student(students, "scratch", 0, 7)
-
-
-def test_the_same_arrays_give_the_same_bytes(tmp_path: Path):
-    arrays = {"fold0/seed0/8": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    for name in ("a.npz", "b.npz"):
-        embed.save_arrays(tmp_path / name, arrays)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    with np.load(tmp_path / "a.npz") as file:
-        assert np.array_equal(file["fold0/seed0/8"], arrays["fold0/seed0/8"])

@@ -8,9 +8,9 @@ from lrfr.errors import UserError
 from lrfr.evaluate.statistics import dyadic_ends, dyadic_interval
 from lrfr.evaluate.verification import area_under_roc, balanced_threshold, equal_error_rate
 from lrfr.protocol import official
+from lrfr.protocol.folds import OFFICIAL_COLUMNS, read_official
 from lrfr.protocol.official import official_metrics, official_pairs
-from lrfr.protocol.rows import OFFICIAL_COLUMNS, read_official
-from tests.evaluate import faces
+from tests.protocol import faces
 
 DRAWS, SEED, KIND = 120, 3, 20
 
@@ -103,7 +103,7 @@ def test_the_coins_differ_between_folds_and_not_between_calls(listed):
     table, people, _, _ = listed
     one, same, other = (official_pairs(table, np.arange(60), people, DRAWS, SEED, k).weights for k in (0, 0, 1))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
-    assert (one[:, 0] == 2).all() and one.max() == 4 and one.min() == 0
+    assert (one[0] == 2).all() and one.max() == 4 and one.min() == 0
 
 
 def test_a_list_that_does_not_fit_is_one_clear_sentence(listed, tmp_path, monkeypatch):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import hashlib
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from lrfr.errors import UserError
-from lrfr.evaluate.agreement import spearman
 from lrfr.evaluate.identification import rank_k
 from lrfr.evaluate.statistics import identity_bootstrap
 from lrfr.evaluate.verification import (
@@ -20,7 +20,7 @@ from lrfr.evaluate.verification import (
 )
 from lrfr.protocol import folds
 from lrfr.protocol import study as stage
-from tests.evaluate import faces
+from tests.protocol import faces
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_numbers_are_those_of_the_public_functions(evaluated, model, pairing):
         "accuracy": balanced_accuracy(scores, a == b, threshold),
     }
     if pairing == "lr_lr":
-        expected["agreement"] = spearman(scores, slow_scores(teacher, teacher, rows["test"], people)[0])
+        expected["agreement"] = spearmanr(scores, slow_scores(teacher, teacher, rows["test"], people)[0])[0]
     for metric, value in expected.items():
         assert points[metric] == pytest.approx(value, abs=1e-9), metric
 
@@ -163,44 +163,12 @@ def test_values_lie_on_the_lattice_of_their_counts(evaluated):
     assert pairs.fta.tolist() == [1, 0]
 
 
-def fingerprints(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
-def test_processes_and_order_of_folds_change_nothing(evaluated, tmp_path, monkeypatch):
-    folder, study = evaluated
-    monkeypatch.chdir(tmp_path)
-    other = faces.tiny_study(jobs=2, run_folds=(1, 0)).model_copy(
-        update={"models": {k: v for k, v in study.models.items() if v.folds == "all"}}
+def small(study, models=("kd",), **changes):
+    """The study with few models and draws."""
+    evaluate = study.evaluate.model_copy(update={"draws": 20})
+    return study.model_copy(
+        update={"models": {name: study.models[name] for name in models}, "evaluate": evaluate, **changes}
     )
-    reference = faces.tiny_study().model_copy(update={"models": other.models})
-    faces.write_faces(reference)
-    stage.run(reference)
-    before = fingerprints(reference.runs / "evaluation")
-    stage.run(other)
-    assert fingerprints(reference.runs / "evaluation") == before
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda arrays: arrays.pop("fold0/seed0/8"), "holds no 'fold0/seed0/8'"),
-        (lambda arrays: arrays.update({"fold0/seed0/8": arrays["fold0/seed0/8"][:-1]}), "held-out faces"),
-        (lambda arrays: arrays["fold0/seed0/8"].fill(np.nan), "not finite"),
-    ],
-)
-def test_a_damaged_embedding_file_is_one_clear_sentence(tmp_path, monkeypatch, damage, words):
-    monkeypatch.chdir(tmp_path)
-    study = faces.tiny_study()
-    faces.write_faces(study)
-    file = study.runs / "embeddings" / "scratch.npz"
-    with np.load(file) as archive:
-        arrays = {key: archive[key].copy() for key in archive.files}
-    damage(arrays)
-    np.savez(file, **arrays)
-    with pytest.raises(UserError, match=words):
-        stage.run(study)
-    assert not (study.runs / "evaluation").exists()
 
 
 def test_a_fold_without_people_is_one_clear_sentence(tmp_path, monkeypatch):
@@ -288,7 +256,7 @@ def test_lfw_dense_metrics_are_those_of_the_public_functions(lfw):
         hr = archive["fold1/seed0/hr"].astype(float)
     teacher = [-np.linalg.norm(hr[rows[i]] - hr[rows[j]]) for i, j in listed]
     own = [-np.linalg.norm(arrays["8"][rows[i]] - arrays["8"][rows[j]]) for i, j in listed]
-    assert points["dense", "lr_lr", "agreement"] == pytest.approx(spearman(own, teacher), abs=1e-9)
+    assert points["dense", "lr_lr", "agreement"] == pytest.approx(spearmanr(own, teacher)[0], abs=1e-9)
 
 
 @pytest.mark.parametrize("pairing", ["lr_lr", "hr_lr", "teacher_lr"])
@@ -422,32 +390,39 @@ def test_view_2_of_the_pretrained_teacher(lfw):
     assert row.low < row.value < row.high and row.interval == "dyadic multiplier"
 
 
-def test_lfw_processes_change_nothing(lfw, tmp_path, monkeypatch):
-    folder, _ = lfw
+def test_processes_and_order_of_folds_change_nothing(lfw, tmp_path, monkeypatch):
+    folder, study = lfw
     monkeypatch.chdir(tmp_path)
-    study = faces.lfw_study(jobs=2)
-    faces.write_lfw(study)
-    stage.run(study)
-    assert fingerprints(study.runs / "evaluation") == fingerprints(folder / study.runs / "evaluation")
+    shutil.copytree(folder / study.runs, study.runs)
+    written = []
+    for jobs, run_folds in ((1, (0, 1)), (2, (1, 0))):
+        order = study.faces.model_copy(update={"run_folds": run_folds})
+        stage.run(small(study, ("scratch", "feature"), jobs=jobs, faces=order))
+        written.append({path.name: path.read_bytes() for path in (study.runs / "evaluation").iterdir()})
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize(
-    ("file", "key", "words"),
+    ("file", "key", "damage", "words"),
     [
-        ("kd", "fold1/seed0/misaligned-16", "kd.npz: holds no 'fold1/seed0/misaligned-16'"),
-        ("teacher_settings", "view2_images", "holds no 'view2_images'"),
-        ("teacher_settings", "view2", "holds no 'view2'"),
+        ("kd", "fold0/seed0/8", None, "kd.npz: holds no 'fold0/seed0/8'"),
+        ("kd", "fold0/seed0/8", lambda x: x[:-1], "held-out faces"),
+        ("kd", "fold0/seed0/8", lambda x: x * np.nan, "not finite"),
+        ("kd", "fold1/seed0/misaligned-16", None, "kd.npz: holds no 'fold1/seed0/misaligned-16'"),
+        ("teacher_settings", "view2_images", None, "holds no 'view2_images'"),
+        ("teacher_settings", "view2", None, "holds no 'view2'"),
     ],
 )
-def test_a_missing_array_of_a_protocol_is_one_clear_sentence(tmp_path, monkeypatch, file, key, words):
+def test_a_damaged_embedding_file_is_one_clear_sentence(lfw, tmp_path, monkeypatch, file, key, damage, words):
+    folder, study = lfw
     monkeypatch.chdir(tmp_path)
-    study = faces.lfw_study()
-    faces.write_lfw(study)
+    shutil.copytree(folder / study.runs, study.runs)
+    shutil.rmtree(study.runs / "evaluation")
     path = study.runs / "embeddings" / f"{file}.npz"
     with np.load(path) as archive:
         arrays = dict(archive)
-    del arrays[key]
-    np.savez(path, **arrays)
+    array = arrays.pop(key)
+    np.savez(path, **arrays if damage is None else arrays | {key: damage(array)})
     with pytest.raises(UserError, match=words):
-        stage.run(study)
+        stage.run(small(study))
     assert not (study.runs / "evaluation").exists()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, view_bank
 
 ROOT = Path(__file__).resolve().parents[2]
+SECOND = "01-low-resolution-faces"
+OPEN = "from lrfr.report import results\nreport = results.open_study(study, 'tiny', out)"
 METRICS = {"eer": ("lr_lr", "hr_lr"), "accuracy": ("lr_lr", "hr_lr"), "rank1": ("hr_lr",)}
 
 
@@ -109,7 +113,7 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
 
 def write_study(folder: Path) -> Study:
     """Write runs/smoke, reports/smoke and the notebooks' sources into an empty project folder."""
-    notebooks = ["00-start-here", "01-low-resolution-faces"]
+    notebooks = ["00-start-here", SECOND]
     values = composed("smoke") | {"result_notebooks": notebooks, "cost_notebooks": []}
     study, rng = Study(**values), np.random.Generator(np.random.Philox(key=7))
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
@@ -164,15 +168,32 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return study
 
 
+def write_notebook(name: str, *codes: str, text: str = "# Tiny\n\nThe abstract.") -> None:
+    """notebooks/<name>.ipynb with the usual parameters and these cells of code."""
+    parameters = new_code_cell("study = 'orl'\nfold = 0\nseed = 0\nout = ''", metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell(text), parameters, *map(new_code_cell, codes)]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    nbformat.write(new_notebook(cells=cells), f"notebooks/{name}.ipynb")
+
+
+def write_second() -> None:
+    """A small notebook in the place of the study's second one: a figure, a table, a formula, noise on stderr."""
+    figure = "from matplotlib import pyplot\nfig = pyplot.figure()\nreport.save(fig, 'empty', 'An empty figure.')"
+    table = "import pandas, sys\nreport.save_table(pandas.DataFrame({'a': [1.5]}), 'numbers', 'Some $x^2$.')"
+    write_notebook(SECOND, OPEN, figure, table + "\nprint('no' + 'ise', file=sys.stderr)", text="# Tiny\n\nAbout $x$.")
+
+
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
-    """The same with both notebooks executed and the site written. For reading only."""
+    """The same with two notebooks executed, the real first one and a small one, and the site. For reading only."""
     from lrfr.report import notebooks, site
 
     folder = tmp_path_factory.mktemp("project")
     study = write_study(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        write_second()
         for name in study.notebooks:
             notebooks.run(study, name)
         site.run(study)

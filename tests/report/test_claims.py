@@ -90,7 +90,7 @@ def test_a_difference_counts_only_with_its_interval_and_after_correction(project
 def test_what_was_not_compared_is_not_tested(project):
     write(project, [])
     table = made(project)
-    for paper in claims.HELPS:
+    for paper in claims.CLAIMS:
         row = one(table, paper, "minus kd")
         assert row.verdict == "not tested" and pd.isna(row.measured)
     assert (table.verdict[table.claim.str.contains("SCface|TinyFace")] == "not tested").all()

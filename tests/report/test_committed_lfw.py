@@ -1,4 +1,4 @@
-"""What is committed under reports/lfw are the reference numbers: made by these parameters, on people nobody trained on."""
+"""What is committed under reports/lfw are the reference numbers: of these parameters, on people nobody trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from lrfr.config import Study
 from lrfr.deploy.release import check_release, dvc_md5
-from lrfr.report.schedule import rescheduled
+from lrfr.report.ablation import rescheduled
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "reports" / "lfw"
@@ -96,7 +96,7 @@ def test_the_pretrained_teacher_is_the_one_its_author_measured() -> None:
 
 
 def test_the_baseline_without_a_teacher_is_no_straw_man() -> None:
-    """At least 86 % on the official pairs at 16 px: a baseline below it would make every gain of distillation look large."""
+    """At least 86 % on the official pairs at 16 px: a baseline below it would make every gain look large."""
     rows = table("results")
     rows = rows[
         (rows.protocol == "official")

@@ -12,8 +12,10 @@ import yaml
 from matplotlib import pyplot
 
 from lrfr.errors import UserError
-from lrfr.report import results
+from lrfr.report import notebooks, results
 from lrfr.train.fold import read_fold
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_pairs_by_hand():
@@ -29,28 +31,11 @@ def test_unit_keeps_a_zero_row_finite():
     assert np.allclose(results.unit(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0, 0]])
 
 
-def test_order_of_models_and_resolutions():
-    assert results.order(["hkdd", "zebra", "teacher", "hkdd"]) == ["teacher", "hkdd", "zebra"]
-    assert sorted(["hr", "16", "8"], key=results.pixels) == ["8", "16", "hr"]
-
-
-def test_headline_shows_value_and_interval():
-    rows = [("kd", "hr_lr", r, "eer", v, v - 0.01, v + 0.02) for r, v in (("hr", 0.1), ("8", 0.25))]
-    table = results.headline(
-        pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
-    )
-    assert table.columns.tolist() == ["model", "8", "hr"] and table.iloc[0].tolist() == [
-        "kd",
-        "25.0 [24.0, 27.0]",
-        "10.0 [9.0, 12.0]",
-    ]
-
-
 def test_embeddings_align_with_faces(project):
     report = results.open_study("smoke", "x")
     faces, validation = report.faces(0), report.faces(0, "validation")
     rows = report.embedding("kd", 0, 0, "8")
-    every = report.embeddings("kd")["fold0/seed0/8"]
+    every = np.load(report.run_file("embeddings/kd.npz"))["fold0/seed0/8"]
     held_out = np.sort(np.concatenate([faces.image, validation.image]))
     assert len(rows) == len(faces) and (rows == every[np.isin(held_out, faces.image)]).all()
     some = report.sample(0, 2, most=3)
@@ -65,11 +50,11 @@ def test_embeddings_align_with_faces(project):
 
 
 def few_photographs(report: results.Report) -> None:
-    """Leave person p of the invented study min(p, 10) photographs or so, and mark one of somebody who trains as a duplicate."""
+    """Leave person p of the invented study min(p, 10) photographs or so, and mark one to train on as a duplicate."""
     index = report.index()
     place = index.groupby("person").cumcount()
     index = index[place < np.maximum(index.person, 1)]
-    trained = report.folds().query("role == 'train'").person.max()
+    trained = pd.read_csv(report.run_file("folds.csv")).query("role == 'train'").person.max()
     index.loc[index[index.person == trained].index[0], "removed"] = 1
     index.to_csv(report.runs / "index.csv", index=False)
 
@@ -123,20 +108,11 @@ def test_compared_says_what_the_data_decide(project):
     assert report.compared("nobody").empty
 
 
-def test_verdicts():
-    rows = [(p, d) for p in (0.049, 0.05, np.nan) for d in (-0.1, 0.1)]
-    found = [results.verdict(pd.Series({"p_holm": p, "diff": d})) for p, d in rows]
-    assert found == ["better", "worse", "tie", "tie", "tie", "tie"]
-    assert results.per_cent(-0.0001, -0.02, 0.01, "+") == "+0.0 [-2.0, +1.0]"
-
-
-def test_only_cost_notebooks_read_what_was_measured_in_seconds():
-    root = Path(__file__).resolve().parents[2]
-    study = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    for name in study["result_notebooks"]:
-        source = (root / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
-        for table in results.MEASURED:
-            assert f'\\"{table}\\"' not in source, (name, table)
+def test_only_the_named_notebooks_read_what_was_measured_in_seconds():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        source = path.read_text(encoding="utf-8")
+        read = [table for table in notebooks.TIMES if f'\\"{table}\\"' in source]
+        assert not read or path.stem in notebooks.TIMED, (path.stem, read)
 
 
 def test_reads_tables_logs_and_parameters(project, monkeypatch):
@@ -201,3 +177,51 @@ def test_refuses_bad_and_repeated_names(project):
     report.save(pyplot.figure(), "one", "Yes.")
     with pytest.raises(UserError, match="twice"):
         report.save(pyplot.figure(), "one", "No.")
+
+
+def write_ablation(project, rows: list[tuple[str, str, str, str, float, float, float]]) -> None:
+    columns = ["method", "arm", "pairing", "resolution", "diff", "diff_low", "diff_high"]
+    table = pd.DataFrame(rows, columns=columns).assign(protocol="dense", metric="eer", value=0.2, p=0.5)
+    table.to_csv(project.reports / "tables/ablation.csv", index=False)
+
+
+def test_ablation_says_what_the_intervals_decide(project):
+    small, large, sharp = project.resolutions[0], project.resolutions[1], "hr"
+    write_ablation(
+        project,
+        [
+            ("hkdd", "no_dkd", "lr_lr", sharp, -0.03, -0.05, -0.01),
+            ("hkdd", "no_dkd", "lr_lr", small, 0.02, 0.01, 0.03),
+            ("hkdd", "no_hfd", "lr_lr", sharp, 0.01, 0.0, 0.02),
+            ("hkdd", "no_hfd", "lr_lr", large, 0.01, -0.02, 0.04),
+            ("hkdd", "no_hfd", "hr_lr", large, 0.5, 0.4, 0.6),  # neither another pairing
+            ("mkmmd", "no_mmd", "lr_lr", small, 0.5, 0.4, 0.6),  # nor another method
+        ],
+    )
+    report = results.open_study("smoke", "x", "out")
+    words = report.ablation("hkdd")
+    assert words.splitlines()[:2] == [
+        f"- `no_dkd` against HKDD: worse at {small}; better at hr.",
+        f"- `no_hfd` against HKDD: tie at {large}, hr.",
+    ]
+    assert "2 of 4 intervals leave zero out; if no arm differed from HKDD, about 0.2 would" in words
+    table = pd.read_csv("out/ablation.csv", dtype=str, keep_default_na=False).set_index("resolution")
+    assert table.columns.tolist() == ["no_dkd", "no_hfd"] and table.index.tolist() == [small, large, "hr"]
+    assert table.no_dkd.tolist() == ["+2.0 [+1.0, +3.0] worse", "", "-3.0 [-5.0, -1.0] better"]
+    captions = json.loads(Path("out/figures.json").read_text())
+    assert Path("out/ablation.png").is_file() and "the stage `summary`" in captions["ablation"]
+
+
+def test_without_arms_the_ablation_says_what_to_do(project):
+    report = results.open_study("smoke", "x", "out")
+    words = report.ablation("mkmmd")
+    assert "no arm of MK-MMD" in words and "`run_arms` in `params.yaml`" in words and not Path("out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf/arm").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_methods_notebook_names_every_arm(path):
+    (method, arms), *others = yaml.safe_load(path.read_text(encoding="utf-8"))["arms"].items()
+    notebook = next((path.parents[2] / "notebooks").glob(f"0?-{method.replace('_', '-')}.ipynb"))
+    text = "".join("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
+    assert not others and f'report.ablation("{method}")' in text
+    assert [arm for arm in arms if f"`{arm}`" not in text] == []

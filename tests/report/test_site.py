@@ -48,12 +48,14 @@ class Links(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.targets: list[str] = []
-        self.ids: set[str] = set()
+        self.ids: list[str] = []
+        self.bare: list[str] = []  # headings without an id
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.targets += [value for key, value in attrs if key in ("href", "src")]
-        self.ids |= {value for key, value in attrs if key == "id"}
+        self.ids += [value for key, value in attrs if key == "id"]
+        self.bare += [tag] if re.fullmatch("h[1-6]", tag) and "id" not in dict(attrs) else []
 
 
 def pages_of(reported) -> list[Path]:
@@ -67,7 +69,7 @@ def pages_of(reported) -> list[Path]:
 def test_every_link_leads_somewhere_inside_the_report(reported):
     for page in pages_of(reported):
         links = Links(page.read_text(encoding="utf-8"))
-        assert len(links.targets) > 3
+        assert len(links.targets) > 3 and not links.bare and len(set(links.ids)) == len(links.ids)
         for target in links.targets:
             parts = urlsplit(target)
             if parts.scheme == "data":
@@ -101,15 +103,22 @@ def test_a_missing_table_names_its_stage(project, name, stage):
         site.read(project, name)
 
 
-def test_what_has_run_is_one_click_away(reported):
+def test_what_has_run_and_the_other_study_are_one_click_away(reported, monkeypatch):
     folder, study = reported
-    assert '<a href="STATUS.md">' in (folder / study.reports / "index.html").read_text(encoding="utf-8")
+    monkeypatch.chdir(folder)
+    page = site.index_html(study)
+    assert '<a href="STATUS.md">' in page and "lfw" not in page
+    other = folder / "reports" / "lfw"
+    other.mkdir()
+    (other / "index.html").write_text("another")
+    assert '<a href="../lfw/index.html">lfw</a>' in site.index_html(study)
+    shutil.rmtree(other)
 
 
 def test_a_missing_status_names_its_stage(project):
     (project.reports / "STATUS.md").unlink()
     with pytest.raises(UserError, match="STATUS.md: missing; run `dvc repro status@smoke`"):
-        site.status(project)
+        site.index_html(project)
 
 
 def test_a_missing_notebook_names_its_stage(project):

@@ -69,7 +69,7 @@ def test_tuning_tells_tried_from_not_tried_and_names_models_without_a_grid(study
     folder.mkdir(parents=True)
     rows = "".join(f"kd,weight,{value},validation_eer,0.1,{int(value == 1)}\n" for value in (0.5, 1, 2))
     (folder / "kd.csv").write_text(f"method,weight,candidate,metric,value,chosen\n{rows}", encoding="utf-8")
-    text = status.page(study)
+    text = status.text(study)
     assert "| kd | weight | 0.5, 1, 2 | run | 1 |" in text
     assert "| hkdd | hfd | 2, 5, 10 | not run |  |" in text
     without = next(row for row in text.splitlines() if row.startswith("Without a grid:"))
@@ -78,7 +78,7 @@ def test_tuning_tells_tried_from_not_tried_and_names_models_without_a_grid(study
 
 def test_every_arm_is_listed_run_or_not(study):
     train(study.reports / "students" / "hkdd-no_hfd", {(0, 0): 3, (1, 0): 3})
-    text = status.page(study)
+    text = status.text(study)
     assert "| hkdd | no_hfd | 2 of 2 | 3 of 3 | run |" in text
     total = sum(len(arms) for arms in study.arms.values())
     assert text.count("| not run |") >= total - 1 and f"Arms: 1 of {total}." in text
@@ -87,12 +87,12 @@ def test_every_arm_is_listed_run_or_not(study):
 def test_an_arm_with_another_schedule_is_held_against_that(study, changed):
     longer = changed(study, {"arms.kd": {"long": {"recipe": {"epochs": 7}}}, "run_arms": ("kd-long",)})
     train(longer.reports / "students" / "kd-long", {(0, 0): 7, (1, 0): 7})
-    assert "| kd | long | 2 of 2 | 7 of 7 | run |" in status.page(longer)
+    assert "| kd | long | 2 of 2 | 7 of 7 | run |" in status.text(longer)
 
 
 def test_folds_and_seeds_that_nobody_asked_for_are_named(study, changed):
     part = changed(study, {"faces.run_folds": [1]})
-    text = status.page(part)
+    text = status.text(part)
     assert f"| all {study.faces.folds} folds | not run; the folds asked for: 1 |" in text
     assert "| additional seeds | not run;" in text
     more = changed(study, {"run_seeds": ["kd-seed1", "kd-seed2"]})
@@ -102,11 +102,11 @@ def test_folds_and_seeds_that_nobody_asked_for_are_named(study, changed):
     assert "| additional seeds | 1 of 2 run: kd-seed1, kd-seed2 |" in text
     whole = changed(study, {"train.seeds": [0, 1]})
     assert set(whole.faces.run_folds) == set(range(whole.faces.folds))
-    text = status.page(whole)
+    text = status.text(whole)
     assert f"| all {study.faces.folds} folds | asked for, not finished" in text and "(seeds 0 1) |" in text
     for name in whole.models:
         train(whole.reports / "students" / name, {(fold, seed): 3 for fold in (0, 1) for seed in (0, 1)})
-    text = status.page(whole)
+    text = status.text(whole)
     assert f"| all {study.faces.folds} folds | run |" in text and "| additional seeds | run (seeds 0 1) |" in text
 
 

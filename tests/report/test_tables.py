@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lrfr import formats
 from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm
+from lrfr.formats import read_table
 from lrfr.report import tables
-from lrfr.report.results import read_table
 from tests.evaluate import faces
 
 COLUMNS = {  # other programs read these
-    "results": "study protocol model pairing resolution metric value low high interval seeds sd_seed n_genuine n_impostor "
-    "identities fta folds",
+    "results": "study protocol model pairing resolution metric value low high interval seeds sd_seed n_genuine "
+    "n_impostor identities fta folds",
     "comparisons": "study protocol a b pairing resolution metric diff low high p p_holm",
     "runs": "study protocol model pairing fold seed resolution metric value",
     "gradients": "study model term when progress stage mean min max",
@@ -124,7 +125,7 @@ def test_a_model_with_one_fold_is_compared_on_that_fold(summary):
 
 def test_holm_within_a_reference_pairing_resolution_and_metric(summary):
     comparisons = read(summary, "comparisons")
-    five = comparisons.a.isin(tables.FIVE) & comparisons.b.isin(tables.FIVE)
+    five = comparisons.a.isin(formats.FIVE) & comparisons.b.isin(formats.FIVE)
     for _, family in comparisons[~five].groupby(["b", "pairing", "resolution", "metric"]):
         np.testing.assert_allclose(family.p_holm, holm(family.p), rtol=1e-5)
     assert (comparisons.p_holm >= comparisons.p - 1e-9).all() and comparisons.p.between(2 / 201 - 1e-6, 1).all()
@@ -185,7 +186,7 @@ def test_metrics_are_few_and_of_the_results(summary):
 
 def test_headline(summary):
     results = read(summary, "results")
-    wide = tables.headline(results)
+    wide = formats.headline(results[results.resolution.isin(formats.HEADLINE)], "eer", "lr_lr")
     assert list(wide.columns) == ["model", "8", "16", "hr"]
     row = results.query("model == 'scratch' and metric == 'eer' and pairing == 'lr_lr' and resolution == '8'").iloc[0]
     assert (
@@ -265,7 +266,7 @@ def test_models_are_compared_in_protocol_dense_only(lfw):
 
 def test_headline_and_metrics_are_those_of_protocol_dense(lfw):
     results = read(lfw, "results")
-    wide = tables.headline(results).set_index("model")
+    wide = formats.headline(results.query("protocol == 'dense'"), "eer", "lr_lr").set_index("model")
     cell = "protocol == 'dense' and model == 'kd' and pairing == 'lr_lr' and metric == 'eer' and resolution == '8'"
     row = results.query(cell).iloc[0]
     assert wide.loc["kd", "8"].startswith(f"{100 * row.value:.1f} [")

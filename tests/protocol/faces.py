@@ -28,7 +28,7 @@ LFW_IMAGES = np.array([1, 2, 3, 6, 1])[np.arange(LFW_PEOPLE) % 5]
 def tiny_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
     """The committed parameters, smaller."""
     values = config.load(ROOT / "params.yaml").model_dump()
-    values |= {"study": "tiny", "jobs": jobs, "arms": {}, "run_arms": (), "run_seeds": ()}
+    values |= {"study": "tiny", "jobs": jobs, "arms": {}, "variants": {}}
     values["faces"] |= {"people": PEOPLE, "folds": 2, "run_folds": run_folds, "validation_people": 3}
     values["train"] |= {"seeds": SEEDS}
     values["evaluate"] |= {"resolutions": (8, 16), "draws": 200}
@@ -50,7 +50,7 @@ def lfw_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
 
 
 def write_faces(study: Study) -> None:
-    """index.csv, folds.csv, embeddings/ and the students' gradients below the current folder; kd and hkdd are the same model."""
+    """index.csv, folds.csv, embeddings/ and gradients below the current folder; kd and hkdd are the same model."""
     person = np.repeat(np.arange(PEOPLE), IMAGES)
     roles = {0: ["test"] * 5 + ["validation"] * 3 + ["train"] * 4, 1: ["train"] * 4 + ["validation"] * 3 + ["test"] * 5}
     index = write_index(study, person, roles)
@@ -62,7 +62,7 @@ def write_faces(study: Study) -> None:
 
 
 def write_lfw(study: Study) -> None:
-    """The same for `lfw_study`, with official.csv. One photograph of a test and one of a validation person are removed ones."""
+    """The same for `lfw_study`, with official.csv. A photograph of a test and of a validation person are removed."""
     rng = np.random.default_rng(1)
     person = np.repeat(np.arange(LFW_PEOPLE), LFW_IMAGES)
     first = np.concatenate([[0], np.cumsum(LFW_IMAGES)])

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrfr.protocol.rows import held_out_rows, place_in_person
+from lrfr.protocol.folds import held_out_rows, place_in_person
 from lrfr.train.fold import read_fold
-from tests.evaluate import faces
+from tests.protocol import faces
 
 
 @pytest.mark.parametrize(
