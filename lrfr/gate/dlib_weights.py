@@ -79,7 +79,8 @@ def parse(data: bytes) -> DlibWeights:
         first, _ = shape(), shape()
         return values[: math.prod(first)].reshape(first), values[math.prod(first) :]
 
-    mean, convs, fc = None, [], None
+    mean, fc = np.empty(0, np.float32), np.empty((0, 0), np.float32)
+    convs = []
     while match := TAG.search(data, stream.tell()):
         stream.seek(match.end())
         layer = match[0][2:].decode()

@@ -37,7 +37,7 @@ class MeanSquare(torch.autograd.Function):
         return norm.square_() / x.shape[1]
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: torch.autograd.function.BackwardCFunction, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return x * (gradient * (2 / x.shape[1]))
 

@@ -107,7 +107,7 @@ class Bank(nn.Module):
         fits = rank < oldest.shape[1]
         slot = oldest[fits].gather(1, rank[fits, None]).squeeze(1)
         self._put(labels[fits], slot, ids[fits], student[fits], teacher[fits])
-        self.writes += 1
+        self.writes.add_(1)
 
     def _put(self, labels: Tensor, slot: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> None:
         self.student[labels, slot] = student.to(self.student.dtype)

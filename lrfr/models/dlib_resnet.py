@@ -72,7 +72,7 @@ class DlibResNet(nn.Module):
 
     def __init__(self, se_reduction: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.mean = nn.Buffer(torch.zeros(1, 3, 1, 1))
         self.stem = nn.Conv2d(3, CHANNELS[0], 7, stride=2)
         stages = []
         for inputs, outputs, count in zip((CHANNELS[0], *CHANNELS), CHANNELS, BLOCKS, strict=False):
@@ -124,21 +124,17 @@ def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:
 def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
     """Copy dlib's weights into the network; gates stay as they are. `what` names the file in messages.
 
-    Raises
-    ------
-    UserError
-        if the weights belong to another architecture.
+    Raises UserError if the weights belong to another architecture.
     """
     convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]  # as an image passes them
     own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
     found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
     if own != found:
-        raise UserError(
-            f"{what}: a dlib network of another architecture; give dlib_face_recognition_resnet_model_v1.dat."
-        )
+        wanted = "give dlib_face_recognition_resnet_model_v1.dat"
+        raise UserError(f"{what}: a dlib network of another architecture; {wanted}.")
     with torch.no_grad():
         net.mean.copy_(torch.from_numpy(weights.mean).reshape(1, 3, 1, 1))
         net.fc.weight.copy_(torch.from_numpy(weights.fc))
         for module, conv in zip(convs, weights.convs, strict=True):
-            for own_tensor, array in zip((module.weight, module.bias), fold(conv), strict=True):
-                own_tensor.copy_(torch.from_numpy(array))
+            weight, bias = (torch.from_numpy(array) for array in fold(conv))
+            module.load_state_dict({"weight": weight, "bias": bias})

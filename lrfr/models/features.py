@@ -40,9 +40,9 @@ class Targets(NamedTuple):
 
     def to(self, device: torch.device) -> Targets:
         """The same on a device."""
-        one = (None if t is None else t.to(device) for t in (self.embedding, self.logits))
-        many = (None if ts is None else tuple(t.to(device) for t in ts) for ts in (self.maps, self.attention))
-        return Targets(self.ids.to(device), *one, *many)
+        embedding, logits = (None if t is None else t.to(device) for t in (self.embedding, self.logits))
+        levels = (None if ts is None else tuple(t.to(device) for t in ts) for ts in (self.maps, self.attention))
+        return Targets(self.ids.to(device), embedding, logits, *levels)
 
 
 def given(field: T | None) -> T:

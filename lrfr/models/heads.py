@@ -47,8 +47,9 @@ class RowCosine(torch.autograd.Function):
         return cosine
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        a, r, cosine, own, other = ctx.saved_tensors
+    def backward(ctx: torch.autograd.function.BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None]:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        a, r, cosine, own, other = saved
         towards = r * (gradient * own * other)[:, None]  # r / |a| |r| - cos a / |a|^2
         return towards.addcmul_(a, -(gradient * cosine * own.square())[:, None]), None
 

@@ -38,7 +38,7 @@ class Block(nn.Module):
         if reduction:
             branch.append(SEBlock(outputs, reduction))
         self.branch = nn.Sequential(*branch)
-        self.skip = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             # average before the 1x1 convolution: a strided 1x1 would drop three of four pixels
             self.skip = nn.Sequential(

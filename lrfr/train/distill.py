@@ -65,6 +65,7 @@ class Trainer:
             start = self.source.class_weight if self.train.head == "teacher" else None
             head = FaceHead(classes, embedding, self.train.scale, start)
             method = METHODS[self.model.method](shapes, **self.model.options)
+        assert isinstance(method, nn.Module)  # the other half of the contract
         self.head, self.method = head.to(self.fabric.device), method.to(self.fabric.device)
         parameters = [p for module in (student, self.head, self.method) for p in module.parameters()]
         groups = [

@@ -20,7 +20,7 @@ class Fold(NamedTuple):
     images: int64 (n,), training images in ascending order. labels: int64 (n,), their classes 0 ... C-1, or -1: a person
     with a single photograph is no class, since nothing but that photograph would be learned; it is there to distil.
     validation, test: images of people who are never trained on. people: int64 (N,), person of every image of the index.
-    Photographs that `prepare` removed (one under two names) are only tested, since test lists are fixed; of a validation
+    Photographs that `prepare` removed (one under two names) are only tested: test lists are fixed. Of a validation
     person the first `faces.validation_images` count. chips: uint8 (N, 150, 150, 3) and views: uint8 (N, V, S, S, 3) of
     all images, memory-mapped; not mirrored, since a mirror image's view is its view's mirror image.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lrfr.config import Block, Faces, Grid, Model, Student, Study, Targets, Teacher, Train, Variant, Views
 
@@ -71,7 +72,8 @@ def seeds_of(study: Study, name: str) -> tuple[int, ...]:
 
 def train_of(study: Study, model: Model) -> Train:
     """`train` as the model's recipe asks for it."""
-    return Train(**(study.train.model_dump() | dict(model.recipe or {})))
+    changes: dict[str, Any] = {name: value for name, value in (model.recipe or {}).items()}
+    return Train(**(study.train.model_dump() | changes))
 
 
 def training(study: Study, name: str) -> Training:
