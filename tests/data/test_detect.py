@@ -63,7 +63,7 @@ def test_no_face(mtcnn):
 
 
 def test_stage_does_not_depend_on_processes(study, monkeypatch):
-    study.faces.people = 1
+    study.faces.people, study.jobs = 1, 1  # a single process, and this one: to start one takes seconds
     monkeypatch.setattr(detect, "CHUNK", 5)
     detect.run(study, SOURCES["orl"])
     table = pd.read_csv(study.reports / "landmarks.csv")

@@ -1,4 +1,4 @@
-"""Files that outlive a process: the same bytes for the same tensors; a training that goes on bit for bit, or starts anew."""
+"""Files that outlive a process: the same tensors are the same bytes; a training goes on bit for bit, or starts anew."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_it_stops_when_validation_stops_improving_and_keeps_the_best(
 
 
 def test_the_same_study_tunes_the_same_teacher(tiny: Study, changed: Callable[..., Study]):
-    fold, spec = read_fold(tiny, 0), tiny.models["kd_tuned_teacher"].tuned
+    fold = read_fold(tiny, 0)
     (first, log), (second, other) = (tune(training(tiny, "kd_tuned_teacher"), fold) for _ in range(2))
     assert (
         log == other and torch.equal(first.class_weight, second.class_weight) and torch.equal(first.mean, second.mean)
