@@ -2,9 +2,7 @@
 
 Idea. Transfer attention maps instead of features, compare them by cosine instead of L2, and let every stage be reviewed
 with the deeper ones: maps of several stages are fused (AMFM) and compared at several pooled sizes (HCCSL).
-
-Known from the abstract and its figure: attention maps, cosine loss, the fusion module AMFM, the spatial pyramid HCCSL,
-and that the teacher's shallow stages guide a deeper map of the student.
+Known from the abstract and its figure: this, and that the teacher's shallow stages guide a deeper map of the student.
 From third parties (released code): ReviewKD's fusion (1x1 convolution and norm, gate, 3x3 convolution and norm) and
 pyramid, A-SKD's cosine loss on attention.
 Not known, so our choice: the attention operator (mean over channels of squared activations: no parameters, and the
@@ -21,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +30,7 @@ from lrfr.methods.common import Count, Fraction, Weight, attention_map, no_logs,
 from lrfr.models.features import Features, Shapes, Targets, given
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of two maps (B, C, H, W), a scalar
+Measure = Literal["cosine", "l2"]
 FUSED_CHANNELS = 4  # our choice: the maps to be fused have one channel each, and 8 cost a third of an epoch
 
 
@@ -61,9 +60,8 @@ def pyramid_cosine(
 
 
 def _pointwise(maps: Tensor, weight: Tensor) -> Tensor:
-    """1x1 convolution without bias: maps (B, C, H, W), weight (D, C) -> (B, D, H, W).
-
-    As a matrix product: for so few channels a convolution's set-up costs several times its arithmetic.
+    """1x1 convolution without bias, maps (B, C, H, W), weight (D, C) -> (B, D, H, W), as a matrix product: for so few
+    channels a convolution's set-up costs several times its arithmetic.
     """
     return F.linear(maps.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
 
@@ -77,19 +75,14 @@ def fuse(shallow: Tensor, deeper: Tensor, gate: Tensor) -> Tensor:
     >>> fuse(shallow, deeper, torch.zeros(2, 2)).unique()  # undecided gates: half of each
     tensor([6.])
     """
-    u = deeper  # U = upsample(R^{l+1})
-    if deeper.shape[2:] != shallow.shape[2:]:
-        u = F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")
+    same = deeper.shape[2:] == shallow.shape[2:]
+    u = deeper if same else F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")  # U = upsample(R^{l+1})
     g = _pointwise(torch.cat([shallow, u], 1), gate).sigmoid()  # G = sigmoid(W [phi_l(A^l); U]), (B, 2, H, W)
     return shallow * g[:, :1] + u * g[:, 1:]  # R^l = phi_l(A^l) G_1 + U G_2
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Maps in units of their root mean square over the batch (1e-12, our choice, keeps all-zero maps at zero).
-
-    >>> scaled(torch.tensor([[[[1.0, 7.0]]]]))  # (1 + 49) / 2 = 5^2
-    tensor([[[[0.2000, 1.4000]]]])
-    """
+    """Maps in units of their root mean square over the batch (1e-12, our choice, keeps all-zero maps at zero)."""
     return maps * (maps.square().mean() + 1e-12).rsqrt()
 
 
@@ -125,9 +118,7 @@ class ACSReview(nn.Module):
     pyramid, empty for none; `review` = fuse the student's maps; `distance` = "cosine" or "l2".
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"attention"}), False, no_logs
 
     def __init__(
         self,
@@ -137,7 +128,7 @@ class ACSReview(nn.Module):
         warmup: Fraction,
         levels: Sequence[Count],
         review: bool,
-        distance: Literal["cosine", "l2"],
+        distance: Measure,
     ) -> None:
         super().__init__()
         self.weight, self.warmup, self.levels, self.distance = weight, warmup, tuple(levels), distance

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +40,7 @@ def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) or maps (B, C, H, W) of equal shape.
-
-    >>> cosine_distance(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[9.0, 0.0], [0.0, -1.0]]))  # (0 + 2) / 2
-    tensor(1.)
-    """
+    """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) or maps (B, C, H, W) of equal shape."""
     return 1 - cosine_to(teacher.flatten(1), student.flatten(1)).mean()  # (1/B) sum_i [1 - cos(f_i^s, f_i^t)]
 
 
@@ -121,9 +117,7 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
 class Scratch(nn.Module):
     """No teacher."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset[str](), False, no_logs
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -135,9 +129,7 @@ class Scratch(nn.Module):
 class KD(nn.Module):
     """Hinton's soft targets on logits without margin."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"logits"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight, temperature: Temperature) -> None:
         super().__init__()
@@ -151,9 +143,7 @@ class KD(nn.Module):
 class Feature(nn.Module):
     """Cosine distance of embeddings."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = True
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding"}), True, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight) -> None:
         super().__init__()
@@ -168,9 +158,7 @@ class Feature(nn.Module):
 class FitNet(nn.Module):
     """Regression of one stage's feature map; `stage` counts the student's four from 0, shallow to deep."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"maps"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"maps"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight, stage: Annotated[int, Field(ge=0, le=3)]) -> None:
         super().__init__()
@@ -185,9 +173,7 @@ class FitNet(nn.Module):
 class AT(nn.Module):
     """Attention transfer at every stage."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"attention"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight) -> None:
         super().__init__()
@@ -202,11 +188,9 @@ class AT(nn.Module):
 
 
 class RKD(nn.Module):
-    """Relational distillation; `distance` and `angle` are the weights of its two terms."""
+    """Relational distillation, which leaves the two spaces turned; `distance` and `angle` weigh its two terms."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = False  # relations leave the two spaces turned against each other
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, distance: Weight, angle: Weight) -> None:
         super().__init__()

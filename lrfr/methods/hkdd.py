@@ -3,10 +3,9 @@
 Idea. The student's intermediate features on a low-resolution face are pulled, stage by stage, to the teacher's on the
 high-resolution face; and the soft-target loss is split into the part about the true class and the part about all
 others, so that a confident teacher no longer silences what it knows about the others.
-
 Known from the paper's abstract: "hierarchical" features, and the target/non-target split (TCKD/NCKD).
-Known from a third party, the released code of decoupled KD (DKD, CVPR 2022): its formulas, alpha = 1, beta = 8 and
-T = 4 as its CIFAR-100 setting, and that the term is ramped in.
+From a third party, the released code of decoupled KD (DKD, CVPR 2022): its formulas, alpha = 1, beta = 8 and T = 4 as
+its CIFAR-100 setting, and that the term is ramped in.
 Not known, so our choice: the stages (all), the distance (cosine, which F-SKD reports to converge better than L_p across
 resolutions), the projectors, weights, temperature. Grouped KD (AAAI 2023) finds that the near-zero tail of the
 teacher's prediction hurts face recognition, so a larger beta need not help: it is an ablation arm.
@@ -18,7 +17,7 @@ teacher's prediction hurts face recognition, so a larger beta need not help: it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +101,7 @@ class HKDD(nn.Module):
     training over which the logit term is ramped in; `logits` is "dkd", or "kd" for whole soft targets (an ablation).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"maps", "logits"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"maps", "logits"}), False, no_logs
 
     def __init__(
         self,

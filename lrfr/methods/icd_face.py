@@ -3,23 +3,20 @@
 Idea. Pulling every student embedding to its teacher's (feature consistency, FCD) still leaves two faces of one person
 less similar under the student than under the teacher. So the *distribution* of these intra-class similarities is
 matched too (similarity-distribution consistency, SDC). One batch holds few pairs of a person; feature banks hold many.
-
 Known from the abstract: L2 feature consistency, feature banks, KL between the two similarity distributions.
 From a third party (a public adaptation citing the paper's Algorithm 1): paired per-class banks, a validity counter and
 replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched
 on late. DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
 Not known, so our choice: log space throughout (clamped histograms lose their gradient when the distributions lie
 apart), step .01, the weights, the number of slots. The bank stores the image behind each slot, and a pair of an image
-with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms. An image has at most one
-slot and overwrites it. A person with one photograph may hold a slot but forms no pair.
+with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms.
 
-    L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc
-Like MMD, L_sdc is blind to which pair is which.
+    L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc          L_sdc, like MMD, is blind to which pair is which.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -93,8 +90,7 @@ class Bank(nn.Module):
     def write(self, labels: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> None:
         """Store a batch. An image goes to its own slot if it has one, else to the person's oldest (empty ones first).
 
-        Of an image that occurs twice in the batch the last row is kept. New images of one person beyond the number of
-        slots are dropped.
+        Of an image that occurs twice the last row is kept. New images of a person beyond the slots are dropped.
         """
         last = ~(ids[:, None] == ids[None]).triu(1).any(1)
         labels, ids, student, teacher = labels[last], ids[last], student[last].detach(), teacher[last].detach()
@@ -134,8 +130,7 @@ class ICDFace(nn.Module):
     Logs `pairs`, how many were used: of too few, histograms mean nothing. A batch is written after the bank was read.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = True
+    needs, matches_embeddings = frozenset({"embedding"}), True
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 Idea. The usual scheme first fine-tunes the teacher on low-resolution faces. Here the teacher and its high-resolution
 training set stay untouched and only the student is trained, on low-resolution views. Since the two now see different
 distributions, the distance between the distributions of their outputs is penalised.
-
 Known from the abstract: frozen teacher, low-resolution student, multi-kernel maximum mean discrepancy (MMD) of outputs.
 From a third party (a public re-implementation): three terms, hard labels, soft labels with both sides softened (T = 2),
 and a feature term at the last layer. The five bandwidths are those of the Transfer-Learning-Library.
@@ -12,14 +11,14 @@ because it is smooth, not negative, and zero if and only if the two sets are equ
 
     L = L_face + soft T^2 KL(p^t || p^s) + mmd MMD^2
 The textbook unbiased estimate keeps i = j in the cross term only; rows i of teacher and student are the same face, so
-it would be biased here. "paired" leaves i = j out of all three means. MMD is blind to who is who: permuting the
-student's rows changes nothing. It aligns clouds, not identities.
+it would be biased here. "paired" leaves i = j out of all three means. MMD aligns clouds, not identities: permuting the
+student's rows changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -72,9 +71,7 @@ def mk_mmd(
 class MKMMD(nn.Module):
     """Options: `soft` and `mmd` weigh the terms; `temperature` of the soft labels; `log2_bandwidths` of the kernels."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding", "logits"})
-    matches_embeddings: ClassVar[bool] = False  # it is blind to who is who
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding", "logits"}), False, no_logs  # it is blind to who is who
 
     def __init__(
         self, shapes: Shapes, *, soft: Weight, temperature: Temperature, mmd: Weight, log2_bandwidths: Bandwidths

@@ -35,10 +35,11 @@ BLOCKS = (3, 4, 3, 3)  # per stage; the first block of all stages but the first 
 
 def add_padded(a: Tensor, b: Tensor) -> Tensor:
     """dlib's `add_prev`: the sum of two maps (B, C, H, W), each zero-padded behind to the larger C, H and W."""
-    shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
 
     def pad(x: Tensor) -> Tensor:
-        channels, rows, columns = (want - have for want, have in zip(shape, x.shape[1:], strict=True))
+        channels, rows, columns = (
+            max(have) - own for *have, own in zip(a.shape[1:], b.shape[1:], x.shape[1:], strict=True)
+        )
         return F.pad(x, (0, columns, 0, rows, 0, channels)) if channels or rows or columns else x
 
     return pad(a) + pad(b)
@@ -60,11 +61,10 @@ class Block(nn.Module):
 
 
 class DlibResNet(nn.Module):
-    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`.
+    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`: maps (B, C, S, S) of `CHANNELS` and `SIDES`, after ReLU.
 
-    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and
-    raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual
-    branch of every block.
+    The embedding is (B, 128) and raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an
+    `IdentityGate` ends the residual branch of every block.
     """
 
     HEAD = ("fc.",)  # prefixes of the parameters of `head`, and of `suffix`
@@ -87,12 +87,10 @@ class DlibResNet(nn.Module):
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
         """The first three maps of chips, float32 (B, 3, 150, 150) in 0 ... 255; the last one is what `suffix` takes."""
-        x = F.max_pool2d(torch.relu(self.stem((x - self.mean) / SCALE)), 3, 2)
-        maps = []
+        maps = [F.max_pool2d(torch.relu(self.stem((x - self.mean) / SCALE)), 3, 2)]
         for stage in self.frozen_stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
+            maps.append(stage(maps[-1]))
+        return tuple(maps[1:])
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""

@@ -74,10 +74,7 @@ class InceptionTeacher(nn.Module):
 def fetch(weights: str) -> Path:
     """Where torch keeps the weights of a name in `PUBLISHED`; downloads them once, checks their hash every time.
 
-    Raises
-    ------
-    UserError
-        if the download fails, or the file is not the one that was published (or first downloaded).
+    Raises UserError if the download fails, or the file is not the one that was published (or first downloaded).
     """
     name, sha256 = PUBLISHED[weights]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
