@@ -26,9 +26,8 @@ from lrfr.models.student import map_sides
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
-from lrfr.train.teacher import Trained, load_trained
+from lrfr.train.teacher import Trained, load_trained, tune
 from lrfr.train.trainings import Training
-from lrfr.train.tuned_teacher import tune
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
 PART = 25 * BATCH  # images a task: parts of a fold are computed side by side
