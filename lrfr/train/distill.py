@@ -41,8 +41,6 @@ SAVE_EVERY = 5  # epochs between resumable states
 VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER,
 VALIDATED = (8, 12, 16)  # at these pixels: where students are to be better than their teacher
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
-
-
 Ratios = dict[str, tuple[str, float]]  # term -> (name of a stage, ratio of gradient norms there)
 
 
@@ -116,9 +114,7 @@ class Trainer:
     def epoch(self, epoch: int, measure: bool = False, most: int | None = None) -> tuple[dict[str, float], Ratios]:
         """Train one epoch, or its first `most` batches; the terms' means and, if asked, their gradient ratios."""
         self.student.train()
-        batches = self.batches(epoch)
-        sums: dict[str, list[float]] = {}
-        ratios: dict[str, list[tuple[str, float]]] = {}
+        batches, sums, ratios = self.batches(epoch), dict[str, list[float]](), dict[str, list[tuple[str, float]]]()
         for step, (ids, draw) in enumerate(batches[:most]):
             progress = (epoch + (step + 1) / len(batches)) / self.train.epochs
             for group in self.optimizer.param_groups:
@@ -186,8 +182,7 @@ def train_one(
 ) -> tuple[list[tuple], list[tuple]]:
     """Train one student of one fold and seed, from the state in `state` if there is one; return its log and gradients.
 
-    The student goes to `folder` in float16, as it is released and tested; class weights and the method's own state to
-    `heads`.
+    The student goes to `folder` in float16, as it is released and tested; the head and the method's state to `heads`.
     """
     trainer = Trainer(training, read_fold(training, number), seed)
     modules = {"student": trainer.student.module, "head": trainer.head, "method": trainer.method}
@@ -233,10 +228,7 @@ def run(study: Study, name: str) -> None:
                 state = resume_folder({"plan": plan, "fold": number, "seed": seed, "files": files})
                 tasks.append((training, number, seed, state, folder, heads))
         outcomes = parallel_map(train_one, tasks, study.jobs, training.threads, name)
-        columns = (
-            ["fold", "seed", "epoch", "term", "value"],
-            ["fold", "seed", "when", "progress", "term", "stage", "ratio"],
-        )
-        for k, table in enumerate(("log.csv", "gradients.csv")):
+        columns = {"log": "fold seed epoch term value", "gradients": "fold seed when progress term stage ratio"}
+        for k, table in enumerate(columns):
             rows = [row for outcome in outcomes for row in outcome[k]]
-            write_table(folder / table, pd.DataFrame(rows, columns=columns[k]), "%.6g")
+            write_table(folder / f"{table}.csv", pd.DataFrame(rows, columns=columns[table].split()), "%.6g")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.files import write_table, write_text
+from lrfr.formats import write_table
 
 COLUMNS = ["method", "weight", "candidate", "metric", "value", "chosen"]  # of tables/tuning.csv
 RANKED_AT = 16  # pixels: the middle of what surveillance cameras give, and the resolution of the study's headline
@@ -51,5 +51,4 @@ def run(study: Study) -> None:
     paths = (study.reports / "students" / "tuning" / f"{name}.csv" for name in study.tuning.grid)
     trials = [pd.read_csv(path, dtype={"candidate": str}) for path in paths]
     table = pd.concat([*trials, ranking(study)])
-    write_table(study.reports / "tables" / "tuning.csv", table, "%.6g")
-    write_text(study.reports / "tables" / "tuning.md", page(table))
+    write_table(study.reports / "tables", "tuning", table, page(table))

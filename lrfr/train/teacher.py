@@ -84,38 +84,33 @@ def embed(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 class Part(NamedTuple):
-    """What a setting trains of a network.
-
-    forward: from what the frozen part left to the raw embedding (B, D). parameters: by name, those that are trained.
-    """
+    """What a setting trains of a network: from what the frozen part left to the raw embedding (B, D)."""
 
     forward: Callable[[Tensor], Tensor]
     parameters: dict[str, nn.Parameter]
 
 
 def part_of(net: TeacherNet, setting: str) -> Part:
-    """The trained part of a network; it takes pooled features (head), the map before the last stage, or chips (se)."""
-    forward: dict[str, Callable[[Tensor], Tensor]] = {
-        "head": net.head,
-        "last_stage": lambda x: net.suffix(x)[1],
-        "se": lambda x: net(teacher_input(x)).embedding,
-    }
-    wanted = net.LAST_STAGE if setting == "last_stage" else net.HEAD
+    """It takes pooled features (pretrained, head), the map before the last stage, or uint8 chips (se)."""
+    wanted = {"pretrained": (), "head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
     named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
-    return Part(forward[setting], named)
-
-
-def standardised(net: TeacherNet, raw: Tensor, weight: Tensor, scale: float) -> Trained:
-    """A teacher with the standardisation of its own raw embeddings (n, D) of the training faces."""
-    return Trained(net, *standardisation(raw), weight.detach(), scale)
+    if setting == "se":
+        return Part(lambda x: net(teacher_input(x)).embedding, named)
+    return Part((lambda x: net.suffix(x)[1]) if setting == "last_stage" else net.head, named)
 
 
 def fine_tune(
-    study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune
+    study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune | None
 ) -> tuple[Tensor, list[tuple[int, float, float]]]:
-    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, accuracy)."""
+    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, accuracy).
+
+    Without `spec` nothing is trained: class weights are the class means, from which training starts.
+    """
     mean, rms = standardisation(raw := embed(part.forward, inputs))
-    head = FaceHead(int(labels.max()) + 1, raw.shape[1], study.teacher.scale, class_means((raw - mean) / rms, labels))
+    weight = class_means((raw - mean) / rms, labels)
+    if spec is None:
+        return weight, []
+    head = FaceHead(len(weight), raw.shape[1], study.teacher.scale, weight)
     for parameter in part.parameters.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
@@ -149,21 +144,14 @@ def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> 
         frozen["last_stage"] = embed(lambda x: net.prefix(teacher_input(x))[-1], chips)
         frozen["head"] = frozen["pretrained"] = embed(lambda x: net.pooled(x)[1], frozen["last_stage"])
     for setting in settings:
-        net = build(study, setting)
-        part = part_of(net, "head" if setting == "pretrained" else setting)
-        tensors: dict[str, Tensor] = {}
-        if setting == "pretrained":
-            raw = embed(part.forward, frozen[setting])
-            mean, rms = standardisation(raw)
-            weight = class_means((raw - mean) / rms, labels)
-        else:
-            weight, log = fine_tune(study, part, frozen[setting], labels, getattr(study.teacher, setting))
-            rows += [(number, setting, *row) for row in log]
-            tensors |= {f"net.{name}": p for name, p in part.parameters.items()}
-            raw = embed(part.forward, frozen[setting])
-        trained = standardised(net, raw, weight, study.teacher.scale)
-        tensors |= {"mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
+        part = part_of(build(study, setting), setting)
+        spec = None if setting == "pretrained" else getattr(study.teacher, setting)
+        weight, log = fine_tune(study, part, frozen[setting], labels, spec)
+        mean, rms = standardisation(embed(part.forward, frozen[setting]))
+        tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in part.parameters.items()}
+        tensors |= {"mean": mean, "rms": rms.reshape(1), "class_weight": weight}
         save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
+        rows += [(number, setting, *row) for row in log]
     return rows
 
 
@@ -237,12 +225,11 @@ def tune(training: Training, fold: Fold) -> tuple[Trained, list[tuple[int, str, 
             best, kept, since = error, tuner.state(), 0
         elif (since := since + 1) == tuner.spec.patience:
             break
-    net = tuner.trained.net
+    net = tuner.trained.net.requires_grad_(False)
     net.load_state_dict(kept["net"])
-    net.requires_grad_(False)
     net.zero_grad(set_to_none=True)
     raw = embed(lambda x: net(teacher_input(x)).embedding, torch.from_numpy(fold.chips[fold.images]))
-    return standardised(net, raw, kept["head"]["weight"], training.teacher.scale), log
+    return Trained(net, *standardisation(raw), kept["head"]["weight"], training.teacher.scale), log
 
 
 def run(study: Study) -> None:
