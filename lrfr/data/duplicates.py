@@ -33,7 +33,7 @@ def look(image: Image.Image) -> Look:
 
 
 def find(looks: list[Look], names: list[str], people: np.ndarray, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """All pairs of photographs whose centred, unit-norm thumbnails have a cosine above the threshold, or of equal pixels.
+    """All pairs of photographs whose centred, unit-norm thumbnails have a cosine above the threshold, or equal pixels.
 
     people: int (N,), the person of each photograph. Returns a table with the columns of `COLUMNS`, by image_a and
     image_b, where image_a < image_b; same_person and identical (decoded pixels are equal) are 0 or 1. Sums are whole

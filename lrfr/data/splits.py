@@ -15,10 +15,10 @@ TOGETHER = 2  # folds of View 2 that are the test of one study fold: 1,200 pairs
 def identity_folds(people: int, folds: int, validation_people: int, seed: int) -> pd.DataFrame:
     """Divide people 0 ... people-1 into train, validation and test for each fold; everybody is tested in one fold.
 
-    The people are shuffled once (Philox keyed by the seed) and cut into `folds` blocks whose sizes differ by one at most.
-    Block k is the test set of fold k, the next `validation_people` in the shuffled circle validate, all others train.
-    Returns a table with fold (int), person (int) and role (train, validation, test), by fold and person. Raises UserError
-    if a fold is left without people to train on, to validate with or to test.
+    The people are shuffled once (Philox keyed by the seed) and cut into `folds` blocks whose sizes differ by one at
+    most. Block k is the test set of fold k, the next `validation_people` in the shuffled circle validate, all others
+    train. Returns a table with fold (int), person (int) and role (train, validation, test), by fold and person. Raises
+    UserError if a fold is left without people to train on, to validate with or to test.
     """
     largest = -(-people // folds) if folds > 0 else 0
     if folds < 2 or people < folds or validation_people < 1 or people - largest - validation_people < 1:
@@ -57,10 +57,10 @@ def lfw_folds(
 ) -> pd.DataFrame:
     """Divide people for each study fold: test are all who occur in its official pairs, the rest validate or train.
 
-    people: int (N,), person 0 ... P-1 of each photograph. pairs: what `official` returns. usable: bool (N,), photographs
-    that may be used for training and validation; all, if None. Validation is drawn (Philox keyed by seed and fold) among
-    the others with two photographs or more; who is left trains. Returns a table as `identity_folds` does. Raises
-    UserError if a fold has too few people left to validate with and to train on.
+    people: int (N,), person 0 ... P-1 of each photograph. pairs: what `official` returns. usable: bool (N,),
+    photographs that may be used for training and validation; all, if None. Validation is drawn (Philox keyed by seed
+    and fold) among the others with two photographs or more; who is left trains. Returns a table as `identity_folds`
+    does. Raises UserError if a fold has too few people left to validate with and to train on.
     """
     everybody = np.unique(people)
     photographs = np.bincount(people if usable is None else people[usable], minlength=len(everybody))

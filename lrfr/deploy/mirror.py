@@ -55,7 +55,7 @@ def mirrored_teacher(study: Study, fold: Fold, resolution: str) -> NDArray[np.fl
         for start in range(0, len(fold.held_out), BATCH):
             chips = mirror(torch.from_numpy(fold.chips[fold.held_out[start : start + BATCH]]))
             seen = degrade(chips, int(resolution), chips.shape[1])
-            parts.append(net.suffix(net.prefix(teacher_input(seen))[-1])[1])
+            parts.append(net.head(net.pooled(net.prefix(teacher_input(seen))[-1])[1]))
     return TEACHERS[study.teacher.name].comparable(torch.cat(parts)).numpy().astype(np.float64)
 
 

@@ -8,7 +8,7 @@ norms) are folded into the convolutions, which stay trainable. What decides whet
 - the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels,
   rows and columns, aligned at the first; in the last two such blocks the convolutions' side is a row and column short.
 
-`prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `suffix` runs the rest.
+`prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `pooled` and `head` run the rest.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class DlibResNet(nn.Module):
     `IdentityGate` ends the residual branch of every block.
     """
 
-    HEAD = ("fc.",)  # prefixes of the parameters of `head`, and of `suffix`
+    HEAD = ("fc.",)  # prefixes of the parameters of `head`; of `pooled` and `head`
     LAST_STAGE = ("last_stage.", "fc.")
 
     def __init__(self, se_reduction: int | None = None) -> None:
@@ -86,7 +86,7 @@ class DlibResNet(nn.Module):
         self.fc = nn.Linear(CHANNELS[-1], EMBEDDING, bias=False)
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The first three maps of chips, float32 (B, 3, 150, 150) in 0 ... 255; the last one is what `suffix` takes."""
+        """The first three maps of chips, float32 (B, 3, 150, 150) in 0 ... 255; the last one is what `pooled` takes."""
         maps = [F.max_pool2d(torch.relu(self.stem((x - self.mean) / SCALE)), 3, 2)]
         for stage in self.frozen_stages:
             maps.append(stage(maps[-1]))
@@ -97,19 +97,14 @@ class DlibResNet(nn.Module):
         last = self.last_stage["blocks"](x)
         return last, self.last_stage["top"](last).mean((2, 3))
 
-    def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
-        last, pooled = self.pooled(x)
-        return last, self.head(pooled)
-
     def head(self, x: Tensor) -> Tensor:
         """Pooled features, float (B, 256) -> the raw embedding (B, 128)."""
         return self.fc(x)
 
     def forward(self, x: Tensor) -> Features:
         maps = self.prefix(x)
-        last, embedding = self.suffix(maps[-1])
-        return Features((*maps, last), embedding)
+        last, pooled = self.pooled(maps[-1])
+        return Features((*maps, last), self.head(pooled))
 
 
 def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """The teachers, and what each of them states about itself.
 
-A teacher is a module with `forward(x) -> Features`, `prefix(x) -> maps` (the shallow stages that stay frozen) and
-`suffix(map) -> (last map, embedding)`. It takes float32 (B, 3, S, S) RGB in 0 ... 255, channels last in memory for
-speed, and normalises inside. A new one is a file, its class in `TeacherNet`, and an entry in `TEACHERS`.
+A teacher is a module with `forward(x) -> Features`, in three steps: `prefix(x) -> maps` (the shallow stages that stay
+frozen), `pooled(map) -> (last map, pooled)` and `head(pooled) -> embedding`. It takes float32 (B, 3, S, S) RGB in 0 ...
+255, channels last in memory for speed, and normalises inside. A new one is a file, its class in `TeacherNet`, and an
+entry in `TEACHERS`.
 """
 
 from __future__ import annotations

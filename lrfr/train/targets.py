@@ -80,10 +80,7 @@ class OnlineTargets:
 
 
 class CachedTargets:
-    """Memory-mapped targets of one fold; calling it with images and mirror flags reads a batch.
-
-    trained: the teacher behind the cache; its class weights turn embeddings into logits.
-    """
+    """Memory-mapped targets of one fold; the class weights of the teacher behind them turn embeddings into logits."""
 
     def __init__(self, folder: Path, trained: Trained, needs: frozenset[str]) -> None:
         self.trained, self.needs = trained, needs
@@ -128,27 +125,19 @@ def kind(name: str) -> str:
     return name.rstrip("0123456789")
 
 
-Layout = dict[str, tuple[tuple[int, ...], Any]]  # name of an array -> (shape of one face's entry, dtype)
-
-
-def layout(study: Study, variant: str) -> Layout:
-    """What a fold's cache is to hold if the disk allows.
+def layout(study: Study, variant: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Array name -> (shape of one face's entry, dtype): what a fold's cache is to hold if the disk allows.
 
     Maps are float16, which halves their size; attention is a sum of squares, which may leave float16's range.
     """
     spec, sides = TEACHERS[study.teacher.name], map_sides(study.views.size)
-    arrays: Layout = {"embedding": ((spec.embedding,), np.float32)}
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {"embedding": ((spec.embedding,), np.float32)}
     if variant == "plain":
         for level, (channels, side) in enumerate(zip(spec.channels, sides, strict=True)):
             arrays[f"map{level}"] = ((side, side, channels), np.float16)
             arrays[f"attention{level}"] = ((1, side, side), np.float32)
     stored = {KIND_OF[name] for name in study.targets.store}
     return {name: entry for name, entry in arrays.items() if kind(name) in stored}
-
-
-def load_variant(study: Study | Training, number: int, variant: str) -> Trained:
-    """The teacher with gates ("se"), or the plain one in the setting that the study asks for."""
-    return load_trained(study, number, "se" if variant == "se" else study.teacher.setting)
 
 
 def allocate(study: Study, number: int, variant: str, folder: Path) -> list[str]:
@@ -173,7 +162,7 @@ def allocate(study: Study, number: int, variant: str, folder: Path) -> list[str]
 def fill(study: Study, number: int, variant: str, folder: Path, names: list[str], start: int, stop: int) -> None:
     """Compute rows start ... stop of the arrays that `allocate` made; parts of a fold are independent."""
     fold = read_fold(study, number)
-    trained = load_variant(study, number, variant)
+    trained = load_trained(study, number, "se" if variant == "se" else study.teacher.setting)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names}
     for first in range(start, stop, BATCH):
         rows = slice(first, min(first + BATCH, stop))
@@ -190,7 +179,7 @@ def load_targets(
     training: Study | Training, fold: Fold, variant: str, needs: frozenset[str]
 ) -> tuple[CachedTargets | None, OnlineTargets]:
     """The checked cache (None where it lacks what is needed) and the teacher behind it."""
-    trained = load_variant(training, fold.number, variant)
+    trained = load_trained(training, fold.number, "se" if variant == "se" else training.teacher.setting)
     online = OnlineTargets(trained, map_sides(training.views.size), needs)
     folder = training.runs / "targets" / f"fold{fold.number}" / variant
     if not {KIND_OF[need] for need in needs} <= {kind(path.stem) for path in folder.glob("*.npy")}:
@@ -204,8 +193,7 @@ class Source:
     """The teacher's side of a batch, of whichever kind the model's `teacher` is: none, cached, shuffled, tuned."""
 
     def __init__(self, training: Training, fold: Fold) -> None:
-        model = training.model
-        self.fold, self.needs = fold, METHODS[model.method].needs
+        model, self.fold, self.needs = training.model, fold, METHODS[training.model.method].needs
         self.cached: CachedTargets | None = None
         self.online: OnlineTargets | None = None
         self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
@@ -244,8 +232,7 @@ def confidences(study: Study, number: int, folder: Path) -> list[str]:
     fold, trained = read_fold(study, number), load_trained(study, number, study.teacher.setting)
     known = fold.labels >= 0
     embedding = torch.from_numpy(np.load(folder / f"fold{number}" / "plain" / "embedding.npy")[known, 0])
-    logits = cosine_logits(embedding, trained.class_weight, trained.scale)
-    labels = torch.from_numpy(fold.labels[known])
+    logits, labels = cosine_logits(embedding, trained.class_weight, trained.scale), torch.from_numpy(fold.labels[known])
     return [f"{number},{t:g},{confidence(logits, labels, t):.6g}" for t in TEMPERATURES]
 
 

@@ -96,7 +96,7 @@ def part_of(net: TeacherNet, setting: str) -> Part:
     named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
     if setting == "se":
         return Part(lambda x: net(teacher_input(x)).embedding, named)
-    return Part((lambda x: net.suffix(x)[1]) if setting == "last_stage" else net.head, named)
+    return Part((lambda x: net.head(net.pooled(x)[1])) if setting == "last_stage" else net.head, named)
 
 
 def fine_tune(

@@ -77,7 +77,7 @@ class TestKernels:
 
 
 def exact_area(images, size):
-    """Reference in integers: along each axis every pixel becomes `size` equal ones: all cells are whole; halves go up."""
+    """Reference in integers: every pixel becomes `size` equal ones along each axis: cells are whole; halves go up."""
     height, width = images.shape[1:3]
     rows = images.astype(np.int64).repeat(size, axis=1).reshape(-1, size, height, width, 3).sum(axis=2)
     cells = rows.repeat(size, axis=2).reshape(-1, size, size, width, 3).sum(axis=3)
