@@ -20,7 +20,7 @@ from lrfr.errors import UserError
 Images = TypeVar("Images", Tensor, np.ndarray)
 # Our choice: 1/1024 grey level is kept between the two directions; sums stay below 2^53 for sides up to 1000 pixels.
 FIXED = 1 << 10
-BLOCK = 8  # chips at a time in a bank: the fastest of 1, 2, 4, 8 and 16
+BLOCK = 8  # chips at a time in a bank: they stay in the processor's cache
 
 
 @lru_cache(maxsize=256)
@@ -107,41 +107,13 @@ def mirror(chips: Images) -> Images:
     return chips.flip(-2) if isinstance(chips, Tensor) else np.ascontiguousarray(chips[..., ::-1, :])
 
 
-def _fused(block: Tensor, sizes: range, out_size: int) -> Tensor:
-    """`degrade` for many sizes at once: uint8 (B, H, W, 3) -> uint8 (B, len(sizes), out_size, out_size, 3).
-
-    The same whole numbers as in `resample`, in few large products: the chip's columns are reduced to all sizes
-    together, and each further product has the shorter of its sides inside. Axes in between: (column, image, channel,
-    row).
-    """
-    count, height, width, _ = block.shape
-    pixels = block.permute(2, 0, 3, 1).reshape(width, -1).to(torch.float64)  # (W, B * 3 * H)
-    columns = torch.cat([area_weights(width, size) for size in sizes])
-    reduced = (
-        (columns * FIXED @ pixels).div_(width).add_(0.5).floor_()
-    )  # a cell is `width` units wide, whatever the size
-    views, start = [], 0
-    for size in sizes:
-        rows, up = area_weights(height, size), bicubic_weights(size, out_size)
-        x = reduced[start : start + size].view(-1, height) @ rows.T
-        x = x.div_(height * FIXED).add_(0.5).floor_().clamp_(0, 255)
-        x = (up * FIXED @ x.view(size, -1)).div_(up.sum(1)[:, None]).add_(0.5).floor_()
-        x = (x.view(-1, size) @ up.T).div_(up.sum(1) * FIXED).add_(0.5).floor_().clamp_(0, 255)
-        views.append(x.view(out_size, count, 3, out_size).to(torch.uint8))
-        start += size
-    return torch.stack(views).permute(2, 0, 4, 1, 3)
-
-
 def view_bank(chips: np.ndarray, smallest: int, largest: int, out_size: int) -> np.ndarray:
     """Every view that training and test can ask for, made once; readers mirror a view, which is the mirrored chip's.
 
-    chips: uint8 (N, H, W, 3). Returns uint8 (N, V, out_size, out_size, 3); V: the sizes smallest ... largest, then
-    `hr`.
+    chips: uint8 (N, H, W, 3). Returns uint8 (N, V, out_size, out_size, 3), V: sizes smallest ... largest, then `hr`.
     """
-    sizes = range(smallest, largest + 1)
-    bank = np.empty((len(chips), len(sizes) + 1, out_size, out_size, 3), np.uint8)
+    sizes, banks = range(smallest, largest + 1), []
     for start in range(0, len(chips), BLOCK):
-        block = _tensor(chips[start : start + BLOCK])
-        bank[start : start + BLOCK, :-1] = _fused(block, sizes, out_size).numpy()
-        bank[start : start + BLOCK, -1] = hr_view(block, out_size).numpy()
-    return bank
+        few = chips[start : start + BLOCK]
+        banks.append(np.stack([*(degrade(few, size, out_size) for size in sizes), hr_view(few, out_size)], axis=1))
+    return np.concatenate(banks)

@@ -7,12 +7,9 @@ in facenet-pytorch with the weights in its wheel.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
-import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
 
@@ -21,7 +18,7 @@ from lrfr.data.align import COLUMNS, POINTS
 from lrfr.data.photographs import Source, read_bytes, read_manifest
 from lrfr.files import write_table
 from lrfr.gate.images import read_image
-from lrfr.progress import bar
+from lrfr.parallel import parallel_map
 
 CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
 
@@ -52,10 +49,8 @@ def landmarks(mtcnn: MTCNN, image: Image.Image, enlarge: int, border: int) -> tu
     return len(boxes), float(probabilities[nearest]), np.round(original, 1)
 
 
-def detect_chunk(task: tuple[list[tuple[int, str, bytes]], int, int, int]) -> list[list]:
-    """Rows of landmarks.csv for some images: ((image, name, bytes), ...), enlargement, border, threads."""
-    images, enlarge, border, threads = task
-    torch.set_num_threads(threads)
+def detect_chunk(images: list[tuple[int, str, bytes]], enlarge: int, border: int) -> list[list]:
+    """Rows of landmarks.csv for some images: (image, name, bytes)."""
     mtcnn, rows = detector(), []
     for image, name, data in images:
         face = landmarks(mtcnn, read_image(data, name), enlarge, border)
@@ -77,11 +72,9 @@ def detected(study: Study, source: Source, manifest: pd.DataFrame) -> list[list]
     photographs = source.open()
     rows = manifest[["image", "name", "sha256"]].itertuples(index=False, name=None)
     images = [(image, name, read_bytes(photographs, name, sha256)) for image, name, sha256 in rows]
-    options = study.detect.enlarge, study.detect.border, study.threads
+    options = study.detect.enlarge, study.detect.border
     tasks = [(images[first : first + CHUNK], *options) for first in range(0, len(images), CHUNK)]
-    # spawn, not fork: forking after torch has started its threads can hang
-    with ProcessPoolExecutor(min(study.jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
-        return [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
+    return [row for rows in parallel_map(detect_chunk, tasks, study.jobs, study.threads, "detect") for row in rows]
 
 
 def run(study: Study, source: Source) -> None:
