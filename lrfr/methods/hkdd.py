@@ -68,12 +68,7 @@ def decoupled_kd(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Tensor:
-    """L_dkd, a scalar >= 0: logits without margin (B, C), labels int64 (B,).
-
-    >>> teacher, student = torch.tensor([[0.98, 0.015, 0.005]]).log(), torch.zeros(1, 3)
-    >>> round(decoupled_kd(student, teacher, torch.tensor([0]), temperature=1.0, beta=1.0).item(), 4)  # 0.9867 + 0.1308
-    1.1175
-    """
+    """L_dkd, a scalar >= 0: logits without margin (B, C), labels int64 (B,)."""
     tckd, nckd = decoupled_terms(student_logits, teacher_logits, labels, temperature)
     summed = (alpha * tckd + beta * nckd).sum()
     return temperature**2 * summed / max(len(labels), 1)  # L_dkd = T^2 mean_i [alpha TCKD_i + beta NCKD_i]

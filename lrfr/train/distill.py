@@ -8,6 +8,7 @@ is a function of (seed, epoch, image), so an interrupted training resumes bit fo
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shutil
 from pathlib import Path
@@ -32,7 +33,7 @@ from lrfr.progress import bar
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
 from lrfr.train.fold import Fold, read_fold
 from lrfr.train.targets import Source
-from lrfr.train.trainings import Training, read_training
+from lrfr.train.trainings import Training, plan_file
 
 MARGIN_RAMP = 0.3  # fraction of training in which the margin grows from 0: full, it stalls the first steps (our choice)
 MEASURED = 20  # batches of an epoch whose gradients are measured: enough for a mean, and an epoch may have hundreds
@@ -41,6 +42,7 @@ SAVE_EVERY = 5  # epochs between resumable states
 VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER,
 VALIDATED = (8, 12, 16)  # at these pixels: where students are to be better than their teacher
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
+Rows = list[tuple]  # of a table
 Ratios = dict[str, tuple[str, float]]  # term -> (name of a stage, ratio of gradient norms there)
 
 
@@ -143,10 +145,7 @@ class Trainer:
 
 
 def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> Ratios:
-    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach: is a term dead, or does it drown the rest?
-
-    A term that reaches no stage (yet) has ratio 0 on the last one.
-    """
+    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach, or 0: is a term dead, or does it drown the rest?"""
 
     def norm(loss: Tensor, stage: nn.Module) -> float:
         if not loss.requires_grad:
@@ -177,9 +176,7 @@ def read_hashes(training: Training, number: int) -> dict[str, str]:
     return hashes
 
 
-def train_one(
-    training: Training, number: int, seed: int, state: Path, folder: Path, heads: Path
-) -> tuple[list[tuple], list[tuple]]:
+def train_one(training: Training, number: int, seed: int, state: Path, folder: Path, heads: Path) -> tuple[Rows, Rows]:
     """Train one student of one fold and seed, from the state in `state` if there is one; return its log and gradients.
 
     The student goes to `folder` in float16, as it is released and tested; the head and the method's state to `heads`.
@@ -218,7 +215,8 @@ def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def run(study: Study, name: str) -> None:
     """The `distill` stage of one training: all its folds and seeds."""
-    training, plan = read_training(study, name)
+    plan = plan_file(study, name).read_text(encoding="utf-8")
+    training = Training(**json.loads(plan)["parameters"])
     places = study.reports / "students" / name, study.runs / "heads" / name
     with atomic_folder(places[0]) as folder, atomic_folder(places[1]) as heads:
         tasks = []

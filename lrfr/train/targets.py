@@ -198,7 +198,6 @@ class Source:
         self.online: OnlineTargets | None = None
         self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
         self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
-        self.class_weight: Tensor | None = None  # the teacher's class centres, of a teacher that does not mislead
         if model.teacher == "tuned":
             trained, self.log = tune(training, fold)
             self.online = OnlineTargets(trained, map_sides(training.views.size), self.needs)
@@ -207,11 +206,10 @@ class Source:
             self.cached, self.online = load_targets(training, fold, variant, self.needs)
             if model.teacher == "shuffled":
                 if self.cached is None:
-                    needed = "a model with `teacher: shuffled` needs cached targets"
-                    raise UserError(f"{needed}; raise targets.budget_mb in params.yaml.")
+                    raise UserError("`teacher: shuffled` needs cached targets; raise targets.budget_mb in params.yaml.")
                 self.cached.shuffle(fold.persons)
-        if self.online is not None and model.teacher != "shuffled":
-            self.class_weight = self.online.trained.class_weight
+        honest = None if model.teacher == "shuffled" else self.online  # a teacher that does not mislead
+        self.class_weight = None if honest is None else honest.trained.class_weight
 
     def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
         if self.cached is not None:

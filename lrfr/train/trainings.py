@@ -7,7 +7,6 @@ what names the state of an interrupted training. So a training is done again if,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +122,3 @@ def trials(study: Study, name: str) -> Trials:
 def plan_file(study: Study | Training, name: str) -> Path:
     """Where the stage `plan` writes what shapes a stage or a training."""
     return study.runs / "plan" / f"{name}.json"
-
-
-def read_training(study: Study, name: str) -> tuple[Training, str]:
-    """A training as `plan` has written it, and the text of its file."""
-    text = plan_file(study, name).read_text(encoding="utf-8")
-    return Training(**json.loads(text)["parameters"]), text
