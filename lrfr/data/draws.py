@@ -19,6 +19,9 @@ PER_PERSON = 4  # images of a person in the balanced half of a batch (as in EKD,
 MOST = 40  # no person contributes more images to an epoch: our choice, against sets where one person has hundreds
 
 
+Batches = list[tuple[np.ndarray, np.ndarray]]  # (images, half), int64 (B,) both
+
+
 class Draw(NamedTuple):
     """What is drawn for each row of a batch: arrays of shape (B,).
 
@@ -51,10 +54,8 @@ def epoch_draws(
     return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves)
 
 
-def epoch_batches(
-    seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches of an epoch as (images, half), each of shape (B,); half is 0 in the uniform, 1 in the balanced part.
+def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int) -> Batches:
+    """Batches of an epoch; half is 0 in the uniform, 1 in the balanced part.
 
     images, labels: int (n,), image numbers and the person of each. The balanced part of a batch holds `people` people x
     4 of their images, among people with at least 4; the rest is uniform over images. Neither part takes more than 20

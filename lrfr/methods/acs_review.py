@@ -30,7 +30,7 @@ from lrfr.methods.common import Count, Fraction, Weight, attention_map, no_logs,
 from lrfr.models.features import Features, Shapes, Targets, given
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of two maps (B, C, H, W), a scalar
-Measure = Literal["cosine", "l2"]
+Kind = Literal["cosine", "l2"]
 FUSED_CHANNELS = 4  # our choice: the maps to be fused have one channel each, and 8 cost a third of an epoch
 
 
@@ -121,14 +121,7 @@ class ACSReview(nn.Module):
     needs, matches_embeddings, logs = frozenset({"attention"}), False, no_logs
 
     def __init__(
-        self,
-        shapes: Shapes,
-        *,
-        weight: Weight,
-        warmup: Fraction,
-        levels: Sequence[Count],
-        review: bool,
-        distance: Measure,
+        self, shapes: Shapes, *, weight: Weight, warmup: Fraction, levels: Sequence[Count], review: bool, distance: Kind
     ) -> None:
         super().__init__()
         self.weight, self.warmup, self.levels, self.distance = weight, warmup, tuple(levels), distance

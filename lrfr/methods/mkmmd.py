@@ -29,7 +29,7 @@ from lrfr.methods.common import Temperature, Weight, embedding_projector, no_log
 from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import unit
 
-Bandwidths = Annotated[Sequence[Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]], Field(min_length=1)]
+Log2s = Annotated[Sequence[Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]], Field(min_length=1)]
 SMALLEST_VARIANCE = 1e-12  # our choice: if all points coincide, every kernel value is 1 and the discrepancy 0
 
 
@@ -73,9 +73,7 @@ class MKMMD(nn.Module):
 
     needs, matches_embeddings, logs = frozenset({"embedding", "logits"}), False, no_logs  # it is blind to who is who
 
-    def __init__(
-        self, shapes: Shapes, *, soft: Weight, temperature: Temperature, mmd: Weight, log2_bandwidths: Bandwidths
-    ) -> None:
+    def __init__(self, shapes: Shapes, *, soft: Weight, temperature: Temperature, mmd: Weight, log2_bandwidths: Log2s):
         super().__init__()
         self.soft, self.temperature, self.mmd = soft, temperature, mmd
         self.log2_bandwidths = tuple(log2_bandwidths)

@@ -37,9 +37,8 @@ def add_padded(a: Tensor, b: Tensor) -> Tensor:
     """dlib's `add_prev`: the sum of two maps (B, C, H, W), each zero-padded behind to the larger C, H and W."""
 
     def pad(x: Tensor) -> Tensor:
-        channels, rows, columns = (
-            max(have) - own for *have, own in zip(a.shape[1:], b.shape[1:], x.shape[1:], strict=True)
-        )
+        sizes = zip(a.shape[1:], b.shape[1:], x.shape[1:], strict=True)
+        channels, rows, columns = (max(have) - own for *have, own in sizes)
         return F.pad(x, (0, columns, 0, rows, 0, channels)) if channels or rows or columns else x
 
     return pad(a) + pad(b)

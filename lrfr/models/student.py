@@ -28,13 +28,8 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, reduction: int) -> None:
         super().__init__()
-        branch = [
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        ]
+        branch: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+        branch += [nn.ReLU(inplace=True), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)]
         if reduction:
             branch.append(SEBlock(outputs, reduction))
         self.branch = nn.Sequential(*branch)

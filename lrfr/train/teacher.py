@@ -45,6 +45,9 @@ MARGIN_RAMP = 0.3  # as for students
 VALIDATED = (8, 16)  # pixels at which the validation EER is averaged: where the study looks first
 
 
+Rows = list[tuple]  # of a table
+
+
 class Trained(NamedTuple):
     """A teacher ready to teach one fold.
 
@@ -99,9 +102,7 @@ def part_of(net: TeacherNet, setting: str) -> Part:
     return Part((lambda x: net.head(net.pooled(x)[1])) if setting == "last_stage" else net.head, named)
 
 
-def fine_tune(
-    study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune | None
-) -> tuple[Tensor, list[tuple[int, float, float]]]:
+def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune | None) -> tuple[Tensor, Rows]:
     """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, accuracy).
 
     Without `spec` nothing is trained: class weights are the class means, from which training starts.
@@ -114,7 +115,7 @@ def fine_tune(
     for parameter in part.parameters.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
-    log = []
+    log: Rows = []
     for epoch in range(spec.epochs):
         order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))
         order = order[: len(inputs) // 2]
@@ -134,10 +135,10 @@ def fine_tune(
     return head.weight, log
 
 
-def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> list[tuple]:
+def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> Rows:
     """Settings of one fold that share their frozen part: write one file each, return the log."""
     chips, labels = both_views(read_fold(study, number))
-    rows: list[tuple] = []
+    rows: Rows = []
     frozen = {"se": chips}
     if settings != ("se",):
         net = build(study, "pretrained")
