@@ -41,7 +41,9 @@ VERBS = {
         "lrfr benchmark-set tinyface --root TinyFace --model kd.safetensors",
     ),
     "notebook": Verb(
-        "lrfr.report.by_hand", "run a notebook with other parameters, beside the report", "lrfr notebook 03-hkdd -p fold=1"
+        "lrfr.report.by_hand",
+        "run a notebook with other parameters, beside the report",
+        "lrfr notebook 03-hkdd -p fold=1",
     ),
     "unpack": Verb("lrfr.gate.archives", "unpack a zip archive that nobody has checked", "lrfr unpack set.zip folder"),
     "stage": Verb("lrfr.cli", "run one stage of dvc.yaml alone, as `dvc repro` does", "lrfr stage --help"),

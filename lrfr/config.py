@@ -1,8 +1,8 @@
 """`params.yaml` -> one frozen, validated `Study`.
 
-Every number of a study stands in `params.yaml`. This file has no defaults and decides nothing: it says what a parameter may be
-and refuses the rest. What is decided from parameters (folds, arms, recipes, seeds) stands in `lrfr.train.trainings`, whose
-code is hashed (`lrfr.fingerprint`); this file is not.
+Every number of a study stands in `params.yaml`. This file has no defaults and decides nothing: it says what a parameter
+may be and refuses the rest. What is decided from parameters (folds, arms, recipes, seeds) stands in
+`lrfr.train.trainings`, whose code is hashed (`lrfr.fingerprint`); this file is not.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Variant(Block):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     like: str = Field(pattern=NAME)  # the model
-    seed: int | None = Field(default=None, ge=0)  # a further seed, and no other change
+    seed: Annotated[int, Field(ge=0)] | None = None  # a further seed, and no other change
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -249,9 +249,8 @@ class Study(Block):
             raise ValueError("benchmark_sets: names a set twice; remove one")
         for resolution in self.evaluate.resolutions:
             if not self.views.smallest <= resolution <= self.views.largest:
-                raise ValueError(
-                    f"evaluate.resolutions: {resolution} px is outside views {self.views.smallest} ... {self.views.largest}"
-                )
+                views = f"views {self.views.smallest} ... {self.views.largest}"
+                raise ValueError(f"evaluate.resolutions: {resolution} px is outside {views}")
         for key, blocks in (("models", self.variants), ("arms", self.arms)):
             for name, block in blocks.items():
                 model, suffix = name.split("-")

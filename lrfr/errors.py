@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Bad input: the message names the file or key, what is wrong, and what to do. The CLI prints it alone and exits with 2."""
+    """Bad input: the message names the file or key, what is wrong, what to do. Alone on stderr, exit code 2."""

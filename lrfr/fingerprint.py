@@ -1,12 +1,13 @@
 """Which code does a stage really use? A hash that moved files, comments, docstrings and annotations leave alone.
 
-A stage that trains for hours must not run again because a sentence was mended or a function moved to another file, and must run
-again when a constant was changed. So what is hashed is neither files nor modules but definitions: from the stage's entry every
-function, class and constant of `lrfr` is followed that its code names, wherever it stands. Of the registries (METHODS, SOURCES,
-TEACHERS) only the entries that are in use are followed. `lrfr.config` says only what a parameter may be, so it is left out:
-values are compared as values (`lrfr.plan`).
+A stage that trains for hours must not run again because a sentence was mended or a function moved to another file, and
+must run again when a constant was changed. So what is hashed is neither files nor modules but definitions: from the
+stage's entry every function, class and constant of `lrfr` is followed that its code names, wherever it stands. Of the
+registries (METHODS, SOURCES, TEACHERS) only the entries that are in use are followed. `lrfr.config` says only what a
+parameter may be, so it is left out: values are compared as values (`lrfr.plan`).
 
-This file needs nothing but Python itself, and prints trees in its own way: `ast.unparse` and `ast.dump` differ between versions.
+This file needs nothing but Python itself, and prints trees in its own way: `ast.unparse` and `ast.dump` differ between
+versions.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SKIPPED = {"lrfr.config", "lrfr.errors", "lrfr.progress", "lrfr"}  # they decide
 REGISTRIES = {"METHODS", "SOURCES", "TEACHERS"}
 NOT_HASHED = {"annotation", "returns", "type_comment", "type_params", "ctx", "kind"}  # fields of nodes
 Chosen = Mapping[str, set[str]]  # registry -> keys in use; of a registry that is not named, all
-BLOCKS = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+BLOCKS = ast.Module | ast.ClassDef | ast.FunctionDef
 IMPORTS = ast.Import | ast.ImportFrom
 
 
@@ -66,12 +67,10 @@ def imports(nodes: list[ast.stmt]) -> dict[str, Name]:
 
 def targets(node: ast.stmt) -> list[str]:
     """Names that a statement at the top of a module binds, imports apart."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        places = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return [name.id for place in places for name in ast.walk(place) if isinstance(name, ast.Name)]
-    return []
+    places = getattr(node, "targets", [getattr(node, "target", node)])
+    return [n.id for place in places for n in ast.walk(place) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
 @cache
@@ -125,7 +124,7 @@ def references(module: str, node: ast.AST) -> list[Name]:
     """Definitions of this package that some code names, in order."""
     nodes = list(walk(node))
     local = imports([n for n in nodes if isinstance(n, IMPORTS)])
-    # in a function, a name that it binds itself is its own; at the top of a module (and in a class) it is the definition
+    # in a function, a name that it binds itself is its own; at the top of a module or in a class it is the definition
     inside = [n for n in nodes if isinstance(n, ast.Name | ast.arg)] if isinstance(node, ast.FunctionDef) else []
     own = {
         n.arg if isinstance(n, ast.arg) else n.id
@@ -202,7 +201,9 @@ def read_paths(nodes: list[ast.AST]) -> set[tuple[str, ...]]:
 
 
 class Code(NamedTuple):
-    """What is known of a definition: the hash of its own code, the definitions that it names, the parameters that it reads."""
+    """What is known of a definition: the hash of its own code, the definitions that it names, the parameters that it
+    reads.
+    """
 
     digest: str
     names: list[Name]
@@ -234,8 +235,8 @@ def reached(start: Code, chosen: Chosen) -> dict[Name, Code]:
 
 
 def fingerprint(start: Code, chosen: Chosen) -> list[str]:
-    """One line a definition, sorted: hash and name. The hash covers its code and that of the definitions it names directly,
-    so that naming another function of the same name is a change."""
+    """One line a definition, sorted: hash and name. The hash covers its code and that of the definitions it names
+    directly, so that naming another function of the same name is a change."""
     code = reached(start, chosen)
     lines = [
         f"{digest(one.digest + ' '.join(code[n].digest for n in one.names))} {name.name}" for name, one in code.items()

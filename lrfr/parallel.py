@@ -29,7 +29,8 @@ def limit_threads(threads: int) -> None:
 def parallel_map(
     function: Callable[..., Any], tasks: Sequence[tuple], jobs: int, threads: int, description: str
 ) -> list[Any]:
-    """`[function(*task) for task in tasks]` in up to `jobs` processes of `threads` threads each, in the order of the tasks.
+    """`[function(*task) for task in tasks]` in up to `jobs` processes of `threads` threads each, in the order of the
+    tasks.
 
     On Linux the processes are forked, which saves importing torch again; do not compute with torch before calling this.
     An exception in a task is raised here.

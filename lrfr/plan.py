@@ -1,8 +1,8 @@
 """The stage `plan`: what shapes each stage and each training, one small file each.
 
-A file has the parameters that its stage reads and the hashes of the code that it uses. It is the one thing besides data that a
-stage of dvc.yaml depends on: change a number or a line of code, and the files tell DVC what has to run again. Which parameters
-a stage reads is found in its code (`study.a.b`), so no list can forget one.
+A file has the parameters that its stage reads and the hashes of the code that it uses. It is the one thing besides data
+that a stage of dvc.yaml depends on: change a number or a line of code, and the files tell DVC what has to run again.
+Which parameters a stage reads is found in its code (`study.a.b`), so no list can forget one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from lrfr.config import Block, Study
 from lrfr.errors import UserError
@@ -22,6 +22,7 @@ from lrfr.stages import STAGES, Stage
 from lrfr.studies import check
 from lrfr.train.trainings import all_models, training, trials
 
+PLAIN = TypeAdapter(Any)  # any parameter -> what JSON can hold
 NO_RESULT = {"runs", "reports", "jobs"}  # places and the number of processes: they change no number
 
 
@@ -41,7 +42,7 @@ def values(study: Study, paths: set[tuple[str, ...]]) -> dict[str, Any]:
         if callable(value):
             raise LookupError(f"study.{'.'.join(names)} is a function; move it to lrfr.train.trainings")
         if names and names[0] not in NO_RESULT:
-            found[".".join(names)] = to_jsonable_python(value)
+            found[".".join(names)] = PLAIN.dump_python(value, mode="json")
     return found
 
 
@@ -77,7 +78,10 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
 
     def of_model(name: str, block: Block, method: str) -> dict[str, Any]:
         start = entry(STAGES[name].module)
-        return {"parameters": to_jsonable_python(block), "code": fingerprint(start, {**chosen, "METHODS": {method}})}
+        return {
+            "parameters": block.model_dump(mode="json"),
+            "code": fingerprint(start, {**chosen, "METHODS": {method}}),
+        }
 
     files = {name: stage(start_of(one)) for name, one in STAGES.items() if not one.item and name != "plan"}
     if study.benchmark_sets:

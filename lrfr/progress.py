@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -24,6 +25,9 @@ def bar(items: Iterable[T], description: str, total: int | None = None) -> Itera
     """Iterate, showing on stderr how far it is. total: number of items, where `len(items)` does not tell it."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=description, total=total)
+        return
+    if multiprocessing.parent_process() is not None:  # of several side by side: the one that started them speaks
+        yield from items
         return
     count = total if total is not None else len(items) if isinstance(items, Sized) else 0
     start = said = time.monotonic()

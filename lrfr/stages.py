@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """module: its function `run(study)` is the stage, or `run(study, item)` if the stage is run for one `item` at a time.
+    """module: its function `run(study)` is the stage, or `run(study, item)` if the stage is run for one `item` at a
+    time.
 
-    item: option that names one, as in `--training kd`; empty if there is none. source: `run` is also given the study's source of
-    photographs, an entry of `lrfr.sources.SOURCES`.
+    item: option that names one, as in `--training kd`; empty if there is none. source: `run` is also given the study's
+    source of photographs, an entry of `lrfr.sources.SOURCES`.
     """
 
     module: str

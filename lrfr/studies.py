@@ -17,30 +17,24 @@ from lrfr.config import Study, sentence
 from lrfr.errors import UserError
 
 TREES = {"tinyface": "TinyFace", "survface": "QMUL-SurvFace", "scface": "SCface"}  # benchmark sets in folders
-WEIGHTS = Path(
-    "data/weights"
-)  # the user's, under their own hash: other weights are another parameter, so another result
+WEIGHTS = Path("data/weights")  # the user's, under their own hash: other weights are another parameter
 
 
 def add(command: argparse.ArgumentParser) -> None:
     """The arguments of the verb `study`."""
     command.add_argument("name", help="a file in conf/study, without .yaml")
-    for option, metavar, text in (
-        ("--root", "PATH", "where you keep the photographs, for a study that needs them (lfw, paper)"),
-        ("--weights", "FILE", "of the teacher, for a study whose teacher's are fetched otherwise (paper)"),
-        *(
-            (f"--{name}", "DIR", f"where you unpacked {title}; the stage `sets` scores it")
-            for name, title in TREES.items()
-        ),
-    ):
-        command.add_argument(option, type=Path, metavar=metavar, help=text)
-    command.add_argument("--force", action="store_true", help="throw away changes of yours in params.yaml")
+    options = {"root": "where you keep the photographs, for a study that needs them (lfw, paper)"}
+    options["weights"] = "a file: of the teacher, for a study whose teacher's are fetched otherwise (paper)"
+    options |= {name: f"where you unpacked {title}; the stage `sets` scores it" for name, title in TREES.items()}
+    for name, text in options.items():
+        command.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
     text = "a .bin file of InsightFace, like lfw.bin or cfp_fp.bin; may be given several times"
     command.add_argument("--bin", type=Path, metavar="FILE", action="append", default=[], help=text)
+    command.add_argument("--force", action="store_true", help="throw away changes of yours in params.yaml")
 
 
 def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
-    """The benchmark sets that a user names; UserError for a .bin file that can be no name, or the second of one name."""
+    """The benchmark sets that a user names; UserError for a .bin file that can be no name, or the second of a name."""
     sets = {name: getattr(arguments, name) for name in TREES if getattr(arguments, name) is not None}
     for file in arguments.bin:
         from lrfr.benchmarks.sets import bin_name
@@ -52,14 +46,8 @@ def named_sets(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def check(study: Study, file: str) -> None:
-    """Refuse methods that do not exist, options that a method does not take, needs that `targets.store` leaves unmet, and views
-    without the resolutions at which validation people are read.
-
-    Raises
-    ------
-    UserError
-        naming the key in `file`.
-    """
+    """UserError, naming the key in `file`, for a method or an option that does not exist, needs that `targets.store`
+    leaves unmet, and views without the resolutions at which validation people are read."""
     from lrfr.methods import METHODS, check_options
     from lrfr.train.distill import VALIDATED
     from lrfr.train.trainings import all_models, arm, train_of
@@ -67,27 +55,25 @@ def check(study: Study, file: str) -> None:
     if study.views.smallest > min(VALIDATED) or study.views.largest < max(VALIDATED):
         raise UserError(
             f"{file}: views: from {study.views.smallest} to {study.views.largest} pixels; training is validated at "
-            f"{', '.join(map(str, VALIDATED))}, so take smallest at most {min(VALIDATED)} and largest at least {max(VALIDATED)}."
+            f"{', '.join(map(str, VALIDATED))}, so take smallest at most {min(VALIDATED)} and largest at least "
+            f"{max(VALIDATED)}."
         )
-    blocks = {f"models.{name}": model for name, model in study.models.items()}
-    for key, variants in (("models", study.variants), ("arms", study.arms)):
-        for name, variant in variants.items():
-            try:
-                blocks[f"{key}.{name}"] = arm(study, variant)
-            except ValidationError as error:
-                raise UserError(sentence(error, f"{file}: {key}.{name}")) from None
-    for name, model in all_models(study).items():
-        try:
+    blocks, where = {f"models.{name}": model for name, model in study.models.items()}, ""
+    try:
+        for key, variants in (("models", study.variants), ("arms", study.arms)):
+            for name, variant in variants.items():
+                where = f"{key}.{name}"
+                blocks[where] = arm(study, variant)
+        for name, model in all_models(study).items():
+            where = f"models.{name}.recipe"
             train_of(study, model)
-        except ValidationError as error:
-            raise UserError(sentence(error, f"{file}: models.{name}.recipe")) from None
+    except ValidationError as error:
+        raise UserError(sentence(error, f"{file}: {where}")) from None
+    recipe = {f"train.{field}" for field, value in study.train if isinstance(value, float)}
     for name, grid in study.tuning.grid.items():
-        recipe = {f"train.{field}" for field, value in study.train if isinstance(value, float)}
         if grid.option not in recipe | set(study.models[name].options):
-            raise UserError(
-                f"{file}: tuning.grid.{name}.option: there is no '{grid.option}'; take an option of the model or one of "
-                f"{', '.join(sorted(recipe))}."
-            )
+            others = f"take an option of the model or one of {', '.join(sorted(recipe))}"
+            raise UserError(f"{file}: tuning.grid.{name}.option: there is no '{grid.option}'; {others}.")
     for key, model in blocks.items():
         check_options(model.method, model.options, f"{file}: {key}.")
         for need in sorted(METHODS[model.method].needs):
@@ -101,21 +87,20 @@ def study_names() -> list[str]:
 
 
 def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
-    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values; UserError if it cannot."""
+    """params.yaml of a study as `dvc exp run -S study=NAME` makes it of conf/, as text and as values; UserError if it
+    cannot.
+    """
     import yaml
     from dvc.utils.hydra import compose_and_dump
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"  # the ending tells DVC which format to write
+        conf, chosen = str(Path("conf").resolve()), [f"study={name}", *overrides]
         try:
-            compose_and_dump(
-                str(file), str(Path("conf").resolve()), None, "config", None, [f"study={name}", *overrides]
-            )
+            compose_and_dump(str(file), conf, None, "config", None, chosen)
         except Exception as error:  # hydra, OmegaConf and YAML have their own for every kind of mistake
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"conf: cannot be composed into the study '{name}' ({reason}); mend the file or restore it."
-            ) from None
+            reason = f"cannot be composed into the study '{name}' ({' '.join(str(error).split())})"
+            raise UserError(f"conf: {reason}; mend the file or restore it.") from None
         text = file.read_bytes()
     return text, yaml.safe_load(text)
 
@@ -134,10 +119,11 @@ def choose_weights(name: str, teacher: dict[str, Any], given: Path) -> tuple[Pat
 
 
 def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mapping[str, Path]) -> None:
-    """Check everything that the user brings, store where it is, and write params.yaml; if anything is wrong, nothing changes.
+    """Check what the user brings, store where it is, and write params.yaml; if anything is wrong, nothing changes.
 
-    root: the photographs, for a source that needs them. weights: of the teacher. sets: benchmark sets by name. Places are stored
-    outside of the parameters: they are no part of a result. What is there is listed with hashes, and results depend on the lists.
+    root: the photographs, for a source that needs them. weights: of the teacher. sets: benchmark sets by name. Places
+    are stored outside of the parameters: they are no part of a result. Results depend on lists, with hashes, of what is
+    there.
     """
     if name not in study_names():
         raise UserError(
@@ -181,9 +167,8 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         raise UserError(f"{error.filename}: cannot be written ({error.strerror}); remove what is there.") from None
     for what, one in chosen:
         for count in one.counts:
-            print(
-                f"{what}: {count.what} {count.observed}" + ("" if count.published is None else f" of {count.published}")
-            )
+            published = "" if count.published is None else f" of {count.published}"
+            print(f"{what}: {count.what} {count.observed}{published}")
     print(f"params.yaml now holds the study '{name}'; `dvc repro` runs it.")
 
 

@@ -83,7 +83,11 @@ def test_refusals_of_the_whole_program(clone: Path, change: tuple | None, argume
     [
         (("models.kd.method", "kdd"), ["stage", "plan"], "models.kd.method: there is no method 'kdd'"),
         (("models.kd.options.wieght", 1), ["stage", "plan"], "models.kd.options.wieght is unknown"),
-        (("arms.hkdd-no_hfd", {"like": "hkdd", "studnet": "se"}), ["stage", "plan"], "arms.hkdd-no_hfd: unknown parameter 'studnet'"),
+        (
+            ("arms.hkdd-no_hfd", {"like": "hkdd", "studnet": "se"}),
+            ["stage", "plan"],
+            "arms.hkdd-no_hfd: unknown parameter 'studnet'",
+        ),
         ((), ["notebook", "00-start-here", "-p", "fodl=1"], "has no parameter 'fodl'"),
         ((), ["notebook", "00-start-here", "-p", "fold"], "write NAME=VALUE"),
         ((), ["notebook", "00-start-here", "-p", "fold=[1"], "fold"),

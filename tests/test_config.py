@@ -32,7 +32,9 @@ def test_every_study_composes_to_a_valid_one(composed: Callable[[str], dict], na
     assert study.resolutions == (*map(str, study.evaluate.resolutions), "hr")
     check(study, "params.yaml")
     for name, variant in study.arms.items():
-        same = name == "se_dfd-student_only" and study.teacher.se is None  # there the model has the plain teacher already
+        same = (
+            name == "se_dfd-student_only" and study.teacher.se is None
+        )  # there the model has the plain teacher already
         assert (arm(study, variant) != study.models[variant.like]) is not same, f"{name} changes nothing"
 
 
@@ -198,10 +200,18 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("train.head", "teachers", "train.head"),
         ("models.hkdd2", {"like": "hkdd"}, "variants.hkdd2"),
         ("models.hkd-no_hfd", {"like": "hkd"}, "models.hkd-no_hfd: there is no model 'hkd' in models"),
-        ("models.hkdd-new", {"like": "kd"}, "models.hkdd-new.like: 'kd' is not the model of its name; set it to 'hkdd'"),
+        (
+            "models.hkdd-new",
+            {"like": "kd"},
+            "models.hkdd-new.like: 'kd' is not the model of its name; set it to 'hkdd'",
+        ),
         ("models.kd-seed0", {"like": "kd", "seed": 0}, "models.kd-seed0: trained already"),
         ("models.kd-seed2", {"like": "kd", "seed": 1}, "models.kd-seed2: a further seed is named like 'kd-seed1'"),
-        ("models.kd-seed1", {"like": "kd", "seed": 1, "views": "hr"}, "models.kd-seed1: a further seed changes nothing"),
+        (
+            "models.kd-seed1",
+            {"like": "kd", "seed": 1, "views": "hr"},
+            "models.kd-seed1: a further seed changes nothing",
+        ),
         ("models.kd-new", {"like": "kd", "seed": 1}, "models.kd-new: a further seed is named like 'kd-seed1'"),
         ("models.hkdd-new", {"like": "hkdd", "studnet": "se"}, "models.hkdd-new: unknown parameter 'studnet'"),
         ("arms.hkd-a", {"like": "hkd"}, "arms.hkd-a: there is no model 'hkd' in models"),

