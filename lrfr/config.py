@@ -178,7 +178,7 @@ class Variant(Block):
     @property
     def changes(self) -> dict[str, Any]:
         """What is given of a model's block; `lrfr.train.trainings.arm` puts it together and checks it."""
-        return self.model_extra
+        return self.model_extra or {}
 
 
 class Evaluate(Block):

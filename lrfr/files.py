@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def _beside(path: Path, what: str) -> Path:
@@ -56,6 +60,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Text in UTF-8, its lines ending in "\\n" on every system."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_table(path: str | Path, table: DataFrame, float_format: str | None = None) -> None:
+    """A table as CSV, without its index; `float_format` as pandas takes it, like "%.6g"."""
+    write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
 
 
 def package_data(package: str, inside: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from lrfr.files import atomic_file
+from lrfr import files
 
 CELL = ["pairing", "resolution", "metric"]  # what a row of a table is about, beside its protocol and model
 SIGNIFICANT = 0.05  # p after Holm's correction; a difference with a larger one is a tie
@@ -47,10 +47,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def write_table(folder: Path, name: str, table: pd.DataFrame, text: str) -> None:
     """<name>.csv with six significant digits, and `text`, the same for people, as <name>.md; both replaced at once."""
-    with atomic_file(folder / f"{name}.csv") as file:
-        table.to_csv(file, index=False, float_format=DIGITS, lineterminator="\n")
-    with atomic_file(folder / f"{name}.md") as file:
-        file.write_text(text, encoding="utf-8", newline="\n")
+    files.write_table(folder / f"{name}.csv", table, DIGITS)
+    files.write_text(folder / f"{name}.md", text)
 
 
 def per_cent(value: float, low: float, high: float, sign: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -21,7 +21,7 @@ def left(done: int, total: int, seconds: float) -> str:
     return f"{done} of {total}, {rest} left"
 
 
-def bar(items: Sequence[T] | Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def bar(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Iterate, showing on stderr how far it is. total: number of items, where `len(items)` does not tell it."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=description, total=total)
@@ -29,7 +29,7 @@ def bar(items: Sequence[T] | Iterable[T], description: str, total: int | None = 
     if multiprocessing.parent_process() is not None:  # of several side by side: the one that started them speaks
         yield from items
         return
-    count = len(items) if total is None else total
+    count = total if total is not None else len(items) if isinstance(items, Sized) else 0
     start = said = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item

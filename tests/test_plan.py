@@ -121,8 +121,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory, composed: Callable[[str], dic
     ("old", "new", "trainings"),
     [
         (
-            "**(model.recipe or {})})",
-            "**(model.recipe or {}), **({'epochs': 1} if model.method == 'hkdd' else {})})",
+            "(study.train.model_dump() | changes)",
+            "(study.train.model_dump() | changes | ({'epochs': 1} if model.method == 'hkdd' else {}))",
             {"hkdd"},
         ),
         (
@@ -130,7 +130,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, composed: Callable[[str], dic
             'if all_models(study)[name].folds == "all" and name != "mkmmd" else',
             {"mkmmd"},
         ),
-        ('update={"seeds": (variant.seed,)}', 'update={"seeds": (variant.seed + 1,)}', {"kd-seed1"}),
+        ('{"seeds": (variant.seed,)}', '{"seeds": (variant.seed + 1,)}', {"kd-seed1"}),
     ],
     ids=["train_of", "folds_of", "seed"],
 )

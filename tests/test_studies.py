@@ -94,7 +94,10 @@ def test_everything_that_a_user_brings(
         (["paper", "--root", "{}/training", "--bin", "{}/weights.pt"], "name a file like cfp_fp.bin"),
         (["paper", "--root", "{}/training", "--bin", "a.bin", "--bin", "b/a.bin"], "a second set called a"),
         (["paper", "--root", "{}/training", "--weights", "{}/absent.pt"], "absent.pt: no such file"),
-        (["paper", "--root", "{}/training", "--weights", "{}/cfp_fp.bin"], "cfp_fp.bin: cannot be read as a safetensors file"),
+        (
+            ["paper", "--root", "{}/training", "--weights", "{}/cfp_fp.bin"],
+            "cfp_fp.bin: cannot be read as a safetensors file",
+        ),
         (["orl", "--root", "{}/training"], "--root: the study 'orl' brings its photographs with it; leave --root out"),
         (["orl", "--weights", "{}/weights.pt"], "--weights: the study 'orl' has its teacher's weights with it"),
     ],

@@ -22,12 +22,10 @@ TEMPLATE = (PADDING + MEAN_FACE) / (1 + 2 * PADDING) * CHIP  # (5, 2), pixels of
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Least-squares rotation, scale and shift that take source to target, without reflection (Umeyama 1991).
 
-    source, target: float (K, 2). Returns float64 (2, 3). In the plane the problem is a complex regression w = a z + b, with
-    a = sum(conj(z) w) / sum(|z|^2) over centred points. Raises UserError if all source points coincide.
+    source, target: float (K, 2). Returns float64 (2, 3). In the plane the problem is a complex regression w = a z + b,
+    with a = sum(conj(z) w) / sum(|z|^2) over centred points. Raises UserError if all source points coincide.
     """
-    z, w = (
-        points[:, 0] + 1j * points[:, 1] for points in (np.asarray(source, np.float64), np.asarray(target, np.float64))
-    )
+    z, w = (p[:, 0] + 1j * p[:, 1] for p in (np.asarray(source, np.float64), np.asarray(target, np.float64)))
     centred = z - z.mean()
     energy = np.sum(np.abs(centred) ** 2)
     if not energy > 0:
@@ -43,7 +41,7 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def crop_transform(box: tuple[int, int, int, int], size: int = CHIP) -> np.ndarray:
-    """Affine transform (2, 3) from the chip's pixels to a photograph's: a box (left, top, right, bottom) fills the chip."""
+    """Affine transform (2, 3) from the chip's pixels to those of a photograph's box (left, top, right, bottom)."""
     left, top, right, bottom = box
     x, y = (right - left) / size, (bottom - top) / size
     return np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5]])  # edges match edges; centres at integers
@@ -52,9 +50,9 @@ def crop_transform(box: tuple[int, int, int, int], size: int = CHIP) -> np.ndarr
 def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP) -> np.ndarray:
     """Chip of a photograph: uint8 (size, size, 3).
 
-    matrix: (2, 3), from the chip's pixel coordinates to the photograph's (centres at integers). Bicubic interpolation, since
-    the faces are smaller than the chip; a larger photograph is first reduced (antialiased) to the chip's scale. Beyond the
-    photograph its border pixels are repeated: black corners would be a cue to the person's pose.
+    matrix: (2, 3), from the chip's pixel coordinates to the photograph's (centres at integers). Bicubic interpolation,
+    since the faces are smaller than the chip; a larger photograph is first reduced (antialiased) to the chip's scale.
+    Beyond the photograph its border pixels are repeated: black corners would be a cue to the person's pose.
     """
     shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # pixels of the photograph per pixel of the chip
     if shrink > 1:
@@ -66,12 +64,11 @@ def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP) -> np.ndarray
     places = np.stack([column, row, np.ones_like(row)], axis=-1) @ matrix.T  # (size, size, 2), pixels of the photograph
     grid = (2 * places + 1) / np.array(image.size) - 1  # grid_sample's -1 ... 1 from edge to edge
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].to(torch.float64)
-    sampled = F.grid_sample(
-        pixels, torch.from_numpy(grid)[None], mode="bicubic", padding_mode="border", align_corners=False
-    )
+    where = torch.from_numpy(grid)[None]
+    sampled = F.grid_sample(pixels, where, mode="bicubic", padding_mode="border", align_corners=False)
     return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def chip(image: Image.Image, points: np.ndarray | None, fallback: tuple[int, int, int, int]) -> np.ndarray:
-    """Aligned chip uint8 (150, 150, 3) of a photograph from five points (5, 2), or from a fixed crop where there are none."""
+    """Aligned chip uint8 (150, 150, 3) of a photograph from five points (5, 2), or from a fixed crop without any."""
     return warp(image, crop_transform(fallback) if points is None else inverse(similarity(points, TEMPLATE)))

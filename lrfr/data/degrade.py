@@ -1,9 +1,9 @@
 """Low-resolution views: area down to r x r, rounding to uint8, bicubic up. One function for training and test.
 
-Everything is computed in whole numbers held in float64, so that no result depends on the order of a sum: the same bytes on
-every machine, for every batch size and number of threads, and mirroring before or after is the same to the last bit. Both
-kernels are low-pass filters; plain OpenCV-style subsampling aliases and costs points of accuracy that have nothing to do with
-the method. They agree with Pillow's BICUBIC, and with its BOX where the cells are whole, up to its coarser rounding.
+Everything is computed in whole numbers held in float64, so that no result depends on the order of a sum: the same bytes
+on every machine, for every batch size and number of threads, and mirroring before or after is the same to the last bit.
+Both kernels are low-pass filters; plain OpenCV-style subsampling aliases and costs points of accuracy that have nothing
+to do with the method. They agree with Pillow's BICUBIC, and with its BOX where cells are whole, up to its rounding.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from lrfr.errors import UserError
 Images = TypeVar("Images", Tensor, np.ndarray)
 # Our choice: 1/1024 grey level is kept between the two directions; sums stay below 2^53 for sides up to 1000 pixels.
 FIXED = 1 << 10
-
-BLOCK = 8  # chips at a time in a bank: the fastest of 1, 2, 4, 8 and 16
+BLOCK = 8  # chips at a time in a bank: they stay in the processor's cache
 
 
 @lru_cache(maxsize=256)
@@ -34,10 +33,9 @@ def area_weights(source: int, target: int) -> Tensor:
 
 @lru_cache(maxsize=256)
 def bicubic_weights(source: int, target: int) -> Tensor:
-    """Cubic convolution (Keys 1981, a = -1/2) times 2 unit^3: whole numbers, float64 (target, source); divide by the row sums.
-
-    Pixel centres lie at half-integers; where it shrinks, the kernel is stretched by source/target (antialiasing); beyond the
-    border the kernel is cut and renormalised.
+    """Cubic convolution (Keys 1981, a = -1/2) times 2 unit^3: whole numbers, float64 (target, source), to be divided by
+    the row sums. Pixel centres lie at half-integers; where it shrinks, the kernel is stretched by source/target
+    (antialiasing); beyond the border it is cut and renormalised.
     """
     unit = 2 * max(source, target)  # of the kernel's argument: a whole number of units for every pair of pixels
     centre = (2 * torch.arange(target, dtype=torch.float64)[:, None] + 1) * source
@@ -82,27 +80,21 @@ def bicubic(images: Tensor, size: int) -> Tensor:
 
 
 def degrade(chips: Images, size: int, out_size: int) -> Images:
-    """What a face looks like at `size` x `size` pixels: area down, rounding to uint8, bicubic to the model's input size.
+    """What a face looks like at `size` x `size` pixels: area down, rounding to uint8, bicubic to the model's size.
 
-    chips: uint8 (B, H, W, 3), torch or NumPy. Returns uint8 (B, out_size, out_size, 3), of the same kind, on the same device.
-    Each image is treated alone: results do not depend on the batch. Needs float64 on the device (CPU, CUDA).
-
-    Raises
-    ------
-    UserError
-        if chips are not uint8 (B, H, W, 3), or `size` is larger than the chip, or a size is below 1.
+    chips: uint8 (B, H, W, 3), torch or NumPy. Returns uint8 (B, out_size, out_size, 3), of the same kind, on the same
+    device, which needs float64 (CPU, CUDA). Each image is treated alone: results do not depend on the batch. Raises
+    UserError if chips are not uint8 (B, H, W, 3), or `size` is larger than the chip, or a size is below 1.
     """
     x = _tensor(chips)
     if not 1 <= size <= min(x.shape[1:3]) or out_size < 1:
-        sides = f"{x.shape[1]} x {x.shape[2]}"
-        raise UserError(
-            f"degrade: size {size} of {sides} chips, out_size {out_size}; sizes start at 1 and end at the chip's."
-        )
+        asked = f"size {size} of {x.shape[1]} x {x.shape[2]} chips, out_size {out_size}"
+        raise UserError(f"degrade: {asked}; sizes start at 1 and end at the chip's.")
     return _like(bicubic(area(x, size), out_size), chips)
 
 
 def hr_view(chips: Images, out_size: int) -> Images:
-    """The `hr` view: the chip itself at the model's input size, area-reduced (bicubic only where a model wants more pixels).
+    """The `hr` view: the chip at the model's input size, by area (bicubic only where a model wants more pixels).
 
     chips: uint8 (B, H, W, 3), torch or NumPy. Returns uint8 (B, out_size, out_size, 3), of the same kind.
     """
@@ -115,40 +107,13 @@ def mirror(chips: Images) -> Images:
     return chips.flip(-2) if isinstance(chips, Tensor) else np.ascontiguousarray(chips[..., ::-1, :])
 
 
-def _fused(block: Tensor, sizes: range, out_size: int) -> Tensor:
-    """`degrade` for many sizes at once: uint8 (B, H, W, 3) -> uint8 (B, len(sizes), out_size, out_size, 3), the same bytes.
-
-    The same whole numbers as in `resample`, in few large products: the chip's columns are reduced to all sizes together, and
-    each further product has the shorter of its sides inside. Axes in between: (column, image, channel, row).
-    """
-    count, height, width, _ = block.shape
-    pixels = block.permute(2, 0, 3, 1).reshape(width, -1).to(torch.float64)  # (W, B * 3 * H)
-    columns = torch.cat([area_weights(width, size) for size in sizes])
-    reduced = (
-        (columns * FIXED @ pixels).div_(width).add_(0.5).floor_()
-    )  # cells are `width` units wide, whatever their number
-    views, start = [], 0
-    for size in sizes:
-        rows, up = area_weights(height, size), bicubic_weights(size, out_size)
-        x = reduced[start : start + size].view(-1, height) @ rows.T
-        x = x.div_(height * FIXED).add_(0.5).floor_().clamp_(0, 255)
-        x = (up * FIXED @ x.view(size, -1)).div_(up.sum(1)[:, None]).add_(0.5).floor_()
-        x = (x.view(-1, size) @ up.T).div_(up.sum(1) * FIXED).add_(0.5).floor_().clamp_(0, 255)
-        views.append(x.view(out_size, count, 3, out_size).to(torch.uint8))
-        start += size
-    return torch.stack(views).permute(2, 0, 4, 1, 3)
-
-
 def view_bank(chips: np.ndarray, smallest: int, largest: int, out_size: int) -> np.ndarray:
-    """Every view that training and test can ask for, made once.
+    """Every view that training and test can ask for, made once; readers mirror a view, which is the mirrored chip's.
 
-    chips: uint8 (N, H, W, 3). Returns uint8 (N, V, out_size, out_size, 3): [image, view]; views are the sizes smallest ...
-    largest, then `hr`. Mirrored views are not stored: mirroring commutes with `degrade`, so readers mirror a view.
+    chips: uint8 (N, H, W, 3). Returns uint8 (N, V, out_size, out_size, 3), V: sizes smallest ... largest, then `hr`.
     """
-    sizes = range(smallest, largest + 1)
-    bank = np.empty((len(chips), len(sizes) + 1, out_size, out_size, 3), np.uint8)
+    sizes, banks = range(smallest, largest + 1), []
     for start in range(0, len(chips), BLOCK):
-        block = _tensor(chips[start : start + BLOCK])
-        bank[start : start + BLOCK, :-1] = _fused(block, sizes, out_size).numpy()
-        bank[start : start + BLOCK, -1] = hr_view(block, out_size).numpy()
-    return bank
+        few = chips[start : start + BLOCK]
+        banks.append(np.stack([*(degrade(few, size, out_size) for size in sizes), hr_view(few, out_size)], axis=1))
+    return np.concatenate(banks)

@@ -1,27 +1,24 @@
 """Stage `detect`: five landmarks per photograph with MTCNN.
 
-Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional networks", 2016, as implemented in
-facenet-pytorch with the weights in its wheel.
+Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional networks", 2016, as implemented
+in facenet-pytorch with the weights in its wheel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
-import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
 
 from lrfr.config import Study
 from lrfr.data.align import COLUMNS, POINTS
 from lrfr.data.photographs import Source, read_bytes, read_manifest
-from lrfr.files import atomic_file
+from lrfr.files import write_table
 from lrfr.gate.images import read_image
-from lrfr.progress import bar
+from lrfr.parallel import parallel_map
 
 CHUNK = 20  # photographs per task: small enough to share evenly, large enough not to count the loading of the weights
 
@@ -35,8 +32,9 @@ def landmarks(mtcnn: MTCNN, image: Image.Image, enlarge: int, border: int) -> tu
     """Five points of the face nearest to the centre of a photograph.
 
     The photograph gets `border` replicated pixels on each side and is enlarged `enlarge` times before detection.
-    Returns (number of faces, probability, points) or None if there is no face. Points: float64 (5, 2), x and y in pixels of
-    the photograph, pixel centres at integers, rounded to 0.1: left and right eye (as seen in the image), nose, mouth corners.
+    Returns (number of faces, probability, points) or None if there is no face. Points: float64 (5, 2), x and y in
+    pixels of the photograph, centres at integers, rounded to 0.1: left and right eye (as seen in the image), nose,
+    mouth corners.
     """
     pixels = np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge")
     bordered = Image.fromarray(pixels)
@@ -51,10 +49,8 @@ def landmarks(mtcnn: MTCNN, image: Image.Image, enlarge: int, border: int) -> tu
     return len(boxes), float(probabilities[nearest]), np.round(original, 1)
 
 
-def detect_chunk(task: tuple[list[tuple[int, str, bytes]], int, int, int]) -> list[list]:
-    """Rows of landmarks.csv for some images: ((image, name, bytes), ...), enlargement, border, threads. Runs in any process."""
-    images, enlarge, border, threads = task
-    torch.set_num_threads(threads)
+def detect_chunk(images: list[tuple[int, str, bytes]], enlarge: int, border: int) -> list[list]:
+    """Rows of landmarks.csv for some images: (image, name, bytes)."""
     mtcnn, rows = detector(), []
     for image, name, data in images:
         face = landmarks(mtcnn, read_image(data, name), enlarge, border)
@@ -76,22 +72,17 @@ def detected(study: Study, source: Source, manifest: pd.DataFrame) -> list[list]
     photographs = source.open()
     rows = manifest[["image", "name", "sha256"]].itertuples(index=False, name=None)
     images = [(image, name, read_bytes(photographs, name, sha256)) for image, name, sha256 in rows]
-    tasks = [
-        (images[i : i + CHUNK], study.detect.enlarge, study.detect.border, study.threads)
-        for i in range(0, len(images), CHUNK)
-    ]
-    # spawn, not fork: forking after torch has started its threads can hang
-    with ProcessPoolExecutor(min(study.jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
-        return [row for chunk in bar(pool.map(detect_chunk, tasks), "detect", len(tasks)) for row in chunk]
+    options = study.detect.enlarge, study.detect.border
+    tasks = [(images[first : first + CHUNK], *options) for first in range(0, len(images), CHUNK)]
+    return [row for rows in parallel_map(detect_chunk, tasks, study.jobs, study.threads, "detect") for row in rows]
 
 
 def run(study: Study, source: Source) -> None:
     """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found).
 
-    Every photograph is checked against the manifest's sha256 before any is looked at. Photographs of a source of aligned faces
-    are not looked at: where the points are is known.
+    Every photograph is checked against the manifest's sha256 before any is looked at. Photographs of a source of
+    aligned faces are not looked at: where the points are is known.
     """
     manifest = read_manifest(source.manifest, study.faces.people)
     rows = aligned(manifest["image"], source.points) if source.points is not None else detected(study, source, manifest)
-    with atomic_file(study.reports / "landmarks.csv") as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False, lineterminator="\n", float_format="%.10g")
+    write_table(study.reports / "landmarks.csv", pd.DataFrame(rows, columns=COLUMNS), "%.10g")

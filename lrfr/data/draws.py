@@ -19,13 +19,15 @@ PER_PERSON = 4  # images of a person in the balanced half of a batch (as in EKD,
 MOST = 40  # no person contributes more images to an epoch: our choice, against sets where one person has hundreds
 
 
+Batches = list[tuple[np.ndarray, np.ndarray]]  # (images, half), int64 (B,) both
+
+
 class Draw(NamedTuple):
     """What is drawn for each row of a batch: arrays of shape (B,).
 
-    resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view.
-    mirrored: bool. gain, bias: float32, photometric jitter of the normalised view, x * gain + bias.
-    moves: float32 (B, 4) in -1 ... 1, geometric jitter of the sampling window in units of its largest: rotation, log size,
-    shifts to the right and down.
+    resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view. mirrored: bool. gain, bias:
+    float32, photometric jitter of the normalised view, x * gain + bias. moves: float32 (B, 4) in -1 ... 1, geometric
+    jitter of the sampling window in units of its largest: rotation, log size, shifts to the right and down.
     """
 
     resolution: np.ndarray
@@ -38,10 +40,10 @@ class Draw(NamedTuple):
 def epoch_draws(
     seed: int, epoch: int, images: int, smallest: int, largest: int, hr_probability: float, jitter: float
 ) -> Draw:
-    """Draws for every image of the index, for both halves of a batch: arrays of shape (images, 2), moves (images, 2, 4).
+    """Draws for every image of the index, for both halves of a batch: shape (images, 2), moves (images, 2, 4).
 
-    With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as often as
-    16 or 32 per octave (our choice). Row i depends on (seed, epoch, i) alone.
+    With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as
+    often as 16 or 32 per octave (our choice). Row i depends on (seed, epoch, i) alone.
     """
     u = stream("views", seed, epoch).random((images, 2, 5))
     low, high = np.log(smallest), np.log(largest + 1)
@@ -52,52 +54,35 @@ def epoch_draws(
     return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves)
 
 
-def epoch_batches(
-    seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches of an epoch as (images, half), each of shape (B,); half is 0 in the uniform, 1 in the balanced part.
+def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int) -> Batches:
+    """Batches of an epoch; half is 0 in the uniform, 1 in the balanced part.
 
-    The balanced part of a batch holds `people` people x 4 of their images, among people with at least 4; the rest is uniform over
-    images. Neither part takes more than 20 images of a person in an epoch.
-
-    Parameters
-    ----------
-    images, labels : int (n,), image numbers and the person of each.
+    images, labels: int (n,), image numbers and the person of each. The balanced part of a batch holds `people` people x
+    4 of their images, among people with at least 4; the rest is uniform over images. Neither part takes more than 20
+    images of a person in an epoch.
     """
     rng = stream("sampler", seed, epoch)
-    order = rng.permutation(len(images))
     seen = np.zeros(labels.max() + 1, dtype=np.int64)
     uniform = []
-    for row in order:
+    for row in rng.permutation(len(images)):
         if seen[labels[row]] < MOST // 2:
             seen[labels[row]] += 1
             uniform.append(row)
     rows_of = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
     eligible = np.array([person for person, rows in enumerate(rows_of) if len(rows) >= PER_PERSON])
-    if len(eligible) == 0:
-        people = 0
-    count = batch - people * PER_PERSON
-    steps = max(1, round(len(uniform) / batch))
-    chosen = (
-        np.concatenate([rng.permutation(eligible) for _ in range(-(-steps * people // max(len(eligible), 1)))])
-        if people
-        else eligible
-    )
-    turns = chosen[: steps * people]
+    people = people if len(eligible) else 0
+    count, steps = batch - people * PER_PERSON, max(1, round(len(uniform) / batch))
+    rounds = -(-steps * people // max(len(eligible), 1))
+    turns = np.concatenate([eligible[:0], *(rng.permutation(eligible) for _ in range(rounds))])[: steps * people]
     # a person's turns are limited like his share of the uniform part
     repeats = np.array([np.count_nonzero(turns[:t] == person) for t, person in enumerate(turns)])
     turns = turns[repeats < MOST // 2 // PER_PERSON]
     batches = []
     for step in range(steps):
-        first = np.array(uniform[step * count : (step + 1) * count], dtype=np.int64)
-        balanced = [
-            rng.choice(rows_of[person], PER_PERSON, replace=False)
-            for person in turns[step * people : (step + 1) * people]
-        ]
-        second = np.concatenate(balanced) if balanced else np.empty(0, dtype=np.int64)
-        rows = np.concatenate([first, second])
-        half = np.concatenate([np.zeros(len(first), dtype=np.int64), np.ones(len(second), dtype=np.int64)])
-        batches.append((images[rows], half))
+        first, chosen = uniform[step * count : (step + 1) * count], turns[step * people : (step + 1) * people]
+        balanced = [rng.choice(rows_of[person], PER_PERSON, replace=False) for person in chosen]
+        rows = np.concatenate([np.array(first, dtype=np.int64), *balanced])
+        batches.append((images[rows], (np.arange(len(rows)) >= len(first)).astype(np.int64)))
     return batches
 
 
@@ -109,8 +94,8 @@ def view_index(resolution: np.ndarray, smallest: int, largest: int) -> np.ndarra
 def move(views: Tensor, moves: Tensor, rotate: float, zoom: float, shift: float) -> Tensor:
     """Turn, zoom and shift every view about its centre, bilinearly; what comes from outside repeats the border.
 
-    The teacher's target stays that of the aligned face: a view is moved by so little that the teacher hardly notices, and the
-    target is what an invariant student should say (our choice). A view of 8 pixels is moved as the smooth image that it is.
+    The teacher's target stays that of the aligned face: a view is moved by so little that the teacher hardly notices,
+    and the target is what an invariant student should say (our choice).
 
     views: float (B, C, S, S). moves: float (B, 4) in -1 ... 1 (`Draw.moves`). rotate: degrees, zoom: natural
     logarithm, shift: fraction of the side, each at a move of 1. Returns the same shape.

@@ -1,4 +1,4 @@
-"""Photographs that occur twice: under one name harmless; under two, a label error, and a leak if one of them is tested."""
+"""Photographs that occur twice: under one name harmless; under two, a label error, and a leak if one is tested."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 from PIL import Image
 
 SIDE = 24  # pixels of a thumbnail, our choice
-# Checked by eye on LFW deep-funneled: all 16 pairs above are one photograph, 5 of them under two names (0.979 ... 0.999). The
-# next pairs of two people (0.951, 0.944, 0.941 ...) are different photographs before a black background. Lower down to 0.91
-# there still are second prints of one person's photograph, rotated differently; these do no harm.
+# Checked by eye on LFW deep-funneled: all 16 pairs above are one photograph, 5 of them under two names (0.979 ...
+# 0.999). The next pairs of two people (0.951, 0.944, 0.941 ...) are different photographs before a black background.
+# Lower down to 0.91 there still are second prints of one person's photograph, rotated differently; these do no harm.
 THRESHOLD = 0.97
 EQUAL = 2.0  # a threshold that no cosine exceeds: what is left are equal pixels
 BLOCK = 512  # rows of the similarity matrix at a time: 54 MB for 13,233 photographs
@@ -33,17 +33,15 @@ def look(image: Image.Image) -> Look:
 
 
 def find(looks: list[Look], names: list[str], people: np.ndarray, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """All pairs of photographs whose zero-mean, unit-norm thumbnails have a cosine above the threshold, or equal pixels.
+    """All pairs of photographs whose centred, unit-norm thumbnails have a cosine above the threshold, or equal pixels.
 
-    people: int (N,), the person of each photograph. Returns a table with the columns of `COLUMNS`, by image_a and image_b, where
-    image_a < image_b; same_person and identical (decoded pixels are equal) are 0 or 1. Sums are whole numbers below 2^53, so
-    that the cosines are the same on every machine.
+    people: int (N,), the person of each photograph. Returns a table with the columns of `COLUMNS`, by image_a and
+    image_b, where image_a < image_b; same_person and identical (decoded pixels are equal) are 0 or 1. Sums are whole
+    numbers below 2^53, so that the cosines are the same on every machine.
     """
     x = np.stack([one.thumbnail for one in looks]).astype(np.float64)
     pixels, totals = x.shape[1], x.sum(1)
-    norms = np.sqrt(
-        np.maximum(pixels * (x * x).sum(1) - totals**2, 1)
-    )  # 1: of a photograph in one colour, which is like none
+    norms = np.sqrt(np.maximum(pixels * (x * x).sum(1) - totals**2, 1))  # 1: of one colour, which is like no other
     digests = pd.factorize(np.array([one.digest for one in looks]))[0]
     rows = []
     for start in range(0, len(x), BLOCK):
@@ -60,6 +58,6 @@ def find(looks: list[Look], names: list[str], people: np.ndarray, threshold: flo
 
 
 def removed(pairs: pd.DataFrame, images: int) -> np.ndarray:
-    """bool (images,): photographs that must not be used for training and validation, both sides of a pair of two people."""
+    """bool (images,): photographs not to be used for training and validation, both sides of a pair of two people."""
     wrong = pairs[pairs["same_person"] == 0]
     return np.isin(np.arange(images), np.concatenate([wrong["image_a"], wrong["image_b"]]))

@@ -1,4 +1,4 @@
-"""Stage `prepare`: photographs and landmarks -> chips, index, folds, near-duplicates and the bank of low-resolution views."""
+"""Stage `prepare`: photographs and landmarks -> chips, index, folds, near-duplicates, bank of low-resolution views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrfr.data.align import CHIP, COLUMNS, POINTS
 from lrfr.data.degrade import view_bank
 from lrfr.data.photographs import Source, read_bytes, read_manifest
 from lrfr.errors import UserError
-from lrfr.files import atomic_file
+from lrfr.files import atomic_file, write_table
 from lrfr.gate.images import read_image
 from lrfr.parallel import parallel_map
 
@@ -44,10 +44,8 @@ def prepare_chunk(
     sizes: smallest and largest view, side of a view. files: chips and views, whose rows no other process writes.
     """
     images = [read_image(data, name) for name, data, _ in photographs]
-    made = np.stack(
-        [align.chip(image, points, fallback) for image, (_, _, points) in zip(images, photographs, strict=True)]
-    )
-    for file, rows in zip(files, (made, view_bank(made, *sizes)), strict=True):
+    chips = np.stack([align.chip(image, row[2], fallback) for image, row in zip(images, photographs, strict=True)])
+    for file, rows in zip(files, (chips, view_bank(chips, *sizes)), strict=True):
         array = np.load(file, mmap_mode="r+")
         array[first : first + len(rows)] = rows
         array.flush()
@@ -55,67 +53,51 @@ def prepare_chunk(
 
 
 def divide(study: Study, source: Source, manifest: pd.DataFrame, usable: np.ndarray) -> dict[str, pd.DataFrame]:
-    """folds.csv and official.csv (empty where the source has no official pairs).
-
-    usable: bool (N,), photographs that may be trained on.
-    """
+    """folds.csv and official.csv (empty without official pairs). usable: bool (N,), what may be trained on."""
     faces = study.faces
     if source.pairs is None:
         folds = splits.identity_folds(faces.people, faces.folds, faces.validation_people, study.seed)
         return {"folds.csv": folds, "official.csv": pd.DataFrame(columns=splits.OFFICIAL)}
     people, pairs = pd.factorize(manifest["person"])[0], splits.official(source.pairs(), manifest["name"])
     folds = splits.lfw_folds(people, pairs, faces.validation_people, study.seed, usable)
-    if folds["fold"].nunique() != faces.folds:
-        raise UserError(
-            f"faces.folds: the official pairs of {faces.source} make {folds['fold'].nunique()} folds; set it to that."
-        )
+    if (made := folds["fold"].nunique()) != faces.folds:
+        raise UserError(f"faces.folds: the official pairs of {faces.source} make {made} folds; set it to that.")
     counts = splits.count_fold(folds, people, pairs)
     for what, expected in source.first_fold.items():
         if counts[what] != expected:
-            raise UserError(
-                f"{faces.source}: fold 0 has {what}: {counts[what]} instead of {expected}; restore {source.manifest}."
-            )
+            problem = f"fold 0 has {what}: {counts[what]} instead of {expected}"
+            raise UserError(f"{faces.source}: {problem}; restore {source.manifest}.")
     return {"folds.csv": folds, "official.csv": pairs}
 
 
 def run(study: Study, source: Source) -> None:
     """Write chips.npy, views.npy, index.csv, folds.csv, official.csv and duplicates.csv.
 
-    Every photograph is checked against the manifest's sha256 before any is decoded. The two arrays are never in memory as a
-    whole: processes fill rows of the files.
+    Every photograph is checked against the manifest's sha256 before any is decoded. The two arrays are never in memory
+    as a whole: processes fill rows of the files.
     """
     manifest = read_manifest(source.manifest, study.faces.people)
     points = read_landmarks(study.reports / "landmarks.csv", len(manifest))
     opened = source.open()
     data = [read_bytes(opened, name, sha256) for name, sha256 in zip(manifest["name"], manifest["sha256"], strict=True)]
     photographs = list(zip(manifest["name"], data, points, strict=True))
-    sizes, side = (study.views.smallest, study.views.largest, study.views.size), study.views.size
-    shapes = (CHIP, CHIP, 3), (sizes[1] - sizes[0] + 2, side, side, 3)
+    sizes = low, high, side = study.views.smallest, study.views.largest, study.views.size
+    shapes = (CHIP, CHIP, 3), (high - low + 2, side, side, 3)
     with atomic_file(study.runs / "chips.npy") as chips, atomic_file(study.runs / "views.npy") as views:
         for file, shape in zip((chips, views), shapes, strict=True):
             np.lib.format.open_memmap(file, "w+", np.uint8, (len(manifest), *shape)).flush()
-        tasks = [
-            (first, photographs[first : first + CHUNK], source.fallback, sizes, (chips, views))
-            for first in range(0, len(photographs), CHUNK)
-        ]
-        looks = [
-            look for some in parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare") for look in some
-        ]
+        rest, count = (source.fallback, sizes, (chips, views)), len(photographs)
+        tasks = [(first, photographs[first : first + CHUNK], *rest) for first in range(0, count, CHUNK)]
+        done = parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare")
+        looks = [look for some in done for look in some]
         people = pd.factorize(manifest["person"])[0]
         # aligned faces of two people may look alike at 24 pixels: there only equal pixels are one photograph
         threshold = duplicates.THRESHOLD if source.points is None else duplicates.EQUAL
         pairs = duplicates.find(looks, manifest["name"].tolist(), people, threshold)
         removed = duplicates.removed(pairs, len(manifest))
-        index = pd.DataFrame(
-            {
-                "image": manifest["image"],
-                "person": people,
-                "name": manifest["name"],
-                "fallback": [int(place is None) for place in points],
-                "removed": removed.astype(int),
-            }
-        )
+        index = pd.DataFrame({"image": manifest["image"], "person": people, "name": manifest["name"]})
+        index["fallback"] = [int(place is None) for place in points]
+        index["removed"] = removed.astype(int)
         tables = {"index.csv": index, "duplicates.csv": pairs, **divide(study, source, manifest, ~removed)}
     for name, table in tables.items():
-        with atomic_file(study.runs / name) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+        write_table(study.runs / name, table)

@@ -13,23 +13,18 @@ TOGETHER = 2  # folds of View 2 that are the test of one study fold: 1,200 pairs
 
 
 def identity_folds(people: int, folds: int, validation_people: int, seed: int) -> pd.DataFrame:
-    """Divide people 0 ... people-1 into train, validation and test for each fold; every person is tested in exactly one fold.
+    """Divide people 0 ... people-1 into train, validation and test for each fold; everybody is tested in one fold.
 
-    The people are shuffled once (Philox keyed by the seed) and cut into `folds` blocks whose sizes differ by one at most.
-    Block k is the test set of fold k, the next `validation_people` in the shuffled circle validate, all others train.
-    Returns a table with fold (int), person (int) and role (train, validation, test), by fold and person.
-
-    Raises
-    ------
-    UserError
-        if a fold is left without people to train on, to validate with or to test.
+    The people are shuffled once (Philox keyed by the seed) and cut into `folds` blocks whose sizes differ by one at
+    most. Block k is the test set of fold k, the next `validation_people` in the shuffled circle validate, all others
+    train. Returns a table with fold (int), person (int) and role (train, validation, test), by fold and person. Raises
+    UserError if a fold is left without people to train on, to validate with or to test.
     """
     largest = -(-people // folds) if folds > 0 else 0
     if folds < 2 or people < folds or validation_people < 1 or people - largest - validation_people < 1:
-        raise UserError(
-            f"faces: {people} people in {folds} folds with {validation_people} for validation leave a fold without identities; "
-            "change faces.people, faces.folds or faces.validation_people."
-        )
+        asked = f"{people} people in {folds} folds with {validation_people} for validation"
+        change = "change faces.people, faces.folds or faces.validation_people"
+        raise UserError(f"faces: {asked} leave a fold without identities; {change}.")
     order = np.argsort(philox("identity_folds", seed).random_raw(people), kind="stable")
     rows, start = [], 0
     for fold, test in enumerate(np.array_split(order, folds)):
@@ -44,15 +39,14 @@ def identity_folds(people: int, folds: int, validation_people: int, seed: int) -
 def official(pairs: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     """Official pairs by image number: fold (of the study), official_fold (from 0), image_a, image_b, same (0 or 1).
 
-    pairs: as `lrfr.sources.lfw.read_pairs` returns them. names: of the photographs, in the order of the index. Raises UserError if a
-    pair has a photograph that is not among them.
+    pairs: as `lrfr.sources.lfw.read_pairs` returns them. names: of the photographs, in the order of the index. Raises
+    UserError if a pair has a photograph that is not among them.
     """
     numbers = pd.Series(range(len(names)), index=names)
     absent = [name for side in ("name_a", "name_b") for name in pairs[side] if name not in numbers.index]
     if absent:
-        raise UserError(
-            f"{absent[0]}: an official pair needs this photograph, which the study leaves out; raise faces.people."
-        )
+        needed = "an official pair needs this photograph, which the study leaves out"
+        raise UserError(f"{absent[0]}: {needed}; raise faces.people.")
     columns = {"fold": pairs["fold"] // TOGETHER, "official_fold": pairs["fold"]}
     columns |= {f"image_{side}": numbers[pairs[f"name_{side}"]].to_numpy() for side in "ab"}
     return pd.DataFrame(columns | {"same": pairs["same"]})[OFFICIAL]
@@ -63,20 +57,10 @@ def lfw_folds(
 ) -> pd.DataFrame:
     """Divide people for each study fold: test are all who occur in its official pairs, the rest validate or train.
 
-    Validation is drawn (Philox keyed by seed and fold) among the others with two photographs or more; who is left trains.
-
-    Parameters
-    ----------
-    people : int (N,), person 0 ... P-1 of each photograph.
-    pairs : what `official` returns.
-    usable : bool (N,), photographs that may be used for training and validation; all, if None.
-
-    Returns a table with fold (int), person (int) and role (train, validation, test), by fold and person.
-
-    Raises
-    ------
-    UserError
-        if a fold has too few people left to validate with and to train on.
+    people: int (N,), person 0 ... P-1 of each photograph. pairs: what `official` returns. usable: bool (N,),
+    photographs that may be used for training and validation; all, if None. Validation is drawn (Philox keyed by seed
+    and fold) among the others with two photographs or more; who is left trains. Returns a table as `identity_folds`
+    does. Raises UserError if a fold has too few people left to validate with and to train on.
     """
     everybody = np.unique(people)
     photographs = np.bincount(people if usable is None else people[usable], minlength=len(everybody))
@@ -85,15 +69,13 @@ def lfw_folds(
         test = np.unique(people[its[["image_a", "image_b"]].to_numpy().ravel()])
         candidates = np.setdiff1d(everybody[photographs >= 2], test)
         if not 1 <= validation_people <= len(candidates) or len(test) + validation_people >= len(everybody):
-            raise UserError(
-                f"faces.validation_people: {validation_people} people are asked for; fold {fold} has {len(candidates)} with two "
-                "photographs or more outside of its test; take 1 to that many, and leave somebody to train on."
-            )
+            had = f"fold {fold} has {len(candidates)} with two photographs or more outside of its test"
+            advice = "take 1 to that many, and leave somebody to train on"
+            raise UserError(f"faces.validation_people: {validation_people} people are asked for; {had}; {advice}.")
         bits = philox("lfw_validation", seed, fold).random_raw(len(candidates))
         validation = candidates[np.argsort(bits, kind="stable")[:validation_people]]
-        roles = np.where(
-            np.isin(everybody, test), "test", np.where(np.isin(everybody, validation), "validation", "train")
-        )
+        roles = np.where(np.isin(everybody, validation), "validation", "train")
+        roles = np.where(np.isin(everybody, test), "test", roles)
         rows += [(fold, int(person), role) for person, role in zip(everybody, roles.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["fold", "person", "role"])
 

@@ -51,9 +51,8 @@ from lrfr.protocol.folds import DENSE
 from lrfr.train.distill import Trainer
 from lrfr.train.fold import Fold, read_fold
 from lrfr.train.targets import allocate, fill
-from lrfr.train.teacher import load_trained
+from lrfr.train.teacher import Tuner, load_trained, validation_error
 from lrfr.train.trainings import training
-from lrfr.train.tuned_teacher import Tuner, validation_error
 
 CACHED = 400  # images from which the cost of caching is estimated
 THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU

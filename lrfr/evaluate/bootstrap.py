@@ -8,6 +8,7 @@ first weights in that order. Sums of whole numbers are exact, hence independent 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,9 @@ def _metrics(
     def fmr(index: NDArray[np.int64]) -> NDArray[np.float64]:
         return sums[1][draws, held[1][index]] / total[1]
 
+    def above(limit: float, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return fmr(index) > limit
+
     last, metrics = len(held[0]) - 1, {}
     if chosen is not None:
         at = np.full(len(draws), chosen)
@@ -96,7 +100,7 @@ def _metrics(
     below = total[1][:, None] - (sums[1][:, held[1][own]] + sums[1][:, held[1][own + 1]]) / 2
     metrics["auc"] = np.einsum("dg,dg->d", genuine, below) / (total[0] * total[1])
     for far in fars:
-        allowed = _first_true(lambda index, far=far: fmr(index) > far * (1 + ROUNDING), last, len(draws)) - 1
+        allowed = _first_true(partial(above, far * (1 + ROUNDING)), last, len(draws)) - 1
         metrics[f"tar@far={far:g}"] = tar(allowed)
     undefined = (total[0] == 0) | (total[1] == 0)
     return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
@@ -192,16 +196,15 @@ class Pairs:
         positions = [np.unique(scores, return_inverse=True)[1] for scores in (student, teacher)]
         return self._fixed_ranks(*positions) if self.sampled else self._linearised(*positions)
 
-    def _linearised(self, *positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _linearised(self, student: NDArray[np.int64], teacher: NDArray[np.int64]) -> NDArray[np.float64]:
         """Influences of leaving each person out; a draw adds them up (Davison and Hinkley 1997, section 2.7)."""
         people = self.counts.shape[1]
         a, b = self.labels[self.first], self.labels[self.second]
-        point = _rank_correlation(*positions, np.ones(len(a)))
+        point = _rank_correlation(student, teacher, np.ones(len(a)))
         if people < 3:  # leaving one of two people out leaves no impostor pair
             return np.append(point, np.full(len(self.counts) - 1, np.nan))
-        without = np.array(
-            [_rank_correlation(*positions, ((a != person) & (b != person)).astype(float)) for person in range(people)]
-        )
+        left = (((a != person) & (b != person)).astype(float) for person in range(people))
+        without = np.array([_rank_correlation(student, teacher, weights) for weights in left])
         influence = (people - 1) * (without.mean() - without)
         return np.append(point, point + self.counts[1:] @ influence / drawn_people(people))
 

@@ -76,7 +76,7 @@ def parse(data: bytes) -> DlibWeights:
         first, _ = shape(), shape()
         return values[: math.prod(first)].reshape(first), values[math.prod(first) :]
 
-    convs = []
+    convs, mean, fc = [], np.empty(0, np.float32), np.empty((0, 0), np.float32)
     while match := TAG.search(data, stream.tell()):
         stream.seek(match.end())
         layer = match[0][2:].decode()

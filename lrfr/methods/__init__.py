@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -27,8 +27,8 @@ class Method(Protocol):
     embedded by the teacher can be compared with a small one embedded by the student (the pairing teacher_lr)?
     """
 
-    needs: ClassVar[frozenset[str]]
-    matches_embeddings: ClassVar[bool]
+    needs: frozenset[str]
+    matches_embeddings: bool
 
     def __init__(self, shapes: Shapes, **options: Any) -> None:
         """Options are keyword arguments without defaults; `check_options` reads types and ranges from annotations."""
@@ -74,10 +74,7 @@ def _in_words(schema: Mapping[str, Any]) -> str:
 def check_options(method: str, options: Mapping[str, Any], where: str = "") -> None:
     """Refuse what a method's `__init__` does not take. Text is no number (1e-1 is text in YAML), neither is true; 1 is.
 
-    Raises
-    ------
-    UserError
-        in one sentence, beginning with `where`: an unknown method, an unknown, missing or impossible option.
+    UserErrors are one sentence, beginning with `where`, about a method or an option.
 
     >>> check_options("kd", {"weight": 1, "temperature": 0})
     Traceback (most recent call last):

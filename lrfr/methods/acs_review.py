@@ -2,9 +2,7 @@
 
 Idea. Transfer attention maps instead of features, compare them by cosine instead of L2, and let every stage be reviewed
 with the deeper ones: maps of several stages are fused (AMFM) and compared at several pooled sizes (HCCSL).
-
-Known from the abstract and its figure: attention maps, cosine loss, the fusion module AMFM, the spatial pyramid HCCSL,
-and that the teacher's shallow stages guide a deeper map of the student.
+Known from the abstract and its figure: this, and that the teacher's shallow stages guide a deeper map of the student.
 From third parties (released code): ReviewKD's fusion (1x1 convolution and norm, gate, 3x3 convolution and norm) and
 pyramid, A-SKD's cosine loss on attention.
 Not known, so our choice: the attention operator (mean over channels of squared activations: no parameters, and the
@@ -21,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +27,25 @@ from torch import Tensor, nn
 
 from lrfr.methods.baselines import cosine_distance
 from lrfr.methods.common import Count, Fraction, Weight, attention_map, no_logs, ramp
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 
+Distance = Callable[[Tensor, Tensor], Tensor]  # of two maps (B, C, H, W), a scalar
+Kind = Literal["cosine", "l2"]
 FUSED_CHANNELS = 4  # our choice: the maps to be fused have one channel each, and 8 cost a third of an epoch
 
 
-def _pyramid(
-    distance: Callable[[Tensor, Tensor], Tensor], student_map: Tensor, teacher_map: Tensor, levels: Sequence[int]
+def pyramid_cosine(
+    student_map: Tensor, teacher_map: Tensor, levels: Sequence[int] = (4, 2), distance: Distance = cosine_distance
 ) -> Tensor:
-    """Weighted mean of a distance at full size (weight 1) and at those of `levels` below H (1/2, 1/4, ... as kept)."""
+    """HCCSL of one stage, a scalar in [0, 2]: maps (B, C, H, W) of equal shape (ValueError otherwise), used as given.
+
+    The weighted mean of a distance at full size (weight 1) and at those of `levels` below H (1/2, 1/4, ... as kept). A
+    pooled size of 1 says nothing about one-channel maps: the cosine of two numbers is their sign.
+
+    >>> corner, beside = torch.eye(16).reshape(16, 1, 4, 4)[:2].split(1)
+    >>> pyramid_cosine(corner, beside, ()), pyramid_cosine(corner, beside, (2,))  # one pixel apart, in one quarter
+    (tensor(1.), tensor(0.6667))
+    """
     if student_map.shape != teacher_map.shape:
         raise ValueError(f"maps differ in shape: {tuple(student_map.shape)} and {tuple(teacher_map.shape)}")
     teacher_map = teacher_map.detach()
@@ -51,22 +59,9 @@ def _pyramid(
     return total / weights  # sum_q w_q distance(pool_q A^s, pool_q A^t) / sum_q w_q,   w = 1, 1/2, 1/4 ...
 
 
-def pyramid_cosine(student_map: Tensor, teacher_map: Tensor, levels: Sequence[int] = (4, 2)) -> Tensor:
-    """HCCSL of one stage, a scalar in [0, 2]: maps (B, C, H, W) of equal shape (ValueError otherwise), used as given.
-
-    A pooled size of 1 says nothing about one-channel maps: the cosine of two numbers is their sign.
-
-    >>> corner, beside = torch.eye(16).reshape(16, 1, 4, 4)[:2].split(1)
-    >>> pyramid_cosine(corner, beside, ()), pyramid_cosine(corner, beside, (2,))  # one pixel apart, in one quarter
-    (tensor(1.), tensor(0.6667))
-    """
-    return _pyramid(cosine_distance, student_map, teacher_map, levels)
-
-
 def _pointwise(maps: Tensor, weight: Tensor) -> Tensor:
-    """1x1 convolution without bias: maps (B, C, H, W), weight (D, C) -> (B, D, H, W).
-
-    As a matrix product: for so few channels a convolution's set-up costs several times its arithmetic.
+    """1x1 convolution without bias, maps (B, C, H, W), weight (D, C) -> (B, D, H, W), as a matrix product: for so few
+    channels a convolution's set-up costs several times its arithmetic.
     """
     return F.linear(maps.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
 
@@ -80,19 +75,14 @@ def fuse(shallow: Tensor, deeper: Tensor, gate: Tensor) -> Tensor:
     >>> fuse(shallow, deeper, torch.zeros(2, 2)).unique()  # undecided gates: half of each
     tensor([6.])
     """
-    u = deeper  # U = upsample(R^{l+1})
-    if deeper.shape[2:] != shallow.shape[2:]:
-        u = F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")
+    same = deeper.shape[2:] == shallow.shape[2:]
+    u = deeper if same else F.interpolate(deeper, size=shallow.shape[2:], mode="nearest")  # U = upsample(R^{l+1})
     g = _pointwise(torch.cat([shallow, u], 1), gate).sigmoid()  # G = sigmoid(W [phi_l(A^l); U]), (B, 2, H, W)
     return shallow * g[:, :1] + u * g[:, 1:]  # R^l = phi_l(A^l) G_1 + U G_2
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Maps in units of their root mean square over the batch (1e-12, our choice, keeps all-zero maps at zero).
-
-    >>> scaled(torch.tensor([[[[1.0, 7.0]]]]))  # (1 + 49) / 2 = 5^2
-    tensor([[[[0.2000, 1.4000]]]])
-    """
+    """Maps in units of their root mean square over the batch (1e-12, our choice, keeps all-zero maps at zero)."""
     return maps * (maps.square().mean() + 1e-12).rsqrt()
 
 
@@ -128,19 +118,10 @@ class ACSReview(nn.Module):
     pyramid, empty for none; `review` = fuse the student's maps; `distance` = "cosine" or "l2".
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"attention"}), False, no_logs
 
     def __init__(
-        self,
-        shapes: Shapes,
-        *,
-        weight: Weight,
-        warmup: Fraction,
-        levels: Sequence[Count],
-        review: bool,
-        distance: Literal["cosine", "l2"],
+        self, shapes: Shapes, *, weight: Weight, warmup: Fraction, levels: Sequence[Count], review: bool, distance: Kind
     ) -> None:
         super().__init__()
         self.weight, self.warmup, self.levels, self.distance = weight, warmup, tuple(levels), distance
@@ -150,16 +131,14 @@ class ACSReview(nn.Module):
         """HCCSL, or its L2 variant, of one stage; attention maps (B, 1, H, W)."""
         student_map, teacher_map = (each - each.mean((2, 3), keepdim=True) for each in (student_map, teacher_map))
         if self.distance == "l2":
-            return _pyramid(F.mse_loss, scaled(student_map), scaled(teacher_map), self.levels)
+            return pyramid_cosine(scaled(student_map), scaled(teacher_map), self.levels, F.mse_loss)
         return pyramid_cosine(student_map, teacher_map, self.levels)
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         if not self.weight:
             return {}
         maps = [attention_map(features) for features in student.maps]  # A^l = mean_c |F_c^l|^2
         if self.fusion is not None:
             maps = self.fusion([scaled(each) for each in maps])  # faint maps would drown in the batch norms' 1e-5
-        stages = [self.compare(a_s, a_t) for a_s, a_t in zip(maps, targets.attention, strict=True)]
+        stages = [self.compare(a_s, a_t) for a_s, a_t in zip(maps, given(targets.attention), strict=True)]
         return {"review": self.weight * ramp(progress, self.warmup) * torch.stack(stages).mean()}

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lrfr.methods.common import Temperature, Weight, attention_map, embedding_projector, no_logs
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import cosine_to, unit
 
 EQUAL = 1e-12  # squared distance of rows that count as equal, relative to their squared lengths: float32's resolution
 
 
 def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Hinton's loss, a scalar >= 0: logits (B, C), sum over classes, mean over the batch.
+    """Hinton's loss, a scalar >= 0: logits (B, C), mean over the batch.
 
     >>> teacher, student = torch.tensor([[4.0, 0.0]]), torch.tensor([[2.0, 0.0]])
     >>> [round(soft_targets(student, teacher, T).item(), 3) for T in (1, 2, 4)]  # T^2 keeps the size while T varies
@@ -40,11 +40,7 @@ def soft_targets(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) or maps (B, C, H, W) of equal shape.
-
-    >>> cosine_distance(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[9.0, 0.0], [0.0, -1.0]]))  # (0 + 2) / 2
-    tensor(1.)
-    """
+    """Mean over the batch of 1 - cosine, a scalar in [0, 2]: embeddings (B, D) or maps (B, C, H, W) of equal shape."""
     return 1 - cosine_to(teacher.flatten(1), student.flatten(1)).mean()  # (1/B) sum_i [1 - cos(f_i^s, f_i^t)]
 
 
@@ -95,144 +91,104 @@ def angle_cosines(embedding: Tensor) -> Tensor:
     # (e_j - e_i) (e_k - e_i) = e_j e_k - e_i e_j - e_i e_k + e_i e_i
     product = inner[None] + (inner.diagonal()[:, None] - inner)[:, :, None] - inner[:, None, :]
     inverse = torch.where(d > 0, torch.where(d > 0, d, 1.0).reciprocal(), 0.0).to(embedding.dtype)
-    return (
-        product * inverse[:, :, None] * inverse[:, None, :]
-    )  # psi_A = (e_j - e_i) (e_k - e_i) / |e_j - e_i| |e_k - e_i|
+    return product * inverse[:, :, None] * inverse[:, None, :]  # psi_A = product / |e_j - e_i| |e_k - e_i|
 
 
 def relational_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD-D, mean over all B^2 entries: embeddings (B, D_s), (B, D_t).
-
-    >>> relational_distance(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [5.0], [15.0]]))  # larger
-    tensor(0.)
-    """
-    return F.smooth_l1_loss(
-        relative_distances(student), relative_distances(teacher.detach())
-    )  # Huber(psi_D^s, psi_D^t)
+    """RKD-D, mean over all B^2 entries: embeddings (B, D_s), (B, D_t); 0 if one set is an enlarged other."""
+    psi_s, psi_t = relative_distances(student), relative_distances(teacher.detach())
+    return F.smooth_l1_loss(psi_s, psi_t)  # Huber(psi_D^s, psi_D^t)
 
 
 def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD-A, mean over all B^3 entries: embeddings (B, D_s), (B, D_t).
-
-    >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
-    >>> round(relational_angle(square, square * torch.tensor([1.0, 2.0])).item(), 4)  # stretched: other angles
-    0.0038
-    """
+    """RKD-A, mean over all B^3 entries: embeddings (B, D_s), (B, D_t)."""
     return F.smooth_l1_loss(angle_cosines(student), angle_cosines(teacher.detach()))  # Huber(psi_A^s, psi_A^t)
 
 
 class Scratch(nn.Module):
     """No teacher."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset[str](), False, no_logs
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         return {}
 
 
 class KD(nn.Module):
     """Hinton's soft targets on logits without margin."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"logits"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight, temperature: Temperature) -> None:
         super().__init__()
         self.weight, self.temperature = weight, temperature
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
-        if not self.weight:
-            return {}
-        return {"kd": self.weight * soft_targets(student_logits, targets.logits, self.temperature)}
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
+        logits = given(targets.logits)
+        return {"kd": self.weight * soft_targets(student_logits, logits, self.temperature)} if self.weight else {}
 
 
 class Feature(nn.Module):
     """Cosine distance of embeddings."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = True
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding"}), True, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight) -> None:
         super().__init__()
         self.weight = weight
         self.project = embedding_projector(shapes)
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
-        if not self.weight:
-            return {}
-        return {"feature": self.weight * cosine_distance(self.project(student.embedding), targets.embedding)}
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
+        f_s, f_t = self.project(student.embedding), given(targets.embedding)
+        return {"feature": self.weight * cosine_distance(f_s, f_t)} if self.weight else {}
 
 
 class FitNet(nn.Module):
     """Regression of one stage's feature map; `stage` counts the student's four from 0, shallow to deep."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"maps"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"maps"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight, stage: Annotated[int, Field(ge=0, le=3)]) -> None:
         super().__init__()
         self.weight, self.stage = weight, stage
         self.regressor = nn.Conv2d(shapes.student_maps[stage][0], shapes.teacher_maps[stage][0], kernel_size=1)
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
-        if not self.weight:
-            return {}
-        hint = self.regressor(student.maps[self.stage])
-        return {"fitnet": self.weight * F.mse_loss(hint, targets.maps[self.stage].detach())}  # mean (r(F^s) - F^t)^2
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
+        hint, f_t = self.regressor(student.maps[self.stage]), given(targets.maps)[self.stage].detach()
+        return {"fitnet": self.weight * F.mse_loss(hint, f_t)} if self.weight else {}  # mean (r(F^s) - F^t)^2
 
 
 class AT(nn.Module):
     """Attention transfer at every stage."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-    matches_embeddings: ClassVar[bool] = False
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"attention"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, weight: Weight) -> None:
         super().__init__()
         self.weight = weight
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         if not self.weight:
             return {}
-        pairs = zip(student.maps, targets.attention, strict=True)
-        stages = [attention_transfer(attention_map(features), target) for features, target in pairs]
-        return {"at": self.weight * torch.stack(stages).mean()}
+        pairs = zip(student.maps, given(targets.attention), strict=True)
+        stages = torch.stack([attention_transfer(attention_map(f_s), a_t) for f_s, a_t in pairs])
+        return {"at": self.weight * stages.mean()}
 
 
 class RKD(nn.Module):
-    """Relational distillation; `distance` and `angle` are the weights of its two terms."""
+    """Relational distillation, which leaves the two spaces turned; `distance` and `angle` weigh its two terms."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = False  # relations leave the two spaces turned against each other
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, distance: Weight, angle: Weight) -> None:
         super().__init__()
         self.distance, self.angle = distance, angle
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
-        e_s, e_t = unit(student.embedding), unit(targets.embedding)
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
+        e_s, e_t = unit(student.embedding), unit(given(targets.embedding))
         terms = {}
         if self.distance:
             terms["distance"] = self.distance * relational_distance(e_s, e_t)

@@ -19,11 +19,7 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 def ramp(progress: float, warmup: float) -> float:
-    """Factor in [0, 1]: rises linearly while `progress`, the fraction of training done, goes to `warmup`, then stays 1.
-
-    >>> [ramp(progress, warmup=0.5) for progress in (0.0, 0.25, 0.5, 1.0)]
-    [0.0, 0.5, 1.0, 1.0]
-    """
+    """Factor in [0, 1]: rises linearly while `progress`, the fraction of training done, goes to `warmup`, then is 1."""
     return min(progress / warmup, 1.0) if warmup > 0 else 1.0
 
 
@@ -37,7 +33,7 @@ class MeanSquare(torch.autograd.Function):
         return norm.square_() / x.shape[1]
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: torch.autograd.function.BackwardCFunction, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return x * (gradient * (2 / x.shape[1]))
 
@@ -54,20 +50,12 @@ def attention_map(features: Tensor) -> Tensor:
 
 
 def entries(maps: Tensor) -> Tensor:
-    """vec F: (B, C, H, W) -> (B, H W C), without a copy of maps that lie channels last in memory, as students' do.
-
-    >>> entries(torch.tensor([[[[1, 2]], [[3, 4]]]]))  # two channels of 1 x 2 pixels
-    tensor([[1, 3, 2, 4]])
-    """
+    """vec F: (B, C, H, W) -> (B, H W C), without a copy of maps that lie channels last in memory, as students' do."""
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 def embedding_projector(shapes: Shapes) -> nn.Module:
-    """P: identity if the embeddings have the same dimension, else a linear map of the student's; never exported.
-
-    >>> embedding_projector(Shapes((), (), student_embedding=3, teacher_embedding=5, classes=2, images=9))
-    Linear(in_features=3, out_features=5, bias=False)
-    """
+    """P: identity if the embeddings have the same dimension, else a linear map of the student's; never exported."""
     if shapes.student_embedding == shapes.teacher_embedding:
         return nn.Identity()
     return nn.Linear(shapes.student_embedding, shapes.teacher_embedding, bias=False)

@@ -3,23 +3,20 @@
 Idea. Pulling every student embedding to its teacher's (feature consistency, FCD) still leaves two faces of one person
 less similar under the student than under the teacher. So the *distribution* of these intra-class similarities is
 matched too (similarity-distribution consistency, SDC). One batch holds few pairs of a person; feature banks hold many.
-
 Known from the abstract: L2 feature consistency, feature banks, KL between the two similarity distributions.
 From a third party (a public adaptation citing the paper's Algorithm 1): paired per-class banks, a validity counter and
 replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched
 on late. DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
 Not known, so our choice: log space throughout (clamped histograms lose their gradient when the distributions lie
 apart), step .01, the weights, the number of slots. The bank stores the image behind each slot, and a pair of an image
-with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms. An image has at most one
-slot and overwrites it. A person with one photograph may hold a slot but forms no pair.
+with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms.
 
-    L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc
-Like MMD, L_sdc compares two collections and is blind to which pair is which.
+    L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc          L_sdc, like MMD, is blind to which pair is which.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -27,7 +24,7 @@ from torch import Tensor, nn
 
 from lrfr.methods.common import Count, Fraction, Weight, embedding_projector
 from lrfr.methods.se_dfd import feature_distillation
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import unit
 
 Step = Annotated[float, Field(ge=0.0001, le=0.5, allow_inf_nan=False)]
@@ -52,11 +49,10 @@ def log_histogram(similarities: Tensor, step: float, gamma: float) -> Tensor:
 def similarity_distribution_consistency(
     student_similarities: Tensor, teacher_similarities: Tensor, step: float = 0.01, gamma: float = 50.0
 ) -> Tensor:
-    """L_sdc, a scalar >= 0, between soft histograms.
+    """L_sdc, a scalar >= 0, between soft histograms of the cosines (N,) of the same pairs in any order, in [-1, 1].
 
-    Cosines (N,) of the same pairs in any order, in [-1, 1]; `step` between nodes, `gamma` = 1 / (2 sigma^2) of the
-    Gaussian that spreads a similarity over them (step should stay below sigma / 2). Without pairs the result is 0, with
-    a graph.
+    step: between nodes. gamma: 1 / (2 sigma^2) of the Gaussian that spreads a similarity over them (step should stay
+    below sigma / 2). Without pairs the result is 0, with a graph.
 
     >>> teacher = torch.tensor([0.8, 0.6])
     >>> [round(similarity_distribution_consistency(teacher - gap, teacher).item(), 2) for gap in (0.0, 0.2, 0.4)]
@@ -78,11 +74,11 @@ class Bank(nn.Module):
     def __init__(self, shapes: Shapes, slots: int, max_age: int) -> None:
         super().__init__()
         self.max_age = max_age
-        self.register_buffer("student", torch.zeros(shapes.classes, slots, shapes.student_embedding))
-        self.register_buffer("teacher", torch.zeros(shapes.classes, slots, shapes.teacher_embedding))
-        self.register_buffer("image", torch.full((shapes.classes, slots), -1))
-        self.register_buffer("written", torch.full((shapes.classes, slots), -1))
-        self.register_buffer("writes", torch.zeros((), dtype=torch.int64))
+        self.student = nn.Buffer(torch.zeros(shapes.classes, slots, shapes.student_embedding))
+        self.teacher = nn.Buffer(torch.zeros(shapes.classes, slots, shapes.teacher_embedding))
+        self.image = nn.Buffer(torch.full((shapes.classes, slots), -1))
+        self.written = nn.Buffer(torch.full((shapes.classes, slots), -1))
+        self.writes = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def candidates(self, labels: Tensor, ids: Tensor) -> Candidates:
         """The slots of each row's person; usable are filled ones, at most `max_age` writes old, of another image."""
@@ -94,8 +90,7 @@ class Bank(nn.Module):
     def write(self, labels: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> None:
         """Store a batch. An image goes to its own slot if it has one, else to the person's oldest (empty ones first).
 
-        Of an image that occurs twice in the batch the last row is kept. New images of one person beyond the number of
-        slots are dropped.
+        Of an image that occurs twice the last row is kept. New images of a person beyond the slots are dropped.
         """
         last = ~(ids[:, None] == ids[None]).triu(1).any(1)
         labels, ids, student, teacher = labels[last], ids[last], student[last].detach(), teacher[last].detach()
@@ -108,7 +103,7 @@ class Bank(nn.Module):
         fits = rank < oldest.shape[1]
         slot = oldest[fits].gather(1, rank[fits, None]).squeeze(1)
         self._put(labels[fits], slot, ids[fits], student[fits], teacher[fits])
-        self.writes += 1
+        self.writes.add_(1)
 
     def _put(self, labels: Tensor, slot: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> None:
         self.student[labels, slot] = student.to(self.student.dtype)
@@ -118,11 +113,7 @@ class Bank(nn.Module):
 
 
 def batch_candidates(labels: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> Candidates:
-    """The batch as its own bank: every other image of the same person (for the ablation).
-
-    >>> batch_candidates(torch.tensor([0, 0, 1]), torch.tensor([7, 8, 9]), torch.eye(3), torch.eye(3))[2].tolist()
-    [[False, True, False], [True, False, False], [False, False, False]]
-    """
+    """The batch as its own bank: every other image of the same person (for the ablation)."""
     usable = (labels[:, None] == labels[None]) & (ids[:, None] != ids[None])
     n = len(labels)
     return student.detach().expand(n, -1, -1), teacher.detach().expand(n, -1, -1), usable
@@ -132,12 +123,10 @@ class ICDFace(nn.Module):
     """Options: `fcd`, `sdc` weigh the terms; `slots` per person; `start` = progress from which SDC counts; `step` and
     `gamma` of the histogram; `pairs` = "bank" or "batch"; `max_age` = writes (training steps) a slot stays usable.
 
-    Logs `pairs`, how many the last call used: of too few, histograms mean nothing. The bank is read before the batch is
-    written to it.
+    Logs `pairs`, how many were used: of too few, histograms mean nothing. A batch is written after the bank was read.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = True
+    needs, matches_embeddings = frozenset({"embedding"}), True
 
     def __init__(
         self,
@@ -158,16 +147,14 @@ class ICDFace(nn.Module):
         self.bank = Bank(shapes, slots, max_age) if pairs == "bank" and sdc else None
         self.pairs = 0
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         terms = {}
         if self.fcd:
-            projected = self.project(student.embedding)
-            terms["fcd"] = self.fcd * 0.5 * feature_distillation(projected, targets.embedding)  # L_fcd = L_dfd / 2
+            f_s = self.project(student.embedding)
+            terms["fcd"] = self.fcd * 0.5 * feature_distillation(f_s, given(targets.embedding))  # L_fcd = L_dfd / 2
         if self.sdc:
             known = labels >= 0  # a person with one photograph has no second one to be similar to
-            f_s, f_t = unit(student.embedding)[known], unit(targets.embedding.detach())[known]
+            f_s, f_t = unit(student.embedding)[known], unit(given(targets.embedding).detach())[known]
             labels, ids = labels[known], targets.ids[known]
             found = batch_candidates(labels, ids, f_s, f_t) if self.bank is None else self.bank.candidates(labels, ids)
             m_s, m_t, usable = found  # M_{y_i k}, slot k of row i's person, (B, K, D); no gradient

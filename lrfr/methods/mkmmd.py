@@ -3,7 +3,6 @@
 Idea. The usual scheme first fine-tunes the teacher on low-resolution faces. Here the teacher and its high-resolution
 training set stay untouched and only the student is trained, on low-resolution views. Since the two now see different
 distributions, the distance between the distributions of their outputs is penalised.
-
 Known from the abstract: frozen teacher, low-resolution student, multi-kernel maximum mean discrepancy (MMD) of outputs.
 From a third party (a public re-implementation): three terms, hard labels, soft labels with both sides softened (T = 2),
 and a feature term at the last layer. The five bandwidths are those of the Transfer-Learning-Library.
@@ -12,14 +11,14 @@ because it is smooth, not negative, and zero if and only if the two sets are equ
 
     L = L_face + soft T^2 KL(p^t || p^s) + mmd MMD^2
 The textbook unbiased estimate keeps i = j in the cross term only; rows i of teacher and student are the same face, so
-it would be biased here. "paired" leaves i = j out of all three means. MMD is blind to who is who: permuting the
-student's rows changes nothing. It aligns clouds, not identities.
+it would be biased here. "paired" leaves i = j out of all three means. MMD aligns clouds, not identities: permuting the
+student's rows changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -27,10 +26,10 @@ from torch import Tensor, nn
 
 from lrfr.methods.baselines import soft_targets
 from lrfr.methods.common import Temperature, Weight, embedding_projector, no_logs
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import unit
 
-Bandwidths = Annotated[Sequence[Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]], Field(min_length=1)]
+Log2s = Annotated[Sequence[Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]], Field(min_length=1)]
 SMALLEST_VARIANCE = 1e-12  # our choice: if all points coincide, every kernel value is 1 and the discrepancy 0
 
 
@@ -72,25 +71,19 @@ def mk_mmd(
 class MKMMD(nn.Module):
     """Options: `soft` and `mmd` weigh the terms; `temperature` of the soft labels; `log2_bandwidths` of the kernels."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding", "logits"})
-    matches_embeddings: ClassVar[bool] = False  # it is blind to who is who
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding", "logits"}), False, no_logs  # it is blind to who is who
 
-    def __init__(
-        self, shapes: Shapes, *, soft: Weight, temperature: Temperature, mmd: Weight, log2_bandwidths: Bandwidths
-    ) -> None:
+    def __init__(self, shapes: Shapes, *, soft: Weight, temperature: Temperature, mmd: Weight, log2_bandwidths: Log2s):
         super().__init__()
         self.soft, self.temperature, self.mmd = soft, temperature, mmd
         self.log2_bandwidths = tuple(log2_bandwidths)
         self.project = embedding_projector(shapes) if mmd else nn.Identity()
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         terms = {}
         if self.soft:
-            terms["soft"] = self.soft * soft_targets(student_logits, targets.logits, self.temperature)
+            terms["soft"] = self.soft * soft_targets(student_logits, given(targets.logits), self.temperature)
         if self.mmd:
-            f_s, f_t = unit(self.project(student.embedding)), unit(targets.embedding.detach())
+            f_s, f_t = unit(self.project(student.embedding)), unit(given(targets.embedding).detach())
             terms["mmd"] = self.mmd * mk_mmd(f_t, f_s, self.log2_bandwidths)
         return terms

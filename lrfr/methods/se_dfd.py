@@ -2,26 +2,20 @@
 
 Idea. A large pre-trained teacher guides a small student by regressing the deep feature (the embedding); channel
 attention (SE blocks) is added to *both* networks; a new face loss is proposed.
-
 Known from the abstract: feature distillation, a "new face loss" without formula, SE on both sides, a 3.22M student with
 99.66 % on LFW and a teacher four times as large.
 Not known, so our choice: regressing unit vectors (norms are arbitrary and differ between networks), summing over
 dimensions and averaging over the batch; the face loss is ArcFace and stands in for the published one, which is **not
-reproduced**. The SE blocks belong to the networks (`student: se`, `teacher: se` in the model's block), so this file
-holds only the loss:
-    L = L_face + dfd L_dfd
-L_dfd equals twice the cosine distance. If the dimensions differ, a linear map P of the student's embedding is trained
-along.
+reproduced**. The SE blocks belong to the networks (`student: se`, `teacher: se`), so this file holds only the loss:
+    L = L_face + dfd L_dfd          L_dfd is twice the cosine distance.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from lrfr.methods.common import Weight, embedding_projector, no_logs
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes, Targets, given
 from lrfr.models.heads import unit
 
 
@@ -37,20 +31,15 @@ def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SEDFD(nn.Module):
-    """Option: `dfd`, the weight of the feature distillation."""
+    """Option: `dfd`, the weight of the feature distillation. The embeddings are those of a teacher with gates."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    matches_embeddings: ClassVar[bool] = False  # those of a teacher with gates, which are not the plain teacher's
-    logs = no_logs
+    needs, matches_embeddings, logs = frozenset({"embedding"}), False, no_logs
 
     def __init__(self, shapes: Shapes, *, dfd: Weight) -> None:
         super().__init__()
         self.dfd = dfd
         self.project = embedding_projector(shapes)
 
-    def forward(
-        self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
-        if not self.dfd:
-            return {}
-        return {"dfd": self.dfd * feature_distillation(self.project(student.embedding), targets.embedding)}
+    def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
+        f_s = self.project(student.embedding)
+        return {"dfd": self.dfd * feature_distillation(f_s, given(targets.embedding))} if self.dfd else {}

@@ -8,7 +8,7 @@ norms) are folded into the convolutions, which stay trainable. What decides whet
 - the skip of a block that strides is a 2x2/2 average; the sum zero-pads *either* side to the larger number of channels,
   rows and columns, aligned at the first; in the last two such blocks the convolutions' side is a row and column short.
 
-`prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `suffix` runs the rest.
+`prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `pooled` and `head` run the rest.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ BLOCKS = (3, 4, 3, 3)  # per stage; the first block of all stages but the first 
 
 def add_padded(a: Tensor, b: Tensor) -> Tensor:
     """dlib's `add_prev`: the sum of two maps (B, C, H, W), each zero-padded behind to the larger C, H and W."""
-    shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
 
     def pad(x: Tensor) -> Tensor:
-        channels, rows, columns = (want - have for want, have in zip(shape, x.shape[1:], strict=True))
+        sizes = zip(a.shape[1:], b.shape[1:], x.shape[1:], strict=True)
+        channels, rows, columns = (max(have) - own for *have, own in sizes)
         return F.pad(x, (0, columns, 0, rows, 0, channels)) if channels or rows or columns else x
 
     return pad(a) + pad(b)
@@ -60,19 +60,18 @@ class Block(nn.Module):
 
 
 class DlibResNet(nn.Module):
-    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`.
+    """float32 (B, 3, 150, 150) RGB in 0 ... 255 -> `Features`: maps (B, C, S, S) of `CHANNELS` and `SIDES`, after ReLU.
 
-    Maps are (B, 32, 35, 35), (B, 64, 17, 17), (B, 128, 8, 8), (B, 256, 4, 4), after ReLU. The embedding is (B, 128) and
-    raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an `IdentityGate` ends the residual
-    branch of every block.
+    The embedding is (B, 128) and raw: faces are compared by plain L2 distance, not by angle. With `se_reduction`, an
+    `IdentityGate` ends the residual branch of every block.
     """
 
-    HEAD = ("fc.",)  # prefixes of the parameters of `head`, and of `suffix`
+    HEAD = ("fc.",)  # prefixes of the parameters of `head`; of `pooled` and `head`
     LAST_STAGE = ("last_stage.", "fc.")
 
     def __init__(self, se_reduction: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.mean = nn.Buffer(torch.zeros(1, 3, 1, 1))
         self.stem = nn.Conv2d(3, CHANNELS[0], 7, stride=2)
         stages = []
         for inputs, outputs, count in zip((CHANNELS[0], *CHANNELS), CHANNELS, BLOCKS, strict=False):
@@ -86,23 +85,16 @@ class DlibResNet(nn.Module):
         self.fc = nn.Linear(CHANNELS[-1], EMBEDDING, bias=False)
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The first three maps of chips, float32 (B, 3, 150, 150) in 0 ... 255; the last one is what `suffix` takes."""
-        x = F.max_pool2d(torch.relu(self.stem((x - self.mean) / SCALE)), 3, 2)
-        maps = []
+        """The first three maps of chips, float32 (B, 3, 150, 150) in 0 ... 255; the last one is what `pooled` takes."""
+        maps = [F.max_pool2d(torch.relu(self.stem((x - self.mean) / SCALE)), 3, 2)]
         for stage in self.frozen_stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
+            maps.append(stage(maps[-1]))
+        return tuple(maps[1:])
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and what `head` takes, (B, 256)."""
         last = self.last_stage["blocks"](x)
         return last, self.last_stage["top"](last).mean((2, 3))
-
-    def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 128-channel map (B, 128, 8, 8) -> the 256-channel map (B, 256, 4, 4) and the raw embedding (B, 128)."""
-        last, pooled = self.pooled(x)
-        return last, self.head(pooled)
 
     def head(self, x: Tensor) -> Tensor:
         """Pooled features, float (B, 256) -> the raw embedding (B, 128)."""
@@ -110,8 +102,8 @@ class DlibResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Features:
         maps = self.prefix(x)
-        last, embedding = self.suffix(maps[-1])
-        return Features((*maps, last), embedding)
+        last, pooled = self.pooled(maps[-1])
+        return Features((*maps, last), self.head(pooled))
 
 
 def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:
@@ -124,21 +116,17 @@ def fold(conv: Conv) -> tuple[np.ndarray, np.ndarray]:
 def load_dlib(net: DlibResNet, weights: DlibWeights, what: str | Path) -> None:
     """Copy dlib's weights into the network; gates stay as they are. `what` names the file in messages.
 
-    Raises
-    ------
-    UserError
-        if the weights belong to another architecture.
+    Raises UserError if the weights belong to another architecture.
     """
     convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]  # as an image passes them
     own = [(tuple(c.weight.shape), c.stride[0], c.padding[0]) for c in convs] + [tuple(net.fc.weight.shape)]
     found = [(c.weight.shape, c.stride, c.padding) for c in weights.convs] + [weights.fc.shape]
     if own != found:
-        raise UserError(
-            f"{what}: a dlib network of another architecture; give dlib_face_recognition_resnet_model_v1.dat."
-        )
+        wanted = "give dlib_face_recognition_resnet_model_v1.dat"
+        raise UserError(f"{what}: a dlib network of another architecture; {wanted}.")
     with torch.no_grad():
         net.mean.copy_(torch.from_numpy(weights.mean).reshape(1, 3, 1, 1))
         net.fc.weight.copy_(torch.from_numpy(weights.fc))
         for module, conv in zip(convs, weights.convs, strict=True):
-            for own_tensor, array in zip((module.weight, module.bias), fold(conv), strict=True):
-                own_tensor.copy_(torch.from_numpy(array))
+            weight, bias = (torch.from_numpy(array) for array in fold(conv))
+            module.load_state_dict({"weight": weight, "bias": bias})

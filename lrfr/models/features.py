@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Features(NamedTuple):
@@ -26,7 +29,7 @@ class Targets(NamedTuple):
     logits: float (B, C), scale * cosine to the class weights, without margin.
     maps: stage outputs, shallow to deep, adaptive-average-pooled to the student's grids, float (B, C_l, H_l, W_l).
     attention: mean over channels of the squared stage outputs, pooled likewise, float (B, 1, H_l, W_l).
-    Fields that the method does not need (`Method.needs`) are None.
+    Fields that the method does not need (`Method.needs`) are None; `given` says that one is there.
     """
 
     ids: Tensor
@@ -34,6 +37,19 @@ class Targets(NamedTuple):
     logits: Tensor | None = None
     maps: tuple[Tensor, ...] | None = None
     attention: tuple[Tensor, ...] | None = None
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on a device."""
+        embedding, logits = (None if t is None else t.to(device) for t in (self.embedding, self.logits))
+        levels = (None if ts is None else tuple(t.to(device) for t in ts) for ts in (self.maps, self.attention))
+        return Targets(self.ids.to(device), embedding, logits, *levels)
+
+
+def given(field: T | None) -> T:
+    """A field of `Targets` that the method has named in `needs`."""
+    if field is None:
+        raise ValueError("the method does not name this target in `needs`")
+    return field
 
 
 class Shapes(NamedTuple):

@@ -19,8 +19,7 @@ SHORTEST = 1e-8  # our choice: a vector shorter than this has no direction
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     """Unit vectors along `dim`, same shape, at least float32.
 
-    A vector shorter than 1e-8 becomes the zero vector and receives a zero gradient: dividing by a small constant
-    instead would hand it a gradient of the order of one over that constant.
+    One shorter than 1e-8 becomes zero and receives no gradient; dividing by a small constant would hand it a huge one.
 
     >>> unit(torch.tensor([3.0, 4.0])), unit(torch.tensor([0.0, 0.0]))
     (tensor([0.6000, 0.8000]), tensor([0., 0.]))
@@ -34,8 +33,8 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
 class RowCosine(torch.autograd.Function):
     """Cosines (B,) of rows a, r, both (B, D), and their gradient (r / |r| - cos a / |a|) / |a| with respect to a alone.
 
-    What autograd does with five arrays of the size of a is done with two: stage maps have tens of thousands of entries
-    a face. A row shorter than `SHORTEST` has cosine 0 and gradient 0.
+    Autograd would need five arrays of the size of a (a stage map), this two. A row shorter than `SHORTEST` has cosine 0
+    and gradient 0.
     """
 
     @staticmethod
@@ -47,8 +46,9 @@ class RowCosine(torch.autograd.Function):
         return cosine
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        a, r, cosine, own, other = ctx.saved_tensors
+    def backward(ctx: torch.autograd.function.BackwardCFunction, gradient: Tensor) -> tuple[Tensor, None]:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        a, r, cosine, own, other = saved
         towards = r * (gradient * own * other)[:, None]  # r / |a| |r| - cos a / |a|^2
         return towards.addcmul_(a, -(gradient * cosine * own.square())[:, None]), None
 
@@ -79,13 +79,10 @@ def arcface_logits(
     """ArcFace's logits (B, C): s cos(theta_c), with s cos(theta_y + m) at the label's class y.
 
     embedding: float (B, D) and weight: float (C, D), of any norm; labels: int64 (B,) in 0 ... C-1; margin in radians.
-
     cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m) needs no arc cosine, whose slope is infinite at cos = +-1.
-    Where 1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient.
-
-    Beyond theta + m = pi the formula is kept as it stands (our choice; some implementations continue with a straight
-    line). There the logit rises again with theta, so a face within m of the opposite of its class centre is not pulled
-    back. At m = 0.3 that means more than 162 degrees, which a head that starts from class means does not meet.
+    Where 1 - cos^2 is not positive (rounding can leave it below 0) the sine is 0 and passes no gradient. Beyond theta +
+    m = pi the formula is kept as it stands (our choice; some implementations continue with a straight line): a face
+    within m of the opposite of its class centre, at m = 0.3 beyond 162 degrees, is not pulled back.
 
     >>> face, centres = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])  # 90 and 45 degrees away
     >>> arcface_logits(face, centres, torch.tensor([1]), scale=10.0, margin=math.pi / 12)[0, 1]  # as if 60 degrees away
@@ -103,8 +100,7 @@ def arcface_logits(
 class FaceHead(nn.Module):
     """Class weights (C, D) of the face loss; trained with the student and never exported.
 
-    weight: the starting weights, for example class means, float (C, D); None draws directions from torch's generator
-    (normal with variance 1/D, so that rows have about unit length: our choice).
+    weight: float (C, D) to start from; None draws from torch's generator (normal, rows of about unit length).
     """
 
     def __init__(self, classes: int, dimension: int, scale: float, weight: Tensor | None = None) -> None:

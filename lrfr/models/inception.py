@@ -32,7 +32,7 @@ PUBLISHED: dict[str, tuple[str, str | None]] = {
 class InceptionTeacher(nn.Module):
     """float32 (B, 3, H, W) RGB in 0 ... 255, H and W from 75 -> `Features`; embedding (B, 512), not normalised."""
 
-    HEAD = ("net.last_linear.", "net.last_bn.")  # prefixes of the parameters of `head`, and of `suffix`
+    HEAD = ("net.last_linear.", "net.last_bn.")  # prefixes of the parameters of `head`; of `pooled` and `head`
     LAST_STAGE = ("net.mixed_7a.", "net.repeat_3.", "net.block8.", *HEAD)
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class InceptionTeacher(nn.Module):
         self.net = InceptionResnetV1()
 
     def prefix(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The first three maps of chips in 0 ... 255; the last one is what `suffix` takes."""
+        """The first three maps of chips in 0 ... 255; the last one is what `pooled` takes."""
         if min(x.shape[2:]) < SMALLEST:
             size, least = f"{x.shape[2]} x {x.shape[3]}", f"give chips of at least {SMALLEST} pixels"
             raise UserError(f"inception_resnet_v1: {size} pixels are too few; {least}.")
@@ -60,24 +60,16 @@ class InceptionTeacher(nn.Module):
         """Pooled features, float (B, 1792) -> the embedding (B, 512)."""
         return self.net.last_bn(self.net.last_linear(self.net.dropout(x)))
 
-    def suffix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 896-channel map (B, 896, H, W) -> the 1792-channel map and the embedding (B, 512)."""
-        last, pooled = self.pooled(x)
-        return last, self.head(pooled)
-
     def forward(self, x: Tensor) -> Features:
         maps = self.prefix(x)
-        last, embedding = self.suffix(maps[-1])
-        return Features((*maps, last), embedding)
+        last, pooled = self.pooled(maps[-1])
+        return Features((*maps, last), self.head(pooled))
 
 
 def fetch(weights: str) -> Path:
     """Where torch keeps the weights of a name in `PUBLISHED`; downloads them once, checks their hash every time.
 
-    Raises
-    ------
-    UserError
-        if the download fails, or the file is not the one that was published (or first downloaded).
+    Raises UserError if the download fails, or the file is not the one that was published (or first downloaded).
     """
     name, sha256 = PUBLISHED[weights]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name

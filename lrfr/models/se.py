@@ -43,8 +43,7 @@ class SEBlock(nn.Module):
 class IdentityGate(nn.Module):
     """A gate 2 sigmoid(.) in (0, 2) that starts as the identity: maps (B, C, H, W) -> the same shape.
 
-    Rows of W1 start in pairs a, -a. With the two hidden units of a 32-channel block, both of them may otherwise be off
-    for every face, and a gate whose hidden units are off and whose W2 is 0 never learns.
+    Rows of W1 start in pairs a, -a: a gate whose hidden units are off for every face and whose W2 is 0 never learns.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:

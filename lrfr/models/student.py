@@ -28,22 +28,16 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, reduction: int) -> None:
         super().__init__()
-        branch = [
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        ]
+        branch: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+        branch += [nn.ReLU(inplace=True), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)]
         if reduction:
             branch.append(SEBlock(outputs, reduction))
         self.branch = nn.Sequential(*branch)
-        self.skip = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             # average before the 1x1 convolution: a strided 1x1 would drop three of four pixels
-            self.skip = nn.Sequential(
-                nn.AvgPool2d(stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-            )
+            widen = nn.Conv2d(inputs, outputs, 1, bias=False)
+            self.skip = nn.Sequential(nn.AvgPool2d(stride), widen, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.branch(x) + self.skip(x))
@@ -54,35 +48,27 @@ class StudentNet(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], embedding: int, size: int, reduction: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, channels[0], 3, 2, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True)
-        )
-        inputs = (channels[0], *channels[:-1])
-        self.stages = nn.ModuleList(
-            Block(i, o, s, reduction) for i, o, s in zip(inputs, channels, STRIDES, strict=True)
-        )
-        last = channels[-1]
-        self.pool = nn.Sequential(
-            nn.Conv2d(last, last, size // 8, groups=last, bias=False), nn.BatchNorm2d(last), nn.Flatten()
-        )
+        first, last, inputs = channels[0], channels[-1], (channels[0], *channels[:-1])
+        halve = nn.Conv2d(3, first, 3, 2, 1, bias=False)
+        self.stem = nn.Sequential(halve, nn.BatchNorm2d(first), nn.ReLU(inplace=True))
+        sizes = zip(inputs, channels, STRIDES, strict=True)
+        self.stages = nn.ModuleList(Block(i, o, s, reduction) for i, o, s in sizes)
+        weigh = nn.Conv2d(last, last, size // 8, groups=last, bias=False)
+        self.pool = nn.Sequential(weigh, nn.BatchNorm2d(last), nn.Flatten())
         self.embed = nn.Linear(last, embedding)
 
     def forward(self, x: Tensor) -> Features:
-        x = self.stem(x)
-        maps = []
+        maps = [self.stem(x)]
         for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return Features(tuple(maps), self.embed(self.pool(x)))
+            maps.append(stage(maps[-1]))
+        return Features(tuple(maps[1:]), self.embed(self.pool(maps[-1])))
 
 
 def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet:
     """A freshly initialised student, the same for every method of a seed.
 
-    Parameters
-    ----------
-    kind : "plain", or "se" for squeeze-excitation gates and the narrower widths that keep the number of parameters.
-    size : side of the input in pixels, a multiple of 8.
+    kind: "plain", or "se" for squeeze-excitation gates and the narrower widths that keep the number of parameters.
+    size: side of the input in pixels, a multiple of 8.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

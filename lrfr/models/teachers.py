@@ -1,8 +1,9 @@
 """The teachers, and what each of them states about itself.
 
-A teacher is a module with `forward(x) -> Features`, `prefix(x) -> maps` (the shallow stages that stay frozen) and
-`suffix(map) -> (last map, embedding)`. It takes float32 (B, 3, S, S) RGB in 0 ... 255, channels last in memory for
-speed, and normalises inside. A new teacher is one file and one line in `TEACHERS`.
+A teacher is a module with `forward(x) -> Features`, in three steps: `prefix(x) -> maps` (the shallow stages that stay
+frozen), `pooled(map) -> (last map, pooled)` and `head(pooled) -> embedding`. It takes float32 (B, 3, S, S) RGB in 0 ...
+255, channels last in memory for speed, and normalises inside. A new one is a file, its class in `TeacherNet`, and an
+entry in `TEACHERS`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lrfr.errors import UserError
 from lrfr.gate.dlib_weights import embedded_path, read_dlib
@@ -21,6 +22,9 @@ from lrfr.models import dlib_resnet, inception
 from lrfr.models.heads import unit
 
 SEED = 0  # of what is not loaded: gates, and networks of random weights; their first state is part of no comparison
+
+
+TeacherNet = dlib_resnet.DlibResNet | inception.InceptionTeacher
 
 
 class TeacherSpec(NamedTuple):
@@ -40,21 +44,21 @@ class TeacherSpec(NamedTuple):
     sides: tuple[int, ...]
     embedding: int
     weights: tuple[str, ...]
-    build: Callable[[str, int | None], nn.Module]
+    build: Callable[[str, int | None], TeacherNet]
 
     def comparable(self, embedding: Tensor) -> Tensor:
         """Embeddings (B, D) in the space in which plain L2 distance decides."""
         return unit(embedding) if self.score == "unit" else embedding
 
 
-def _build_dlib(weights: str, se_reduction: int | None) -> nn.Module:
+def _build_dlib(weights: str, se_reduction: int | None) -> TeacherNet:
     net = dlib_resnet.DlibResNet(se_reduction)
     path = embedded_path() if weights == "embedded" else weights
     dlib_resnet.load_dlib(net, read_dlib(path), path)
     return net
 
 
-def _build_inception(weights: str, se_reduction: int | None) -> nn.Module:
+def _build_inception(weights: str, se_reduction: int | None) -> TeacherNet:
     if se_reduction is not None:
         raise UserError("inception_resnet_v1: has no squeeze-excitation variant; take dlib_resnet for se_dfd.")
     teacher = inception.InceptionTeacher()
@@ -91,19 +95,12 @@ TEACHERS: dict[str, TeacherSpec] = {
 }
 
 
-def build_teacher(name: str, weights: str, se_reduction: int | None = None) -> nn.Module:
+def build_teacher(name: str, weights: str, se_reduction: int | None = None) -> TeacherNet:
     """A teacher in eval mode whose parameters ask for no gradient; the same bits every time.
 
-    Parameters
-    ----------
-    name : a key of `TEACHERS`.
-    weights : one of the names in its spec, or a path.
-    se_reduction : of gates that start as the identity (`lrfr.models.se.IdentityGate`); None means no gates.
-
-    Raises
-    ------
-    UserError
-        if there is no such teacher, or its weights cannot be had.
+    name: a key of `TEACHERS`. weights: one of the names in its spec, or a path. se_reduction: of gates that start as
+    the identity (`lrfr.models.se.IdentityGate`); None means no gates. Raises UserError if there is no such teacher, or
+    its weights cannot be had.
     """
     if name not in TEACHERS:
         raise UserError(f"teacher.name: there is no teacher '{name}'; known are {', '.join(TEACHERS)}.")

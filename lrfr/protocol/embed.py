@@ -172,7 +172,7 @@ def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tupl
             for (number, setting), net in nets.items():
                 chosen = np.isin(images[start : start + BATCH], members[number])
                 if chosen.any():
-                    parts[number, setting].append(net.suffix(maps[torch.from_numpy(chosen)])[1].numpy())
+                    parts[number, setting].append(net.head(net.pooled(maps[torch.from_numpy(chosen)])[1]).numpy())
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
 
 

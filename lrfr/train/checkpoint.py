@@ -1,7 +1,7 @@
 """Safetensors + JSON on disk: written atomically, never picked up by a changed study.
 
-Released weights are one safetensors file. A resumable state lives in an undeclared, git-ignored folder whose name is a hash of
-everything that shapes the training (parameters, code, data, seed), so a changed parameter never meets an old state.
+A resumable state lives in a git-ignored folder whose name is a hash of everything that shapes the training (parameters,
+code, data, seed), so a changed parameter never meets an old state.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lrfr.files import atomic_file, atomic_folder
 from lrfr.gate.state import insert_state, read_state
@@ -32,9 +33,7 @@ def resume_folder(key: dict[str, Any]) -> Path:
     return Path(os.environ.get("LRFR_CACHE", ".cache")) / "checkpoints" / digest
 
 
-def save_state(
-    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, progress: dict[str, Any]
-) -> None:
+def save_state(folder: Path, modules: dict[str, nn.Module], optimizer: Optimizer, progress: dict[str, Any]) -> None:
     """Everything that training needs to go on bit for bit: weights, banks, optimiser moments, and the log so far."""
     tensors = {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
@@ -44,16 +43,14 @@ def save_state(
         (temporary / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
 
 
-def load_state(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+def load_state(folder: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any] | None:
     """Restore what `save_state` wrote and return its `progress`; None where there is nothing."""
     if not (folder / "progress.json").exists():
         return None
     tensors = read_state(folder / "state.safetensors")
     for name, module in modules.items():
-        prefix = f"{name}/"
-        insert_state(
-            module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}, folder
-        )
+        own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
+        insert_state(module, own, folder)
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):

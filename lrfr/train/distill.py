@@ -1,13 +1,14 @@
-"""The one loop that trains every student, and the stage `distill` around it: the same faces, draws, recipe and budget for all.
+"""The one loop that trains every student, and its stage `distill`: the same faces, draws, recipe and budget for all.
 
-Read it from top to bottom: what is seen (`batches`, `inputs`), what is lost (`losses`), how it is stepped (`epoch`), and when it
-is measured and saved (`train_one`). Torch's global generator is used for initialisation only; what an image looks like is a
-function of (seed, epoch, image), so an interrupted training resumes bit for bit.
+From top to bottom: what is seen (`batches`, `inputs`), what is lost (`losses`), how it is stepped (`epoch`), when it is
+measured and saved (`train_one`). Torch's global generator is used for initialisation only; what an image looks like
+is a function of (seed, epoch, image), so an interrupted training resumes bit for bit.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shutil
 from pathlib import Path
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 from lrfr.config import Study
 from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, view_index
 from lrfr.evaluate.scores import pair_error
-from lrfr.files import atomic_folder
+from lrfr.files import atomic_folder, write_table
 from lrfr.methods import METHODS
-from lrfr.models.features import Features, Shapes, Targets
+from lrfr.models.features import Features, Shapes
 from lrfr.models.heads import FaceHead, unit
 from lrfr.models.student import build_student, map_shapes, normalise
 from lrfr.models.teachers import TEACHERS
@@ -32,17 +33,17 @@ from lrfr.progress import bar
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
 from lrfr.train.fold import Fold, read_fold
 from lrfr.train.targets import Source
-from lrfr.train.trainings import Training, read_training
+from lrfr.train.trainings import Training, plan_file
 
-MARGIN_RAMP = (
-    0.3  # fraction of training over which the margin grows from 0: a full margin stalls the first steps (our choice)
-)
+MARGIN_RAMP = 0.3  # fraction of training in which the margin grows from 0: full, it stalls the first steps (our choice)
 MEASURED = 20  # batches of an epoch whose gradients are measured: enough for a mean, and an epoch may have hundreds
 BATCH = 100  # validation faces a forward pass
 SAVE_EVERY = 5  # epochs between resumable states
 VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER,
 VALIDATED = (8, 12, 16)  # at these pixels: where students are to be better than their teacher
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
+Rows = list[tuple]  # of a table
+Ratios = dict[str, tuple[str, float]]  # term -> (name of a stage, ratio of gradient norms there)
 
 
 class Trainer:
@@ -52,24 +53,20 @@ class Trainer:
         self.model, self.train, self.views = training.model, training.train, training.views
         self.fold, self.seed = fold, seed
         self.fabric = Fabric(accelerator=training.accelerator, devices=1)
-        size, teacher = self.views.size, TEACHERS[training.teacher.name]
-        student_maps = map_shapes(training.student, self.model.student, size)
-        shapes = Shapes(
-            student_maps,
-            tuple((channels, side) for channels, (_, side) in zip(teacher.channels, student_maps, strict=True)),
-            training.student.embedding,
-            teacher.embedding,
-            int(fold.labels.max()) + 1,
-            len(fold.people),
-        )
+        size, teacher, embedding = self.views.size, TEACHERS[training.teacher.name], training.student.embedding
+        maps = map_shapes(training.student, self.model.student, size)
+        teacher_maps = tuple((channels, side) for channels, (_, side) in zip(teacher.channels, maps, strict=True))
+        classes = int(fold.labels.max()) + 1
+        shapes = Shapes(maps, teacher_maps, embedding, teacher.embedding, classes, len(fold.people))
         student = build_student(training.student, self.model.student, size, seed)
         self.source = Source(training, fold)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             start = self.source.class_weight if self.train.head == "teacher" else None
-            head = FaceHead(shapes.classes, training.student.embedding, self.train.scale, start)
-            self.method = METHODS[self.model.method](shapes, **self.model.options).to(self.fabric.device)
-        self.head = head.to(self.fabric.device)
+            head = FaceHead(classes, embedding, self.train.scale, start)
+            method = METHODS[self.model.method](shapes, **self.model.options)
+        assert isinstance(method, nn.Module)  # the other half of the contract
+        self.head, self.method = head.to(self.fabric.device), method.to(self.fabric.device)
         parameters = [p for module in (student, self.head, self.method) for p in module.parameters()]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.train.weight_decay},
@@ -77,16 +74,14 @@ class Trainer:
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.train.learning_rate)
         self.student, self.optimizer = self.fabric.setup(student, optimizer)
-        self.persons = fold.persons
-        self.class_of = torch.full((len(fold.people),), -1)
-        self.class_of[fold.images] = torch.from_numpy(fold.labels)
+        self.class_of = fold.class_of
 
     def batches(self, epoch: int) -> list[tuple[np.ndarray, Draw]]:
         """The epoch's batches: image numbers and what is drawn for each."""
-        train, views = self.train, self.views
+        train, views, fold = self.train, self.views, self.fold
         hr = 1.0 if self.model.views == "hr" else views.hr_probability
-        draws = epoch_draws(self.seed, epoch, len(self.fold.people), views.smallest, views.largest, hr, train.jitter)
-        order = epoch_batches(self.seed, epoch, self.fold.images, self.persons, train.batch, train.people_per_batch)
+        draws = epoch_draws(self.seed, epoch, len(fold.people), views.smallest, views.largest, hr, train.jitter)
+        order = epoch_batches(self.seed, epoch, fold.images, fold.persons, train.batch, train.people_per_batch)
         return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
 
     def inputs(self, ids: np.ndarray, draw: Draw) -> Tensor:
@@ -105,31 +100,23 @@ class Trainer:
         """The face loss and the method's weighted terms for one batch."""
         device = self.fabric.device
         labels = self.class_of[ids].to(device)
-        targets = Targets(*(to_device(field, device) for field in self.source(ids, draw)))
+        targets = self.source(ids, draw).to(device)
         features = Features(*self.student(self.inputs(ids, draw).to(device)))
         logits = self.head(features.embedding)
-        margin = self.train.margin * min(1.0, progress / MARGIN_RAMP)
-        face = self.head.loss(features.embedding, labels, margin)
+        face = self.head.loss(features.embedding, labels, self.train.margin * min(1.0, progress / MARGIN_RAMP))
         return {"face": face, **self.method(features, logits, targets, labels, progress)}
 
     def learning_rate(self, progress: float) -> float:
         """Linear warm-up, then half a cosine to 0."""
         warmup = self.train.warmup
-        factor = (
-            progress / warmup
-            if progress < warmup
-            else 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-        )
-        return self.train.learning_rate * factor
+        if progress < warmup:
+            return self.train.learning_rate * (progress / warmup)
+        return self.train.learning_rate * (0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))))
 
-    def epoch(
-        self, epoch: int, measure: bool = False, most: int | None = None
-    ) -> tuple[dict[str, float], dict[str, tuple[str, float]]]:
-        """Train one epoch, or its first `most` batches; return every term's mean and, if asked, every term's gradient ratio."""
+    def epoch(self, epoch: int, measure: bool = False, most: int | None = None) -> tuple[dict[str, float], Ratios]:
+        """Train one epoch, or its first `most` batches; the terms' means and, if asked, their gradient ratios."""
         self.student.train()
-        batches = self.batches(epoch)
-        sums: dict[str, list[float]] = {}
-        ratios: dict[str, list[tuple[str, float]]] = {}
+        batches, sums, ratios = self.batches(epoch), dict[str, list[float]](), dict[str, list[tuple[str, float]]]()
         for step, (ids, draw) in enumerate(batches[:most]):
             progress = (epoch + (step + 1) / len(batches)) / self.train.epochs
             for group in self.optimizer.param_groups:
@@ -141,10 +128,8 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(torch.stack(list(terms.values())).sum())
             self.optimizer.step()
-            for term, value in terms.items():
-                sums.setdefault(term, []).append(value.item())
-            for name, value in self.method.logs().items():
-                sums.setdefault(name, []).append(value)
+            for term, value in {**{name: t.item() for name, t in terms.items()}, **self.method.logs()}.items():
+                sums.setdefault(term, []).append(value)
         means = {term: float(np.mean(values)) for term, values in sums.items()}
         return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
 
@@ -159,17 +144,8 @@ class Trainer:
         return pair_error(torch.cat(parts).cpu().numpy(), self.fold.people[faces])
 
 
-def to_device(field: Tensor | tuple[Tensor, ...] | None, device: torch.device) -> Tensor | tuple[Tensor, ...] | None:
-    if field is None:
-        return None
-    return tuple(t.to(device) for t in field) if isinstance(field, tuple) else field.to(device)
-
-
-def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> dict[str, tuple[str, float]]:
-    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach: is a term dead, or does it drown the rest?
-
-    Returns term -> (name of the stage, ratio); a term that reaches no stage (yet) has ratio 0 on the last one.
-    """
+def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> Ratios:
+    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach, or 0: is a term dead, or does it drown the rest?"""
 
     def norm(loss: Tensor, stage: nn.Module) -> float:
         if not loss.requires_grad:
@@ -177,13 +153,10 @@ def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> dict[str
         gradients = torch.autograd.grad(loss, list(stage.parameters()), retain_graph=True, allow_unused=True)
         return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
 
-    found = {}
-    for term, loss in terms.items():
-        if term == "face":
-            continue
-        found[term] = (f"stage{len(stages)}", 0.0)
+    found = {term: (f"stage{len(stages)}", 0.0) for term in terms if term != "face"}
+    for term in found:
         for depth in range(len(stages), 0, -1):
-            size = norm(loss, stages[depth - 1])
+            size = norm(terms[term], stages[depth - 1])
             if size > 0:
                 found[term] = (f"stage{depth}", size / norm(terms["face"], stages[depth - 1]))
                 break
@@ -193,37 +166,33 @@ def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> dict[str
 def read_hashes(training: Training, number: int) -> dict[str, str]:
     """Path -> sha256 of everything that the training of one fold reads."""
     runs = training.runs
-    shared = [runs / name for name in ("index.csv", "folds.csv", "views.npy")]
-    own = [
-        path for kind in ("teacher", "targets") for path in (runs / kind / f"fold{number}").rglob("*") if path.is_file()
-    ]
-
-    def digest(path: Path) -> str:
+    paths = [runs / name for name in ("index.csv", "folds.csv", "views.npy")]
+    own = (path for kind in ("teacher", "targets") for path in (runs / kind / f"fold{number}").rglob("*"))
+    paths += sorted(path for path in own if path.is_file())
+    hashes = {}
+    for path in paths:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            hashes[path.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
-    return {path.as_posix(): digest(path) for path in (*shared, *sorted(own))}
 
+def train_one(training: Training, number: int, seed: int, state: Path, folder: Path, heads: Path) -> tuple[Rows, Rows]:
+    """Train one student of one fold and seed, from the state in `state` if there is one; return its log and gradients.
 
-def train_one(
-    training: Training, number: int, seed: int, state: Path, folder: Path, heads: Path
-) -> tuple[list[tuple], list[tuple]]:
-    """Train one student of one fold and seed, from the state in `state` if there is one; return its log and gradient ratios.
-
-    The student goes to `folder` in float16, as it is released and tested; class weights and the method's own state to `heads`.
+    The student goes to `folder` in float16, as it is released and tested; the head and the method's state to `heads`.
     """
     trainer = Trainer(training, read_fold(training, number), seed)
     modules = {"student": trainer.student.module, "head": trainer.head, "method": trainer.method}
-    start = {"epoch": 0, "log": [(number, seed, *row) for row in trainer.source.log], "gradients": []}
-    progress = load_state(state, modules, trainer.optimizer) or start
+    progress = load_state(state, modules, trainer.optimizer)
+    if progress is None:
+        progress = {"epoch": 0, "log": [(number, seed, *row) for row in trainer.source.log], "gradients": []}
     epochs = training.train.epochs
     measured = {0: "start", min(round(EARLY * epochs), epochs - 1): "early", epochs - 1: "end"}
     for epoch in bar(range(progress["epoch"], epochs), f"fold {number} seed {seed}"):
         means, ratios = trainer.epoch(epoch, measure=epoch in measured)
         progress["log"] += [(number, seed, epoch, term, value) for term, value in means.items()]
-        progress["gradients"] += [
-            (number, seed, measured[epoch], (epoch + 1) / epochs, t, s, r) for t, (s, r) in ratios.items()
-        ]
+        now = (number, seed, measured.get(epoch), (epoch + 1) / epochs)
+        progress["gradients"] += [(*now, term, *ratio) for term, ratio in ratios.items()]
         if (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == epochs:
             for resolution in VALIDATED:
                 error = trainer.validation_error(resolution)
@@ -246,11 +215,10 @@ def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def run(study: Study, name: str) -> None:
     """The `distill` stage of one training: all its folds and seeds."""
-    training, plan = read_training(study, name)
-    with (
-        atomic_folder(study.reports / "students" / name) as folder,
-        atomic_folder(study.runs / "heads" / name) as heads,
-    ):
+    plan = plan_file(study, name).read_text(encoding="utf-8")
+    training = Training(**json.loads(plan)["parameters"])
+    places = study.reports / "students" / name, study.runs / "heads" / name
+    with atomic_folder(places[0]) as folder, atomic_folder(places[1]) as heads:
         tasks = []
         for number in training.folds:
             files = read_hashes(training, number)
@@ -258,9 +226,7 @@ def run(study: Study, name: str) -> None:
                 state = resume_folder({"plan": plan, "fold": number, "seed": seed, "files": files})
                 tasks.append((training, number, seed, state, folder, heads))
         outcomes = parallel_map(train_one, tasks, study.jobs, training.threads, name)
-        write = {"float_format": "%.6g", "index": False, "lineterminator": "\n"}
-        logs = [row for log, _ in outcomes for row in log]
-        pd.DataFrame(logs, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(folder / "log.csv", **write)
-        columns = ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
-        rows = [row for _, gradients in outcomes for row in gradients]
-        pd.DataFrame(rows, columns=columns).to_csv(folder / "gradients.csv", **write)
+        columns = {"log": "fold seed epoch term value", "gradients": "fold seed when progress term stage ratio"}
+        for k, table in enumerate(columns):
+            rows = [row for outcome in outcomes for row in outcome[k]]
+            write_table(folder / f"{table}.csv", pd.DataFrame(rows, columns=columns[table].split()), "%.6g")

@@ -17,13 +17,12 @@ from lrfr.train.trainings import Training
 class Fold(NamedTuple):
     """One identity fold.
 
-    images: int64 (n,), training images in ascending order. labels: int64 (n,), their classes 0 ... C-1, or -1: a person with a
-    single photograph is no class, since nothing but that photograph would be learned; it is there for distillation.
-    validation, test: image numbers of people who are never trained on. people: int64 (N,), person of every image of the index.
-    Photographs that `prepare` removed (one photograph under two names) are only tested, since test lists are fixed; of a
-    validation person the first `faces.validation_images` count.
-    chips: uint8 (N, 150, 150, 3); views: uint8 (N, V, S, S, 3); both memory-mapped, over all images of the index. Views are not
-    mirrored: the view of a mirror image is the mirror image of the view.
+    images: int64 (n,), training images in ascending order. labels: int64 (n,), their classes 0 ... C-1, or -1: a person
+    with a single photograph is no class, since nothing but that photograph would be learned; it is there to distil.
+    validation, test: images of people who are never trained on. people: int64 (N,), person of every image of the index.
+    Photographs that `prepare` removed (one under two names) are only tested: test lists are fixed. Of a validation
+    person the first `faces.validation_images` count. chips: uint8 (N, 150, 150, 3) and views: uint8 (N, V, S, S, 3) of
+    all images, memory-mapped; not mirrored, since a mirror image's view is its view's mirror image.
     """
 
     number: int
@@ -45,34 +44,31 @@ class Fold(NamedTuple):
         """int64 (n,), 0 ... P-1: who is on each training image, whether the person is a class or not."""
         return np.unique(self.people[self.images], return_inverse=True)[1]
 
+    @property
+    def class_of(self) -> Tensor:
+        """int64 (N,): the class of every image of the index, -1 for those without."""
+        classes = torch.full((len(self.people),), -1)
+        classes[self.images] = torch.from_numpy(self.labels)
+        return classes
+
 
 def read_fold(study: Study | Training, number: int) -> Fold:
     """Read what `prepare` wrote."""
-    index = pd.read_csv(study.runs / "index.csv")
-    folds = pd.read_csv(study.runs / "folds.csv")
-    role = folds[folds.fold == number].set_index("person").role
-    roles = index.person.map(role).to_numpy()
-    people = index.person.to_numpy()
-    usable = index.removed.to_numpy() == 0
+    index, folds = pd.read_csv(study.runs / "index.csv"), pd.read_csv(study.runs / "folds.csv")
+    roles = index.person.map(folds[folds.fold == number].set_index("person").role).to_numpy()
+    people, usable = index.person.to_numpy(), index.removed.to_numpy() == 0
     images = np.flatnonzero((roles == "train") & usable)
     validation = index[(roles == "validation") & usable].groupby("person").head(study.faces.validation_images)
     repeated = np.bincount(people[images], minlength=people.max() + 1)[people[images]] > 1
     labels = np.full(len(images), -1)
     labels[repeated] = np.unique(people[images][repeated], return_inverse=True)[1]
-    return Fold(
-        number,
-        images,
-        labels,
-        validation.index.to_numpy(),
-        np.flatnonzero(roles == "test"),
-        people,
-        np.load(study.runs / "chips.npy", mmap_mode="r"),
-        np.load(study.runs / "views.npy", mmap_mode="r"),
-    )
+    chips, views = (np.load(study.runs / f"{name}.npy", mmap_mode="r") for name in ("chips", "views"))
+    test = np.flatnonzero(roles == "test")
+    return Fold(number, images, labels, validation.index.to_numpy(), test, people, chips, views)
 
 
 def teacher_input(chips: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in 0 ... 255, channels last in memory; the teacher normalises inside."""
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in 0 ... 255, channels last; the teacher normalises inside."""
     return chips.permute(0, 3, 1, 2).float()
 
 

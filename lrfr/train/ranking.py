@@ -1,17 +1,15 @@
 """The models in the order of the validation people's errors, written down before any test face is embedded.
 
-tables/tuning.csv holds all trials of `lrfr.train.tuning` first, then this ranking, whose first place is the study's headline.
+tables/tuning.csv holds all trials of `lrfr.train.tuning`, then this ranking, whose first place is the study's headline.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.files import atomic_file
+from lrfr.formats import write_table
 
 COLUMNS = ["method", "weight", "candidate", "metric", "value", "chosen"]  # of tables/tuning.csv
 RANKED_AT = 16  # pixels: the middle of what surveillance cameras give, and the resolution of the study's headline
@@ -28,14 +26,12 @@ def validation_error(study: Study, name: str) -> float:
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """All trained models, the best first. Chosen may be those that learn from a frozen teacher: no reference, no control."""
+    """All trained models, the best first. Chosen is one that learns from a frozen teacher: no reference, no control."""
     errors = {name: validation_error(study, name) for name in study.models}
     ranked = [name for name, model in study.models.items() if model.teacher in ("plain", "se")]
-    best = min(ranked, key=errors.get, default=None)
-    metric = f"validation_eer@{RANKED_AT}"
-    rows = [
-        ("ranking", "model", name, metric, errors[name], int(name == best)) for name in sorted(errors, key=errors.get)
-    ]
+    best, metric = min(ranked, key=lambda name: errors[name], default=None), f"validation_eer@{RANKED_AT}"
+    found = sorted(errors.items(), key=lambda item: item[1])
+    rows = [("ranking", "model", name, metric, error, int(name == best)) for name, error in found]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -45,23 +41,14 @@ def page(table: pd.DataFrame) -> str:
     text += "Trials are short trainings; the ranking is of the study's own students, before any test face was read.\n"
     for (method, weight), rows in table.groupby(["method", "weight"], sort=False):
         text += f"\n## {method}: {weight}\n\n| candidate | {rows.metric.iloc[0]} |\n| --- | --- |\n"
-        text += "".join(
-            f"| {r.candidate} | {100 * r.value:.2f}{'*' if r.chosen else ''} |\n" for r in rows.itertuples()
-        )
+        for candidate, value, chosen in zip(rows.candidate, rows.value, rows.chosen, strict=True):
+            text += f"| {candidate} | {100 * value:.2f}{'*' if chosen else ''} |\n"
     return text
-
-
-def write(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def run(study: Study) -> None:
     """The `rank` stage: tables/tuning.csv and tuning.md."""
-    trials = [
-        pd.read_csv(study.reports / "students" / "tuning" / f"{name}.csv", dtype={"candidate": str})
-        for name in study.tuning.grid
-    ]
+    paths = (study.reports / "students" / "tuning" / f"{name}.csv" for name in study.tuning.grid)
+    trials = [pd.read_csv(path, dtype={"candidate": str}) for path in paths]
     table = pd.concat([*trials, ranking(study)])
-    write(study.reports / "tables" / "tuning.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    write(study.reports / "tables" / "tuning.md", page(table))
+    write_table(study.reports / "tables", "tuning", table, page(table))

@@ -1,13 +1,14 @@
 """The teacher's outputs for every training face and its mirror image, computed once.
 
-The idea of the MK-MMD paper carried to its end: if neither the teacher nor its HR inputs ever change, run the teacher once.
-A mirror image has targets of its own, because students see mirrored views; the low-resolution draw does not matter here, since
-the teacher always sees the HR face.
+The idea of the MK-MMD paper carried to its end: if neither the teacher nor its HR inputs ever change, run it once. A
+mirror image has targets of its own, because students see mirrored views; the low-resolution draw does not matter here,
+since the teacher always sees the HR face.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from lrfr.config import Study
 from lrfr.data.draws import Draw
 from lrfr.errors import UserError
-from lrfr.files import atomic_folder
+from lrfr.files import atomic_folder, write_text
 from lrfr.methods import METHODS
 from lrfr.models.features import Features, Targets
 from lrfr.models.heads import cosine_logits
@@ -25,27 +26,20 @@ from lrfr.models.student import map_sides
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
-from lrfr.train.teacher import Trained, load_trained
+from lrfr.train.teacher import Trained, load_trained, tune
 from lrfr.train.trainings import Training
-from lrfr.train.tuned_teacher import tune
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
 PART = 25 * BATCH  # images a task: parts of a fold are computed side by side
-KIND_OF = {
-    "embedding": "embedding",
-    "logits": "embedding",
-    "maps": "map",
-    "attention": "attention",
-}  # need -> stored arrays
+KIND_OF = {"embedding": "embedding", "logits": "embedding", "maps": "map", "attention": "attention"}  # need -> arrays
 TEMPERATURES = (1.0, 2.0, 4.0)  # of confidence.csv, by which the methods' temperature is chosen
 CHECKED = 4  # images recomputed whenever a cache is opened: our choice, half a second
 TOLERANCE = 5e-2  # relative, of float16 maps and of another batch size; a swapped image differs by far more
 
 
 def outputs(features: Features, trained: Trained, sides: tuple[int, ...]) -> dict[str, Tensor]:
-    """A teacher's raw outputs -> named target arrays of one batch.
+    """A teacher's raw outputs -> named target arrays of one batch; maps and attention are average-pooled to `sides`.
 
-    sides : the student's map sides; maps and attention (mean over channels of the squares) are average-pooled to them.
     Logits are not among them: they are the embedding times the class weights, and there may be thousands of classes.
     """
     named = {"embedding": (features.embedding - trained.mean) / trained.rms}
@@ -59,9 +53,8 @@ def assemble(ids: Tensor, named: dict[str, Tensor], trained: Trained, needs: fro
     """Named arrays -> `Targets` with just what the method needs."""
 
     def levels(prefix: str) -> tuple[Tensor, ...]:
-        return tuple(
-            named[f"{prefix}{level}"].float() for level in range(sum(name.startswith(prefix) for name in named))
-        )
+        count = sum(name.startswith(prefix) for name in named)
+        return tuple(named[f"{prefix}{level}"].float() for level in range(count))
 
     return Targets(
         ids,
@@ -87,18 +80,14 @@ class OnlineTargets:
 
 
 class CachedTargets:
-    """Memory-mapped targets of one fold; calling it with images and mirror flags reads a batch.
-
-    trained: the teacher behind the cache; its class weights turn embeddings into logits.
-    """
+    """Memory-mapped targets of one fold; the class weights of the teacher behind them turn embeddings into logits."""
 
     def __init__(self, folder: Path, trained: Trained, needs: frozenset[str]) -> None:
         self.trained, self.needs = trained, needs
         self.images = np.load(folder / "images.npy")
         wanted = {KIND_OF[need] for need in needs}
-        self.arrays = {
-            p.stem: np.load(p, mmap_mode="r") for p in sorted(folder.glob("*.npy")) if kind(p.stem) in wanted
-        }
+        paths = (path for path in sorted(folder.glob("*.npy")) if kind(path.stem) in wanted)
+        self.arrays = {path.stem: np.load(path, mmap_mode="r") for path in paths}
         self.row = np.full(self.images.max() + 1, -1)
         self.row[self.images] = np.arange(len(self.images))
 
@@ -110,30 +99,22 @@ class CachedTargets:
         return assemble(torch.from_numpy(ids), named, self.trained, self.needs)
 
     def check(self, online: OnlineTargets, fold: Fold) -> None:
-        """Recompute a few images; a cache that answers for other faces or another teacher is refused.
-
-        Raises
-        ------
-        UserError
-            naming the first array that differs.
-        """
+        """Recompute a few images: UserError if the cache answers for other faces or another teacher."""
+        what = f"cached targets of fold {fold.number}"
         if not np.array_equal(self.images, fold.images):
-            raise UserError(f"cached targets of fold {fold.number} are of other images; run `dvc repro`.")
+            raise UserError(f"{what} are of other images; run `dvc repro`.")
         ids = self.images[np.linspace(0, len(self.images) - 1, CHECKED).astype(np.int64)]
         mirrored = np.arange(CHECKED) % 2 == 1
         fresh = online(ids, teacher_view(fold.chips[ids], np.zeros(CHECKED, np.int64), mirrored))
-        cached = self(ids, mirrored)
-        for name, new, old in zip(Targets._fields, fresh, cached, strict=True):
+        for name, new, old in zip(Targets._fields, fresh, self(ids, mirrored), strict=True):
             for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (new, old)), strict=True):
                 if a is not None and (a - b).float().norm() > TOLERANCE * a.float().norm():
-                    raise UserError(
-                        f"cached targets of fold {fold.number}: '{name}' is not what the teacher gives; run `dvc repro -f`."
-                    )
+                    raise UserError(f"{what}: '{name}' is not what the teacher gives; run `dvc repro -f`.")
 
     def shuffle(self, persons: np.ndarray) -> None:
         """Answer for every image with another person's targets: the control in which a teacher can only mislead.
 
-        persons : int (n,), the person of each row of the cache. Rows sorted by person move on by the largest person's size.
+        persons: int (n,), the person of each row of the cache. Sorted by person, rows move on by the largest's size.
         """
         order = np.argsort(persons, kind="stable")
         self.row[self.images[order]] = np.roll(order, np.bincount(persons).max())
@@ -144,13 +125,13 @@ def kind(name: str) -> str:
     return name.rstrip("0123456789")
 
 
-def layout(study: Study, variant: str) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Array name -> (shape of one face's entry, dtype), of the kinds that a fold's cache is to hold if the disk allows.
+def layout(study: Study, variant: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Array name -> (shape of one face's entry, dtype): what a fold's cache is to hold if the disk allows.
 
     Maps are float16, which halves their size; attention is a sum of squares, which may leave float16's range.
     """
     spec, sides = TEACHERS[study.teacher.name], map_sides(study.views.size)
-    arrays: dict[str, tuple[tuple[int, ...], type]] = {"embedding": ((spec.embedding,), np.float32)}
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {"embedding": ((spec.embedding,), np.float32)}
     if variant == "plain":
         for level, (channels, side) in enumerate(zip(spec.channels, sides, strict=True)):
             arrays[f"map{level}"] = ((side, side, channels), np.float16)
@@ -164,15 +145,13 @@ def allocate(study: Study, number: int, variant: str, folder: Path) -> list[str]
 
     Maps and attention that exceed the budget are left out, and their methods run the teacher on line.
     """
-    images = read_fold(study, number).images
-    arrays = layout(study, variant)
-    large = [name for name in arrays if name != "embedding"]
-    size = 2 * len(images) * sum(int(np.prod(arrays[n][0])) * np.dtype(arrays[n][1]).itemsize for n in large)
+    images, arrays = read_fold(study, number).images, layout(study, variant)
+    large = [entry for name, entry in arrays.items() if name != "embedding"]
+    size = 2 * len(images) * sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in large)
     if size > study.targets.budget_mb * 2**20:
-        arrays = {name: entry for name, entry in arrays.items() if name not in large}
-        print(
-            f"fold {number}: maps need {size / 2**20:.0f} MB, more than targets.budget_mb; their methods run the teacher on line"
-        )
+        arrays = {name: entry for name, entry in arrays.items() if name == "embedding"}
+        needed = f"maps need {size / 2**20:.0f} MB, more than targets.budget_mb"
+        print(f"fold {number}: {needed}; their methods run the teacher on line")
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images)
     for name, (shape, dtype) in arrays.items():
@@ -211,16 +190,14 @@ def load_targets(
 
 
 class Source:
-    """The teacher's side of a batch, whatever the model's `teacher` is: none, cached, shuffled, or tuned and run on line."""
+    """The teacher's side of a batch, of whichever kind the model's `teacher` is: none, cached, shuffled, tuned."""
 
     def __init__(self, training: Training, fold: Fold) -> None:
-        model = training.model
-        self.fold, self.needs = fold, METHODS[model.method].needs
+        model, self.fold, self.needs = training.model, fold, METHODS[training.model.method].needs
         self.cached: CachedTargets | None = None
         self.online: OnlineTargets | None = None
         self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
         self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
-        self.class_weight: Tensor | None = None  # the teacher's class centres, of a teacher that does not mislead
         if model.teacher == "tuned":
             trained, self.log = tune(training, fold)
             self.online = OnlineTargets(trained, map_sides(training.views.size), self.needs)
@@ -229,12 +206,10 @@ class Source:
             self.cached, self.online = load_targets(training, fold, variant, self.needs)
             if model.teacher == "shuffled":
                 if self.cached is None:
-                    raise UserError(
-                        "a model with `teacher: shuffled` needs cached targets; raise targets.budget_mb in params.yaml."
-                    )
+                    raise UserError("`teacher: shuffled` needs cached targets; raise targets.budget_mb in params.yaml.")
                 self.cached.shuffle(fold.persons)
-        if self.online is not None and model.teacher != "shuffled":
-            self.class_weight = self.online.trained.class_weight
+        honest = None if model.teacher == "shuffled" else self.online  # a teacher that does not mislead
+        self.class_weight = None if honest is None else honest.trained.class_weight
 
     def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
         if self.cached is not None:
@@ -246,7 +221,7 @@ class Source:
 
 
 def confidence(logits: Tensor, labels: Tensor, temperature: float) -> float:
-    """Mean probability that a softened teacher gives the right class: logits (n, C), labels (n,). Wanted: 0.6 to 0.9."""
+    """Mean probability of the right class by a softened teacher: logits (n, C), labels (n,). Wanted: 0.6 to 0.9."""
     return float(logits.double().div(temperature).softmax(1).gather(1, labels[:, None]).mean())
 
 
@@ -255,8 +230,7 @@ def confidences(study: Study, number: int, folder: Path) -> list[str]:
     fold, trained = read_fold(study, number), load_trained(study, number, study.teacher.setting)
     known = fold.labels >= 0
     embedding = torch.from_numpy(np.load(folder / f"fold{number}" / "plain" / "embedding.npy")[known, 0])
-    logits = cosine_logits(embedding, trained.class_weight, trained.scale)
-    labels = torch.from_numpy(fold.labels[known])
+    logits, labels = cosine_logits(embedding, trained.class_weight, trained.scale), torch.from_numpy(fold.labels[known])
     return [f"{number},{t:g},{confidence(logits, labels, t):.6g}" for t in TEMPERATURES]
 
 
@@ -268,11 +242,9 @@ def run(study: Study) -> None:
         for number in study.faces.run_folds:
             count = len(read_fold(study, number).images)
             for variant in variants:
-                target = folder / f"fold{number}" / variant
-                names = allocate(study, number, variant, target)
-                tasks += [
-                    (study, number, variant, target, names, k, min(k + PART, count)) for k in range(0, count, PART)
-                ]
+                task = (study, number, variant, folder / f"fold{number}" / variant)
+                names = allocate(*task)
+                tasks += [(*task, names, first, min(first + PART, count)) for first in range(0, count, PART)]
         parallel_map(fill, tasks, study.jobs, study.threads, "targets")
         rows = [row for number in study.faces.run_folds for row in confidences(study, number, folder)]
-        (folder / "confidence.csv").write_text("\n".join(["fold,temperature,p_target", *rows]) + "\n", encoding="utf-8")
+        write_text(folder / "confidence.csv", "\n".join(["fold,temperature,p_target", *rows]) + "\n")

@@ -3,11 +3,16 @@
 - `pretrained`: nothing; class weights are the people's mean directions.
 - `head`: the embedding layer and the class weights.
 - `last_stage`: these and the 256-channel stage.
-- `se`: the SE gates of every block (which start as the identity), the embedding layer and the class weights; for `se_dfd`.
+- `se`: the SE gates of every block (which start as the identity), the embedding layer, the class weights; for `se_dfd`.
 
-The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow cone, where
-raw cosines say nothing. Only the frozen part of the network is run once per face; the rest is trained on what it
+The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow
+cone, where raw cosines say nothing. The frozen part of the network is run once per face; the rest is trained on what it
 left. An epoch is as many faces as the fold has, drawn from faces and mirror images.
+
+`tune` is the conventional scheme that the MK-MMD paper compares with, whose abstract says that keeping the HR teacher
+saves this step: fine-tune on low-resolution views. Everything in it is our choice: all layers, the face loss with the
+student's draw of views, until the validation people's EER has stopped improving. The result depends on the view, so it
+cannot be cached: the student's training runs it on line, which is half of what the scheme costs.
 """
 
 from __future__ import annotations
@@ -21,29 +26,36 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.config import FineTune, Study
-from lrfr.files import atomic_folder
+from lrfr.data.degrade import degrade
+from lrfr.data.draws import epoch_batches, epoch_draws
+from lrfr.evaluate.scores import pair_error
+from lrfr.files import atomic_folder, write_table
 from lrfr.gate.state import insert_state, read_state
 from lrfr.models.heads import FaceHead, unit
-from lrfr.models.teachers import build_teacher
+from lrfr.models.teachers import TEACHERS, TeacherNet, build_teacher
 from lrfr.parallel import parallel_map
 from lrfr.streams import stream
 from lrfr.train.checkpoint import save_tensors
-from lrfr.train.fold import Fold, read_fold, teacher_input
+from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
 from lrfr.train.trainings import Training
 
 SE_REDUCTION = 16  # SE-Net's default
 BATCH = 40  # images a forward pass; no influence on the numbers beyond float sums
 MARGIN_RAMP = 0.3  # as for students
+VALIDATED = (8, 16)  # pixels at which the validation EER is averaged: where the study looks first
+
+
+Rows = list[tuple]  # of a table
 
 
 class Trained(NamedTuple):
     """A teacher ready to teach one fold.
 
     net: in eval mode, without gradients. mean: float (D,), rms: float (), of the training faces' raw embeddings.
-    class_weight: float (C, D), directions of the training people in the standardised space. scale: of the cosine logits.
+    class_weight: float (C, D), the training people's directions in the standardised space. scale: of the cosine logits.
     """
 
-    net: nn.Module
+    net: TeacherNet
     mean: Tensor
     rms: Tensor
     class_weight: Tensor
@@ -51,7 +63,7 @@ class Trained(NamedTuple):
 
 
 def standardisation(embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and root mean square norm () of centred raw embeddings (n, D): (t - mean) / rms has mean square norm 1."""
+    """Mean (D,) of raw embeddings t (n, D) and the root of the mean square norm of t - mean, ()."""
     mean = embeddings.mean(0)
     return mean, (embeddings - mean).square().sum(1).mean().sqrt()
 
@@ -75,46 +87,38 @@ def embed(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 class Part(NamedTuple):
-    """What a setting trains of a network.
-
-    forward: from what the frozen part left to the raw embedding (B, D). parameters: by name, those that are trained.
-    """
+    """What a setting trains of a network: from what the frozen part left to the raw embedding (B, D)."""
 
     forward: Callable[[Tensor], Tensor]
     parameters: dict[str, nn.Parameter]
 
 
-def part_of(net: nn.Module, setting: str) -> Part:
-    """The trained part of a network; its input is pooled features (head), the map before the last stage, or uint8 chips (se)."""
-    forward = {
-        "head": net.head,
-        "last_stage": lambda x: net.suffix(x)[1],
-        "se": lambda x: net(teacher_input(x)).embedding,
-    }[setting]
-    wanted = {"head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
+def part_of(net: TeacherNet, setting: str) -> Part:
+    """It takes pooled features (pretrained, head), the map before the last stage, or uint8 chips (se)."""
+    wanted = {"pretrained": (), "head": net.HEAD, "last_stage": net.LAST_STAGE, "se": net.HEAD}[setting]
     named = {n: p for n, p in net.named_parameters() if n.startswith(wanted) or (setting == "se" and ".gate." in n)}
-    return Part(forward, named)
+    if setting == "se":
+        return Part(lambda x: net(teacher_input(x)).embedding, named)
+    return Part((lambda x: net.head(net.pooled(x)[1])) if setting == "last_stage" else net.head, named)
 
 
-def standardised(net: nn.Module, raw: Tensor, weight: Tensor, scale: float) -> Trained:
-    """A teacher with the standardisation of its own raw embeddings (n, D) of the training faces."""
-    return Trained(net, *standardisation(raw), weight.detach(), scale)
+def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune | None) -> tuple[Tensor, Rows]:
+    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, accuracy).
 
-
-def fine_tune(
-    study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune
-) -> tuple[Tensor, list[tuple[int, float, float]]]:
-    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, training accuracy)."""
+    Without `spec` nothing is trained: class weights are the class means, from which training starts.
+    """
     mean, rms = standardisation(raw := embed(part.forward, inputs))
-    head = FaceHead(int(labels.max()) + 1, raw.shape[1], study.teacher.scale, class_means((raw - mean) / rms, labels))
+    weight = class_means((raw - mean) / rms, labels)
+    if spec is None:
+        return weight, []
+    head = FaceHead(len(weight), raw.shape[1], study.teacher.scale, weight)
     for parameter in part.parameters.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
-    log = []
+    log: Rows = []
     for epoch in range(spec.epochs):
-        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))[
-            : len(inputs) // 2
-        ]
+        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))
+        order = order[: len(inputs) // 2]
         margin = study.teacher.margin * min(1.0, (epoch + 1) / (MARGIN_RAMP * spec.epochs))
         losses, hits = [], 0
         for rows in order.split(spec.batch):
@@ -131,51 +135,111 @@ def fine_tune(
     return head.weight, log
 
 
-def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> list[tuple]:
+def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> Rows:
     """Settings of one fold that share their frozen part: write one file each, return the log."""
     chips, labels = both_views(read_fold(study, number))
-    rows = []
-    frozen: dict[str, Tensor] = {"se": chips}
+    rows: Rows = []
+    frozen = {"se": chips}
     if settings != ("se",):
-        net = build_teacher(study.teacher.name, study.teacher.weights, None)
+        net = build(study, "pretrained")
         frozen["last_stage"] = embed(lambda x: net.prefix(teacher_input(x))[-1], chips)
         frozen["head"] = frozen["pretrained"] = embed(lambda x: net.pooled(x)[1], frozen["last_stage"])
     for setting in settings:
-        net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
-        part = part_of(net, "head" if setting == "pretrained" else setting)
-        if setting == "pretrained":
-            raw = embed(part.forward, frozen[setting])
-            mean, rms = standardisation(raw)
-            changed, weight, log = {}, class_means((raw - mean) / rms, labels), []
-        else:
-            weight, log = fine_tune(study, part, frozen[setting], labels, getattr(study.teacher, setting))
-            changed = {f"net.{name}": p for name, p in part.parameters.items()}
-            raw = embed(part.forward, frozen[setting])
-        trained = standardised(net, raw, weight, study.teacher.scale)
-        tensors = {**changed, "mean": trained.mean, "rms": trained.rms.reshape(1), "class_weight": trained.class_weight}
+        part = part_of(build(study, setting), setting)
+        spec = None if setting == "pretrained" else getattr(study.teacher, setting)
+        weight, log = fine_tune(study, part, frozen[setting], labels, spec)
+        mean, rms = standardisation(embed(part.forward, frozen[setting]))
+        tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in part.parameters.items()}
+        tensors |= {"mean": mean, "rms": rms.reshape(1), "class_weight": weight}
         save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
         rows += [(number, setting, *row) for row in log]
     return rows
 
 
+def build(study: Study | Training, setting: str) -> TeacherNet:
+    """The network of a setting, before any fine-tuning."""
+    return build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
+
+
 def load_trained(study: Study | Training, number: int, setting: str) -> Trained:
     """Read what the `teacher` stage wrote for one fold and setting."""
     path = study.runs / "teacher" / f"fold{number}" / f"{setting}.safetensors"
-    tensors = read_state(path)
-    net = build_teacher(study.teacher.name, study.teacher.weights, SE_REDUCTION if setting == "se" else None)
+    tensors, net = read_state(path), build(study, setting)
     changed = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
     insert_state(net, net.state_dict() | changed, path)
     return Trained(net, tensors["mean"], tensors["rms"][0], tensors["class_weight"], study.teacher.scale)
 
 
+def validation_error(teacher: str, trained: Trained, fold: Fold) -> float:
+    """Mean EER of the validation people's pairs over `VALIDATED` pixels."""
+    people = fold.people[fold.validation]
+    errors = []
+    for size in VALIDATED:
+        views = degrade(torch.from_numpy(fold.chips[fold.validation]), size, fold.chips.shape[1])
+        raw = embed(lambda x: trained.net(teacher_input(x)).embedding, views)
+        errors.append(pair_error(TEACHERS[teacher].comparable(raw).numpy(), people))
+    return float(np.mean(errors))
+
+
+class Tuner:
+    """The teacher, a face head over it, and one optimiser over all their weights."""
+
+    def __init__(self, training: Training, fold: Fold) -> None:
+        assert training.model.tuned is not None  # the block of a model with `teacher: tuned`
+        self.training, self.spec, self.fold, self.class_of = training, training.model.tuned, fold, fold.class_of
+        self.trained = trained = load_trained(training, fold.number, "pretrained")
+        classes, dimension = trained.class_weight.shape
+        self.head = FaceHead(classes, dimension, training.teacher.scale, trained.class_weight)
+        parameters = [*trained.net.requires_grad_(True).parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.spec.learning_rate)
+
+    def epoch(self, epoch: int, most: int | None = None) -> float:
+        """Train one epoch, or its first `most` batches, with students' draw of views; return the mean face loss."""
+        views, fold, seed, batch = self.training.views, self.fold, self.training.seed, self.spec.batch
+        draws = epoch_draws(seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0)
+        losses = []
+        for ids, half in epoch_batches(seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
+            chips = teacher_view(fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])
+            embedding = (self.trained.net(teacher_input(chips)).embedding - self.trained.mean) / self.trained.rms
+            loss = self.head.loss(embedding, self.class_of[ids], self.training.teacher.margin)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        return float(np.mean(losses))
+
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
+        tensors = {"net": self.trained.net.state_dict(), "head": self.head.state_dict()}
+        return {part: {name: t.clone() for name, t in state.items()} for part, state in tensors.items()}
+
+
+def tune(training: Training, fold: Fold) -> tuple[Trained, list[tuple[int, str, float]]]:
+    """Fine-tune all layers; return the teacher of the epoch with the best validation EER, and (epoch, term, value)."""
+    tuner, teacher = Tuner(training, fold), training.teacher.name
+    best, kept, since = validation_error(teacher, tuner.trained, fold), tuner.state(), 0
+    log = [(0, "teacher_validation_eer", best)]
+    for epoch in range(1, tuner.spec.max_epochs + 1):
+        log.append((epoch, "teacher_face", tuner.epoch(epoch)))
+        error = validation_error(teacher, tuner.trained, fold)
+        log.append((epoch, "teacher_validation_eer", error))
+        if error < best:
+            best, kept, since = error, tuner.state(), 0
+        elif (since := since + 1) == tuner.spec.patience:
+            break
+    net = tuner.trained.net.requires_grad_(False)
+    net.load_state_dict(kept["net"])
+    net.zero_grad(set_to_none=True)
+    raw = embed(lambda x: net(teacher_input(x)).embedding, torch.from_numpy(fold.chips[fold.images]))
+    return Trained(net, *standardisation(raw), kept["head"]["weight"], training.teacher.scale), log
+
+
 def run(study: Study) -> None:
     """The `teacher` stage: every setting for every fold."""
-    groups = [("pretrained", "head", "last_stage")]
-    if study.teacher.se is not None:
-        groups.insert(0, ("se",))  # the slow one first: it shares no frozen part
+    groups: list[tuple[str, ...]] = [] if study.teacher.se is None else [("se",)]  # first: slow, and shares nothing
+    groups.append(("pretrained", "head", "last_stage"))
     with atomic_folder(study.runs / "teacher") as folder:
         tasks = [(study, number, settings, str(folder)) for settings in groups for number in study.faces.run_folds]
         logs = parallel_map(train, tasks, study.jobs, study.threads, "teacher")
         rows = sorted((row for log in logs for row in log), key=lambda row: row[:3])
-        frame = pd.DataFrame(rows, columns=["fold", "setting", "epoch", "loss", "accuracy"])
-        frame.to_csv(folder / "log.csv", index=False, float_format="%.6g", lineterminator="\n")
+        table = pd.DataFrame(rows, columns=["fold", "setting", "epoch", "loss", "accuracy"])
+        write_table(folder / "log.csv", table, "%.6g")

@@ -1,20 +1,20 @@
 """Which trainings a study consists of, and everything that shapes each: folds, seeds, recipe, arm.
 
-A `Training` has all parameters that one student's training reads and nothing else. The stage `plan` writes it, with a hash of
-the code, to runs/<study>/plan/<name>.json; that file is what the stage `distill` reads, what DVC watches, and what names the
-state of an interrupted training. So a training is done again if, and only if, its own file has changed.
+A `Training` has all parameters that one student's training reads and nothing else. The stage `plan` writes it, with a
+hash of the code, to runs/<study>/plan/<name>.json; that file is what the stage `distill` reads, what DVC watches, and
+what names the state of an interrupted training. So a training is done again if, and only if, its file has changed.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from lrfr.config import Block, Faces, Grid, Model, Student, Study, Targets, Teacher, Train, Variant, Views
 
 
 class Training(Block):
-    """Parameters of one training. `name`: of its folder; `model`: its block; `train.seeds` and `folds`: its students."""
+    """Parameters of one training: `name` of its folder, `model` block; its students are `train.seeds` x `folds`."""
 
     name: str
     study: str
@@ -32,7 +32,7 @@ class Training(Block):
 
     @property
     def runs(self) -> Path:
-        """Intermediate results, as `Study.runs`."""
+        """As `Study.runs`."""
         return Path("runs") / self.study
 
 
@@ -71,22 +71,22 @@ def seeds_of(study: Study, name: str) -> tuple[int, ...]:
 
 def train_of(study: Study, model: Model) -> Train:
     """`train` as the model's recipe asks for it."""
-    return Train(**{**study.train.model_dump(), **(model.recipe or {})})
+    changes: dict[str, Any] = {name: value for name, value in (model.recipe or {}).items()}
+    return Train(**(study.train.model_dump() | changes))
 
 
 def training(study: Study, name: str) -> Training:
     """All parameters of one training: of a model, an arm or a further seed."""
-    variant = study.variants.get(name)
-    of = variant.like if variant is not None and variant.seed is not None else name
+    variant, of = study.variants.get(name), name
+    update: dict[str, tuple[int, ...]] = {}
+    if variant is not None and variant.seed is not None:
+        of, update = variant.like, {"seeds": (variant.seed,)}
     model = all_models(study)[of]
-    train = train_of(study, model)
-    if of != name:
-        train = train.model_copy(update={"seeds": (variant.seed,)})
     return Training(
         name=name,
         study=study.study,
         model=model,
-        train=train,
+        train=train_of(study, model).model_copy(update=update),
         folds=folds_of(study, of),
         faces=study.faces,
         views=study.views,
@@ -99,13 +99,10 @@ def training(study: Study, name: str) -> Training:
     )
 
 
-RECIPE = "train."  # start of an option that is no method's but the recipe's
-
-
 def candidate(base: Training, option: str, value: float) -> Training:
     """A training with one value tried: of the method's `option`, or of `train.<name>`."""
-    if option.startswith(RECIPE):
-        recipe = {option.removeprefix(RECIPE): value}
+    if option.startswith("train."):
+        recipe = {option.removeprefix("train."): value}
         return base.model_copy(update={"train": base.train.model_copy(update=recipe)})
     options = {**base.model.options, option: value}
     return base.model_copy(update={"model": base.model.model_copy(update={"options": options})})
@@ -114,8 +111,7 @@ def candidate(base: Training, option: str, value: float) -> Training:
 def trials(study: Study, name: str) -> Trials:
     """A model's tuning: first fold, first seed, and the epochs of tuning.
 
-    The value that was chosen stands among the model's options; here the grid's first takes its place, or every choice would ask
-    for another trial.
+    Among the model's options stands the chosen value; here the grid's first, or a choice would ask for another trial.
     """
     grid, whole = study.tuning.grid[name], training(study, name)
     short = whole.train.model_copy(update={"epochs": study.tuning.epochs, "seeds": whole.train.seeds[:1]})
@@ -126,9 +122,3 @@ def trials(study: Study, name: str) -> Trials:
 def plan_file(study: Study | Training, name: str) -> Path:
     """Where the stage `plan` writes what shapes a stage or a training."""
     return study.runs / "plan" / f"{name}.json"
-
-
-def read_training(study: Study, name: str) -> tuple[Training, str]:
-    """A training as `plan` has written it, and the text of its file."""
-    text = plan_file(study, name).read_text(encoding="utf-8")
-    return Training(**json.loads(text)["parameters"]), text

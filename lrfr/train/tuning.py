@@ -1,7 +1,7 @@
 """Choose one number of each model by the validation people, at the same cost for every model.
 
-Short trainings with three values each: enough to tell a weight that is wrong by a factor, not to find the best. What is chosen is
-copied into `conf/` by hand; a test compares the two.
+Short trainings with three values each: enough to tell a weight that is wrong by a factor, not to find the best. What is
+chosen is copied into `conf/` by hand; a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from lrfr.config import Study
+from lrfr.files import write_table
 from lrfr.parallel import parallel_map
 from lrfr.train.distill import VALIDATED, Trainer
 from lrfr.train.fold import read_fold
-from lrfr.train.ranking import COLUMNS, write
+from lrfr.train.ranking import COLUMNS
 from lrfr.train.trainings import Training, Trials, candidate, plan_file
 
 
@@ -36,6 +37,5 @@ def run(study: Study, name: str) -> None:
     best = errors.index(min(errors))  # the first of equals: one value is chosen
     found = enumerate(zip(grid.values, errors, strict=True))
     rows = [(name, grid.option, value, "validation_eer", error, int(k == best)) for k, (value, error) in found]
-    table = pd.DataFrame(rows, columns=COLUMNS)
     path = study.reports / "students" / "tuning" / f"{name}.csv"
-    write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_table(path, pd.DataFrame(rows, columns=COLUMNS), "%.6g")

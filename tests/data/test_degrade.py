@@ -77,7 +77,7 @@ class TestKernels:
 
 
 def exact_area(images, size):
-    """Reference in integers: along each axis every pixel becomes `size` equal ones, so that all cells are whole; halves go up."""
+    """Reference in integers: every pixel becomes `size` equal ones along each axis: cells are whole; halves go up."""
     height, width = images.shape[1:3]
     rows = images.astype(np.int64).repeat(size, axis=1).reshape(-1, size, height, width, 3).sum(axis=2)
     cells = rows.repeat(size, axis=2).reshape(-1, size, size, width, 3).sum(axis=3)
@@ -85,7 +85,7 @@ def exact_area(images, size):
 
 
 class TestReferences:
-    """Pillow rounds to whole grey levels between the two directions, we to 1/1024: differences of one level are its rounding."""
+    """Pillow rounds to whole grey levels between the two directions, we to 1/1024: one level is its rounding."""
 
     @pytest.mark.parametrize("size", [7, 8, 12, 16, 20, 24, 28, 32])
     def test_area_is_the_mean_over_cells(self, faces, size):

@@ -69,7 +69,7 @@ def test_stage_does_not_depend_on_processes(study, monkeypatch):
     table = pd.read_csv(study.reports / "landmarks.csv")
     names = read_manifest(MANIFESTS / "orl.csv", people=1)["name"]
     images = [(image, name, orl.Photographs().read(name)) for image, name in enumerate(names)]
-    here = pd.DataFrame(detect.detect_chunk((images, 2, 40, 1)), columns=COLUMNS)
+    here = pd.DataFrame(detect.detect_chunk(images, 2, 40), columns=COLUMNS)
     pd.testing.assert_frame_equal(table, here)
     assert table["found"].all() and all(plausible(points.reshape(5, 2)) for points in table[POINTS].to_numpy())
     assert not study.runs.exists()
@@ -79,7 +79,7 @@ def test_a_changed_photograph_stops_the_stage_before_the_detector_starts(study, 
     path = MANIFESTS / "orl.csv"
     sha256 = read_manifest(path)["sha256"][39]
     path.write_text(path.read_text().replace(sha256, "0" * 64))
-    monkeypatch.setattr(detect, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(detect, "parallel_map", lambda *_: pytest.fail("started"))
     with pytest.raises(UserError, match=r"s4/10\.pgm: its bytes differ"):
         detect.run(study, SOURCES["orl"])
 
@@ -87,7 +87,7 @@ def test_a_changed_photograph_stops_the_stage_before_the_detector_starts(study, 
 def test_a_photograph_without_a_face_is_recorded():
     file = io.BytesIO()
     Image.new("RGB", (92, 112), (120, 120, 120)).save(file, "PNG")
-    ((image, found, probability, faces, *points),) = detect.detect_chunk(([(7, "x", file.getvalue())], 2, 40, 1))
+    ((image, found, probability, faces, *points),) = detect.detect_chunk([(7, "x", file.getvalue())], 2, 40)
     assert (image, found, faces) == (7, 0, 0) and np.isnan([probability, *points]).all()
 
 

@@ -64,10 +64,11 @@ def test_shapes_and_parameters(net: DlibResNet, faces: np.ndarray) -> None:
     assert sum(p.numel() for p in net.parameters()) + 2 * filters == 5_614_592
 
 
-def test_prefix_then_suffix_is_forward(net: DlibResNet, faces: np.ndarray) -> None:
+def test_the_three_steps_are_forward(net: DlibResNet, faces: np.ndarray) -> None:
     with torch.inference_mode():
         features, maps = net(tensor(faces[:3])), net.prefix(tensor(faces[:3]))
-        last, embedding = net.suffix(maps[-1])
+        last, pooled = net.pooled(maps[-1])
+        embedding = net.head(pooled)
     assert all(
         torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True)
     )

@@ -32,11 +32,12 @@ def test_unit_embeddings_are_the_librarys_own_output(teacher: InceptionTeacher) 
     assert not torch.allclose(features.embedding, expected)  # it is handed out before normalisation
 
 
-def test_prefix_then_suffix_is_forward(teacher: InceptionTeacher) -> None:
+def test_the_three_steps_are_forward(teacher: InceptionTeacher) -> None:
     x = chips(96)
     with torch.inference_mode():
         features, maps = teacher(x), teacher.prefix(x)
-        last, embedding = teacher.suffix(maps[-1])
+        last, pooled = teacher.pooled(maps[-1])
+        embedding = teacher.head(pooled)
     assert all(
         torch.equal(a, b) for a, b in zip((*maps, last, embedding), (*features.maps, features.embedding), strict=True)
     )

@@ -52,14 +52,14 @@ def test_a_teacher_is_frozen_and_in_eval_mode(built: tuple[str, nn.Module]) -> N
     assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
-def test_the_stated_parameters_are_those_that_suffix_and_head_use(built: tuple[str, nn.Module]) -> None:
+def test_the_stated_parameters_are_those_that_the_last_steps_use(built: tuple[str, nn.Module]) -> None:
     name, net = built
     with torch.no_grad():
         stage = net.prefix(torch.full((2, 3, TEACHERS[name].chip, TEACHERS[name].chip), 100.0))[-1]
         pooled = net.pooled(stage)[1]
-        assert torch.equal(net.head(pooled), net.suffix(stage)[1])
     parameters = dict(net.named_parameters())
-    for run, prefixes in ((lambda: net.suffix(stage)[1], net.LAST_STAGE), (lambda: net.head(pooled), net.HEAD)):
+    runs = (lambda: net.head(net.pooled(stage)[1])), (lambda: net.head(pooled))
+    for run, prefixes in zip(runs, (net.LAST_STAGE, net.HEAD), strict=True):
         net.requires_grad_(True)
         gradients = torch.autograd.grad(run().square().sum(), list(parameters.values()), allow_unused=True)
         net.requires_grad_(False)

@@ -68,7 +68,7 @@ def test_what_is_stored_and_counted(root, tmp_path):
 
 
 def test_nothing_is_detected_in_aligned_faces(study, monkeypatch):
-    monkeypatch.setattr(detect, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(detect, "parallel_map", lambda *_: pytest.fail("started"))
     detect.run(study, recordio.SOURCE)
     table = pd.read_csv(study.reports / "landmarks.csv")
     assert table["image"].tolist() == list(range(9)) and table["found"].all() and table["probability"].isna().all()

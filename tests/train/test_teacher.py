@@ -1,4 +1,4 @@
-"""Fine-tuning changes what its setting says, to the last bit nothing else, and teaches."""
+"""Fine-tuning changes what its setting says, to the last bit nothing else; `tune` stops when validation does."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import torch
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.gate.state import read_state
+from lrfr.models.features import Features
 from lrfr.models.heads import unit
 from lrfr.models.teachers import build_teacher
 from lrfr.streams import stream
 from lrfr.train import teacher
 from lrfr.train.fold import read_fold, teacher_input
+from lrfr.train.teacher import Tuner, load_trained, tune, validation_error
+from lrfr.train.trainings import training
 
 BELONGS = {
     "pretrained": lambda name: False,
@@ -84,7 +87,7 @@ def test_class_means_are_means_of_unit_vectors():
 def test_people_with_a_single_photograph_are_no_class_of_the_teacher(singles: Study):
     fold = read_fold(singles, 0)
     chips = torch.from_numpy(fold.chips[fold.images])
-    for setting in BELONGS:
+    for setting in ("pretrained", "head", "last_stage"):
         trained = teacher.load_trained(singles, 0, setting)
         assert trained.class_weight.shape == (2, 128) and trained.class_weight.isfinite().all()
         with torch.inference_mode():  # but they count in the statistics: students learn from them too
@@ -94,7 +97,7 @@ def test_people_with_a_single_photograph_are_no_class_of_the_teacher(singles: St
     assert log.accuracy.between(0, 1).all() and np.isfinite(log.loss).all()
     labels = np.tile(fold.labels, 2)
     for row in log.itertuples():  # accuracy is of those who are a class
-        seen = labels[stream("teacher_order", singles.seed, row.epoch).permutation(26)[:13]]
+        seen = labels[stream("teacher_order", singles.seed, row.epoch).permutation(18)[:9]]
         hits = row.accuracy * (seen >= 0).sum()
         assert hits == pytest.approx(round(hits), abs=1e-3)
     assert log.accuracy.max() > 0
@@ -131,3 +134,85 @@ def test_a_network_without_gates_trains_no_se_teacher(
     )
     teacher.run(changed(tiny, {"teacher.se": None}))
     assert seen == [("pretrained", "head", "last_stage")]
+
+
+def test_the_validation_error_is_of_validation_people_at_low_resolution(tiny: Study):
+    fold, trained = read_fold(tiny, 0), load_trained(tiny, 0, "pretrained")
+    error = validation_error(tiny.teacher.name, trained, fold)
+    assert 0 <= error <= 1
+    chips = np.array(fold.chips)
+    chips[[*fold.images, *fold.test]] = 0
+    assert validation_error(tiny.teacher.name, trained, fold._replace(chips=chips)) == error
+    chips[fold.validation] = chips[fold.validation][0]  # all faces alike: nothing can be told apart
+    assert validation_error(tiny.teacher.name, trained, fold._replace(chips=chips)) == pytest.approx(0.5)
+
+
+def test_an_epoch_trains_every_layer(tiny: Study):
+    tuner = Tuner(training(tiny, "kd_tuned_teacher"), read_fold(tiny, 0))
+    before = tuner.state()
+    assert tuner.epoch(1) > 0
+    after = tuner.state()
+    trained = {name for name, _ in tuner.trained.net.named_parameters()}
+    assert {name for name in before["net"] if not torch.equal(before["net"][name], after["net"][name])} == trained
+    assert not torch.equal(before["head"]["weight"], after["head"]["weight"])
+
+
+@pytest.mark.parametrize(("most", "steps"), [(None, 2), (1, 1), (0, 0), (9, 2)])
+def test_an_epoch_may_be_cut_short(tiny: Study, monkeypatch: pytest.MonkeyPatch, most: int | None, steps: int):
+    """18 photographs in batches of 9; nothing is trained, so that only steps are counted."""
+    tuner, seen = Tuner(training(tiny, "kd_tuned_teacher"), read_fold(tiny, 0)), []
+    weight = torch.ones((), requires_grad=True)
+    monkeypatch.setattr(tuner.head, "loss", lambda *rest: seen.append(rest[1].tolist()) or weight * 2)
+    monkeypatch.setattr(tuner.trained.net, "forward", lambda x: Features((), torch.zeros(len(x), 128)))
+    if steps:
+        assert tuner.epoch(1, most) == pytest.approx(2)
+        assert len(seen) == steps and all(set(labels) <= {0, 1, 2} for labels in seen)
+
+
+def test_people_with_a_single_photograph_are_no_class_of_the_tuned_teacher(singles: Study):
+    tuner = Tuner(training(singles, "kd_tuned_teacher"), fold := read_fold(singles, 0))
+    assert tuner.head.weight.shape[0] == 2 and tuner.class_of[fold.images].tolist() == fold.labels.tolist()
+    assert np.isfinite(tuner.epoch(1)) and all(p.isfinite().all() for p in tuner.trained.net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("errors", "epochs", "best"),
+    [
+        ([0.5, 0.4, 0.3, 0.3, 0.35], 4, 2),  # an equal error is no improvement; patience 2
+        ([0.2, 0.4, 0.3], 2, 0),  # never better than the start
+        ([0.5, 0.4, 0.45, 0.3, 0.2], 4, 4),  # until max_epochs
+    ],
+)
+def test_it_stops_when_validation_stops_improving_and_keeps_the_best(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch, errors: list[float], epochs: int, best: int
+):
+    one = training(tiny, "kd_tuned_teacher")
+    spec = one.model.tuned.model_copy(update={"patience": 2, "max_epochs": 4})
+    one = one.model_copy(update={"model": one.model.model_copy(update={"tuned": spec})})
+
+    def epoch(self: Tuner, number: int, most: int | None = None) -> float:
+        with torch.no_grad():
+            self.trained.net.fc.weight.fill_(number)
+        return 1.0 * number
+
+    script = iter(errors)
+    monkeypatch.setattr(Tuner, "epoch", epoch)
+    monkeypatch.setattr(teacher, "validation_error", lambda *_: next(script))
+    monkeypatch.setattr(teacher, "embed", lambda function, inputs: torch.randn(len(inputs), 128))
+    trained, log = tune(one, read_fold(tiny, 0))
+    assert [value for _, term, value in log if term == "teacher_validation_eer"] == errors[: epochs + 1]
+    assert [(e, value) for e, term, value in log if term == "teacher_face"] == [(e, e) for e in range(1, epochs + 1)]
+    expected = torch.full((128, 256), float(best)) if best else build_teacher("dlib_resnet", "embedded").fc.weight
+    assert torch.equal(trained.net.fc.weight, expected)
+    assert not trained.net.training and not any(p.requires_grad for p in trained.net.parameters())
+
+
+def test_the_same_study_tunes_the_same_teacher(tiny: Study, changed: Callable[..., Study]):
+    fold = read_fold(tiny, 0)
+    few = fold._replace(images=fold.images[::2], labels=fold.labels[::2], validation=fold.validation[::3])
+    (first, log), (second, other) = (tune(training(tiny, "kd_tuned_teacher"), few) for _ in range(2))
+    assert (
+        log == other and torch.equal(first.class_weight, second.class_weight) and torch.equal(first.mean, second.mean)
+    )
+    states = first.net.state_dict(), second.net.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

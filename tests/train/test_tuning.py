@@ -15,8 +15,8 @@ from lrfr.train.ranking import COLUMNS
 from lrfr.train.trainings import candidate, trials
 
 
-def grid(option: str, *values: float) -> dict[str, object]:
-    return {"epochs": 2, "grid": {"feature": {"option": option, "values": values}}}
+def grid(option: str, *values: float, model: str = "feature") -> dict[str, object]:
+    return {"epochs": 2, "grid": {model: {"option": option, "values": values}}}
 
 
 def table(study: Study, name: str = "feature") -> pd.DataFrame:
@@ -42,24 +42,25 @@ def test_an_option_of_the_recipe_changes_the_recipe(tiny: Study, changed: Callab
 
 
 def test_the_stage(tiny: Study, changed: Callable[..., Study]):
-    study = changed(tiny, {"tuning": grid("weight", 0.5, 10, 200)})
-    tuning.run(study, "feature")
-    found = table(study)
+    """Of a model that needs no teacher, which takes most of the time of such a short training."""
+    study = changed(tiny, {"tuning": grid("train.scale", 0.5, 10, 200, model="scratch")})
+    tuning.run(study, "scratch")
+    found = table(study, "scratch")
     assert list(found.columns) == COLUMNS
-    assert found.method.tolist() == ["feature"] * 3 and found.weight.tolist() == ["weight"] * 3
+    assert found.method.tolist() == ["scratch"] * 3 and found.weight.tolist() == ["train.scale"] * 3
     assert found.candidate.tolist() == [0.5, 10, 200] and set(found.metric) == {"validation_eer"}
     assert found.chosen.sum() == 1 and found.value[found.chosen.idxmax()] == found.value.min()
     assert [path.name for path in (study.reports / "students").iterdir()] == ["tuning"]  # and no student is kept
     # the first candidate by hand
-    short = candidate(trials(study, "feature").training, "weight", 0.5)
+    short = candidate(trials(study, "scratch").training, "train.scale", 0.5)
     trainer = Trainer(short, read_fold(short, 0), study.train.seeds[0])
     trainer.epoch(0), trainer.epoch(1)
     errors = [trainer.validation_error(resolution) for resolution in (8, 12, 16)]
     assert found.value[0] == pytest.approx(sum(errors) / 3, rel=1e-5)
     # two processes write the same bytes
-    path = study.reports / "students" / "tuning" / "feature.csv"
+    path = study.reports / "students" / "tuning" / "scratch.csv"
     before = path.read_bytes()
-    tuning.run(changed(study, {"jobs": 2}), "feature")
+    tuning.run(changed(study, {"jobs": 2}), "scratch")
     assert path.read_bytes() == before
 
 
