@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 
 from lrfr.config import Block, Study
 from lrfr.errors import UserError
-from lrfr.files import atomic_folder
-from lrfr.fingerprint import Chosen, Code, Name, code_of, entry, fingerprint, parameters_read
-from lrfr.stages import STAGES, Stage
+from lrfr.files import atomic_folder, write_text
+from lrfr.fingerprint import ROOT, Code, Name, code_of, digest, entry, fingerprint, parameters_read
+from lrfr.stages import STAGES
 from lrfr.studies import check
 from lrfr.train.trainings import all_models, training, trials
 
@@ -46,56 +46,46 @@ def values(study: Study, paths: set[tuple[str, ...]]) -> dict[str, Any]:
     return found
 
 
-def start_of(stage: Stage) -> Code:
-    """Where a stage starts: its function, and the source that it is given."""
-    start = entry(stage.module)
-    if stage.source:
-        start = Code(start.digest, [*start.names, Name("lrfr.sources", "SOURCES")], {("faces", "source")})
-    return start
-
-
-def notebook_code(path: Path) -> Code:
-    """The code cells of a notebook. They are given the whole study, under names of their own."""
+def notebook_code(name: str) -> Code:
+    """The code cells of a notebook, and of the stage that runs it. Cells are given the whole study, under names of theirs."""
+    path = Path("notebooks") / f"{name}.ipynb"
     if not path.is_file():
         raise UserError(f"{path.as_posix()}: no such notebook; correct notebooks in params.yaml.")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return code_of("lrfr", [ast.parse(source)])
+    code = code_of("lrfr", [ast.parse(source)])
+    return Code(code.digest, [*entry(STAGES["notebook"].module).names, *code.names], set())
 
 
-def in_use(study: Study) -> Chosen:
-    """Entries of the registries that the study uses."""
-    methods = {model.method for model in all_models(study).values()}
-    return {"METHODS": methods, "SOURCES": {study.faces.source}, "TEACHERS": {study.teacher.name}}
+def texts() -> str:
+    """A hash of the templates and texts beside the code, which pages are made of."""
+    files = (path for path in ROOT.rglob("*") if path.suffix in (".j2", ".css", ".js", ".yaml"))
+    return digest("".join(path.read_text(encoding="utf-8") for path in sorted(files)))
 
 
 def plans(study: Study) -> dict[str, dict[str, Any]]:
     """Name of the file -> its content, of every stage, training, tuning and notebook."""
-    chosen = in_use(study)
-
-    def stage(start: Code) -> dict[str, Any]:
-        return {"parameters": values(study, parameters_read(start, chosen)), "code": fingerprint(start, chosen)}
-
-    def of_model(name: str, block: Block, method: str) -> dict[str, Any]:
-        start = entry(STAGES[name].module)
-        return {
-            "parameters": block.model_dump(mode="json"),
-            "code": fingerprint(start, {**chosen, "METHODS": {method}}),
-        }
-
-    files = {name: stage(start_of(one)) for name, one in STAGES.items() if not one.item and name != "plan"}
-    if study.benchmark_sets:
-        files["sets"] = stage(entry(STAGES["sets"].module))
+    methods = {model.method for model in all_models(study).values()}
+    chosen = {"METHODS": methods, "SOURCES": {study.faces.source}, "TEACHERS": {study.teacher.name}}
+    blocks = {name: (training(study, name), "distill") for name in (*study.models, *study.variants)}
+    blocks |= {f"tune-{name}": (trials(study, name), "tune") for name in study.tuning.grid}
+    files = {}
+    for name, stage in STAGES.items():
+        if name != "plan" and (not stage.item or (name == "sets" and study.benchmark_sets)):
+            start = entry(stage.module)
+            if stage.source:
+                start = Code(start.digest, [*start.names, Name("lrfr.sources", "SOURCES")], {("faces", "source")})
+            read = values(study, parameters_read(start, chosen))
+            files[name] = {"parameters": read, "code": fingerprint(start, chosen)}
+            if stage.module.split(".")[1] in ("report", "deploy", "benchmarks"):
+                files[name]["texts"] = texts()
     for name in study.notebooks:
-        cells, run = notebook_code(Path("notebooks") / f"{name}.ipynb"), entry(STAGES["notebook"].module)
-        code = fingerprint(Code(cells.digest, [*run.names, *cells.names], set()), chosen)
-        files[f"notebook-{name}"] = {"parameters": study.model_dump(mode="json", exclude={"jobs"}), "code": code}
-    for name in (*study.models, *study.variants):
-        one = training(study, name)
-        files[name] = of_model("distill", one, one.model.method)
-    for name in study.tuning.grid:
-        short = trials(study, name)
-        files[f"tune-{name}"] = of_model("tune", short, short.training.model.method)
+        code, whole = fingerprint(notebook_code(name), chosen), study.model_dump(mode="json", exclude={"jobs"})
+        files[f"notebook-{name}"] = {"parameters": whole, "code": code, "texts": texts()}
+    for name, (block, stage) in blocks.items():
+        method = (block if stage == "distill" else block.training).model.method
+        code = fingerprint(entry(STAGES[stage].module), {**chosen, "METHODS": {method}})
+        files[name] = {"parameters": block.model_dump(mode="json"), "code": code}
     return files
 
 
@@ -104,4 +94,4 @@ def run(study: Study) -> None:
     check(study, "params.yaml")
     with atomic_folder(study.runs / "plan") as folder:
         for name, content in plans(study).items():
-            (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")

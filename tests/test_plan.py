@@ -166,6 +166,19 @@ def test_seeds_that_are_evaluated_are_in_the_plan_of_the_evaluation(copy: tuple[
     assert {"embed", "evaluate"} <= stale and not stale & {"detect", "prepare", "teacher", "targets", "kd", "kd-seed1"}
 
 
+def test_a_text_changes_pages_and_no_training(copy: tuple[Path, dict[str, dict]]):
+    folder, before = copy
+    path = next((folder / "lrfr" / "report" / "templates").glob("*.j2"))
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + " ", encoding="utf-8")
+    try:
+        after = in_process(folder)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    stale = {name for name in before if before[name] != after[name]}
+    assert {"site", "summary", "status"} <= stale and stale <= set(STAGES) - {"evaluate", "embed", "teacher", "targets"}
+
+
 def test_a_study_decides_nothing_by_itself(study: Study):
     with pytest.raises(LookupError, match="study.copy is a function; move it to lrfr.train.trainings"):
         plan.values(study, {("copy",)})
@@ -177,13 +190,15 @@ def test_a_notebook_that_does_not_exist_is_one_sentence(planned: Callable, study
         planned(changed(study, {"notebooks": ("99-nothing",)}))
 
 
-def test_a_notebook_counts_its_code_and_not_its_prose(tmp_path: Path):
-    path = tmp_path / "a.ipynb"
+def test_a_notebook_counts_its_code_and_not_its_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "notebooks" / "a.ipynb"
 
     def digest(code: str, prose: str) -> str:
         cells = [{"cell_type": "code", "source": [code]}, {"cell_type": "markdown", "source": [prose]}]
         path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-        return plan.notebook_code(path).digest
+        return plan.notebook_code("a").digest
 
     assert digest("x = 1", "one") == digest("x = 1  # the same", "two") != digest("x = 2", "one")
 
