@@ -114,21 +114,17 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"lrfr: {error}", file=sys.stderr)
-        return 2
+        reason = str(error)
     except ModuleNotFoundError as error:
-        if error.name and not error.name.startswith("lrfr"):
-            text = f"the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`."
-            print(f"lrfr: {text}", file=sys.stderr)
-            return 2
-        raise
+        if not error.name or error.name.startswith("lrfr"):
+            raise
+        reason = f"the package '{error.name}' is not installed; run `make setup`, then `lrfr doctor`."
     except FileNotFoundError as error:
         if Path(str(error.filename)).parts[:1] not in (("runs",), ("reports",)):
             raise
-        print(f"lrfr: {error.filename}: not there; an earlier stage makes it, so run `dvc repro`.", file=sys.stderr)
-        return 2
-    except (
-        BrokenPipeError
-    ):  # the reader of stdout has seen enough, as `head` has; Python would complain once more at its exit
+        reason = f"{error.filename}: not there; an earlier stage makes it, so run `dvc repro`."
+    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` has; Python would complain at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    print(f"lrfr: {reason}", file=sys.stderr)
+    return 2

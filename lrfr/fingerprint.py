@@ -43,9 +43,7 @@ def source_file(module: str) -> Path | None:
 
 @cache
 def parse(module: str) -> ast.Module:
-    if (path := source_file(module)) is None:
-        raise LookupError(f"there is no module {module}")
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return ast.parse(source_file(module).read_text(encoding="utf-8"))
 
 
 def imports(nodes: list[ast.stmt]) -> dict[str, Name]:
@@ -55,9 +53,8 @@ def imports(nodes: list[ast.stmt]) -> dict[str, Name]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lrfr":
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                bound[alias.asname or alias.name] = (
-                    Name(inner, "") if source_file(inner) else Name(node.module, alias.name)
-                )
+                place = Name(inner, "") if source_file(inner) else Name(node.module, alias.name)
+                bound[alias.asname or alias.name] = place
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "lrfr":
@@ -106,20 +103,14 @@ def chain(node: ast.Attribute) -> list[str]:
     return [inner.id, *parts] if isinstance(inner, ast.Name) else []
 
 
-def children(node: ast.AST) -> Iterator[ast.AST]:
-    """Child nodes, without annotations."""
-    for field in node._fields:
-        if field not in NOT_HASHED:
-            value = getattr(node, field, None)
-            yield from (
-                child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)
-            )
-
-
 def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, without annotations."""
     yield node
-    for child in children(node):
-        yield from walk(child)
+    for field in node._fields:
+        value = getattr(node, field, None) if field not in NOT_HASHED else None
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from walk(child)
 
 
 def references(module: str, node: ast.AST) -> list[Name]:
@@ -127,12 +118,10 @@ def references(module: str, node: ast.AST) -> list[Name]:
     nodes = list(walk(node))
     local = imports([n for n in nodes if isinstance(n, IMPORTS)])
     # in a function, a name that it binds itself is its own; at the top of a module or in a class it is the definition
-    inside = [n for n in nodes if isinstance(n, ast.Name | ast.arg)] if isinstance(node, ast.FunctionDef) else []
-    own = {
-        n.arg if isinstance(n, ast.arg) else n.id
-        for n in inside
-        if isinstance(n, ast.arg) or isinstance(n.ctx, ast.Store)
-    }
+    own = set()
+    if isinstance(node, ast.FunctionDef):
+        own |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        own |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
     def lookup(name: str) -> Name | None:
         if name in local:
@@ -156,16 +145,8 @@ def references(module: str, node: ast.AST) -> list[Name]:
 
 
 def entries(name: Name, chosen: Chosen) -> list[ast.AST]:
-    """The code of a definition; of a registry, the chosen entries of its dict.
-
-    Raises
-    ------
-    LookupError
-        if there is no such definition, or a registry is not one dict.
-    """
-    nodes = definitions(name.module).get(name.name)
-    if nodes is None:
-        raise LookupError(f"{name.module} has no definition '{name.name}'")
+    """The code of a definition; of a registry, the chosen entries of its dict (LookupError if it is not one)."""
+    nodes = definitions(name.module)[name.name]
     if name.name not in REGISTRIES or name.name not in chosen:
         return nodes
     table = nodes[0].value
@@ -203,9 +184,7 @@ def read_paths(nodes: list[ast.AST]) -> set[tuple[str, ...]]:
 
 
 class Code(NamedTuple):
-    """What is known of a definition: the hash of its own code, the definitions that it names, the parameters that it
-    reads.
-    """
+    """Of a definition: the hash of its code, the definitions that it names, the parameters that it reads."""
 
     digest: str
     names: list[Name]
@@ -240,10 +219,8 @@ def fingerprint(start: Code, chosen: Chosen) -> list[str]:
     """One line a definition, sorted: hash and name. The hash covers its code and that of the definitions it names
     directly, so that naming another function of the same name is a change."""
     code = reached(start, chosen)
-    lines = [
-        f"{digest(one.digest + ' '.join(code[n].digest for n in one.names))} {name.name}" for name, one in code.items()
-    ]
-    return sorted(lines)
+    hashes = {name: digest(one.digest + " ".join(code[n].digest for n in one.names)) for name, one in code.items()}
+    return sorted(f"{own} {name.name}" for name, own in hashes.items())
 
 
 def parameters_read(start: Code, chosen: Chosen) -> set[tuple[str, ...]]:
@@ -251,6 +228,6 @@ def parameters_read(start: Code, chosen: Chosen) -> set[tuple[str, ...]]:
     return start.paths.union(*(one.paths for one in reached(start, chosen).values()))
 
 
-def entry(module: str, function: str = "run") -> Code:
-    """The start of a stage: its function."""
-    return Code("", [Name(module, function)], set())
+def entry(module: str) -> Code:
+    """The start of a stage: its function `run`."""
+    return Code("", [Name(module, "run")], set())

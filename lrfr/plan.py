@@ -47,7 +47,7 @@ def values(study: Study, paths: set[tuple[str, ...]]) -> dict[str, Any]:
 
 
 def notebook_code(name: str) -> Code:
-    """The code cells of a notebook, and of the stage that runs it. Cells are given the whole study, under names of theirs."""
+    """The code cells of a notebook, and the stage that runs it. Cells read the study under names of their own."""
     path = Path("notebooks") / f"{name}.ipynb"
     if not path.is_file():
         raise UserError(f"{path.as_posix()}: no such notebook; correct notebooks in params.yaml.")
