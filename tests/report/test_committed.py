@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from lrfr.config import load
 from lrfr.formats import FIVE, HEADLINE, headline, markdown
+from lrfr.plan import plans
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "reports" / "orl"
@@ -93,11 +95,15 @@ def test_reports_are_small_and_complete() -> None:
     assert (REPORT / "08-comparison" / "accuracy-against-resolution.png").is_file()
 
 
-def test_the_lock_belongs_to_these_parameters() -> None:
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    parameters = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for name, block in parameters["models"].items():
-        assert lock[f"distill@orl-{name}"]["params"]["params.yaml"][f"models.{name}"] == block
+def test_the_lock_belongs_to_these_parameters_and_this_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage of the lock has read the plan that is made today: lock, parameters and code agree."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    hashes = {dep["path"]: dep["md5"] for stage in yaml.safe_load(text)["stages"].values() for dep in stage["deps"]}
+    for name, content in plans(STUDY).items():
+        written = json.dumps(content, indent=1) + "\n"
+        assert hashes[f"runs/orl/plan/{name}.json"] == hashlib.md5(written.encode()).hexdigest(), name
+    assert len(text.encode()) < 200_000
 
 
 @pytest.mark.parametrize(

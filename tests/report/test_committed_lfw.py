@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lrfr.config import Study
-from lrfr.deploy.release import check_release, dvc_md5
+from lrfr.deploy.release import check_release
 from lrfr.report.tables import rescheduled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,36 +25,20 @@ def study(composed: Callable[[str], dict]) -> Study:
     return Study(**composed("lfw"))
 
 
-@pytest.fixture(scope="module")
-def lock() -> dict:
-    return yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-
-
 def table(name: str) -> pd.DataFrame:
     return pd.read_csv(REPORT / "tables" / f"{name}.csv", dtype={"resolution": str, "candidate": str})
 
 
-def test_the_lock_belongs_to_the_parameters_in_conf(lock: dict, composed: Callable[[str], dict]) -> None:
-    parameters = composed("lfw")
-    for name, block in parameters["models"].items():
-        if "like" in block:  # an arm or a further seed
-            continue
-        found = lock[f"distill@lfw-{name}"]["params"]["params.yaml"]
-        assert found[f"models.{name}"] == block and found["train"] == parameters["train"], name
-    for name in parameters["tuning"]["grid"]:
-        assert (
-            lock[f"tune@lfw-{name}"]["params"]["params.yaml"][f"tuning.grid.{name}"]
-            == parameters["tuning"]["grid"][name]
-        )
-    assert lock["prepare@lfw"]["params"]["params.yaml"]["faces"] == parameters["faces"]
+def test_the_lock_claims_nothing_of_a_study_that_this_code_does_not_reproduce() -> None:
+    """docs/known-issues.md: the pages are of version 0.7.0, and nothing of it stays in the lock."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    assert not [name for name in lock if "@lfw" in name]
+    assert "`reports/lfw` is explained and not reproduced" in (ROOT / "docs" / "known-issues.md").read_text(
+        encoding="utf-8"
+    )
 
 
-def test_the_committed_students_are_those_of_the_lock_and_small(study: Study, lock: dict) -> None:
-    for name in study.models:
-        folder = REPORT / "students" / name
-        [out] = [out for out in lock[f"distill@lfw-{name}"]["outs"] if out["path"].startswith("reports/")]
-        assert dvc_md5(folder) == out["md5"], name
-        assert all(path.stat().st_size <= 1.5e6 for path in folder.glob("*.safetensors")), name
+def test_the_committed_students_are_small_and_complete(study: Study) -> None:
     command = ["git", "ls-files", "-z", "reports/lfw/students"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     tracked = [ROOT / name for name in listed.stdout.split("\0") if name]
