@@ -1,4 +1,6 @@
-"""What several packages' tests share: conf/ as composed, and a tiny invented study whose teacher has really been trained."""
+"""What several packages' tests share: conf/ as composed, and a tiny invented study whose teacher has really been
+trained.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,7 @@ def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -
 
 
 def write_plans(study: Study, code: str = "0123456789abcdef run") -> None:
-    """What the stage `plan` writes for trainings and tunings, with invented code: to hash the real one takes seconds."""
+    """What the stage `plan` writes for trainings and tunings, with invented code: the real one takes seconds."""
     (study.runs / "plan").mkdir(exist_ok=True)
     blocks = {name: training(study, name) for name in (*study.models, *study.variants)}
     blocks |= {f"tune-{name}": trials(study, name) for name in study.tuning.grid}

@@ -53,7 +53,9 @@ def test_the_study_of_the_reference_numbers(composed: Callable[[str], dict]):
 
 
 def test_the_study_of_the_papers_own_setting(composed: Callable[[str], dict]):
-    """All models, with a teacher that has no SE gates: what would train one is gone, and `se_dfd` learns from the plain one."""
+    """All models, with a teacher that has no SE gates: what would train one is gone, and `se_dfd` learns from the plain
+    one.
+    """
     study = Study(**composed("paper"))
     assert study.faces.source == "recordio" and study.teacher.name == "inception_resnet_v1" and study.teacher.se is None
     assert study.models.keys() == Study(**composed("orl")).models.keys() and study.benchmark_sets == ()

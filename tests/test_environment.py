@@ -1,4 +1,6 @@
-"""requirements.lock, pyproject.toml and environment.yml name the same versions, and every direct dependency has a reason."""
+"""requirements.lock, pyproject.toml and environment.yml name the same versions, and every direct dependency has a
+reason.
+"""
 
 from __future__ import annotations
 

@@ -73,13 +73,16 @@ def test_methods_know_nothing_about_files_or_data_sets():
 
 def test_evaluate_works_without_torch():
     names = [f"lrfr.evaluate.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "lrfr" / "evaluate")])]
-    code = f"import sys; sys.modules['torch'] = None\nimport importlib\nfor name in {names!r}: importlib.import_module(name)"
+    code = "import importlib, sys; sys.modules['torch'] = None\n"
+    code += f"for name in {names!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_config_has_no_defaults():
-    """All numbers come from params.yaml: a field is bare, has constraints only, or is None for a block that may be absent."""
+    """All numbers come from params.yaml: a field is bare, has constraints only, or is None for a block that may be
+    absent.
+    """
     trees = [ast.parse((ROOT / "lrfr" / name).read_text(encoding="utf-8")) for name in ("config.py",)]
     blocks = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     fields = [node for block in blocks for node in block.body if isinstance(node, ast.AnnAssign)]

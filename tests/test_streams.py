@@ -36,7 +36,9 @@ def test_a_stream_is_a_function_of_its_key():
 
 
 def test_nothing_else_makes_a_generator_from_the_seed():
-    """Every other Philox of the library is keyed by something that is no seed of a study; torch's generator only initialises."""
+    """Every other Philox of the library is keyed by something that is no seed of a study; torch's generator only
+    initialises.
+    """
     for path in (ROOT / "lrfr").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
