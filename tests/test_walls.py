@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "lrfr").rglob("*.py"))
 
-# The floor, which everything stands on. `gate` belongs to it: weights and photographs are bytes that nobody has checked,
-# and the core reads both.
+# The floor, which everything stands on. `gate` belongs to it: weights and photographs are bytes that nobody has
+# checked, and the core reads both.
 FLOOR = ("errors", "progress", "parallel", "files", "formats", "streams", "config", "gate")
 CORE = ("data", "models", "methods", "evaluate", "train")
 WINGS = ("sources", "benchmarks", "deploy", "report")

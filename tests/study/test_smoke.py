@@ -55,8 +55,8 @@ def test_one_command_writes_the_whole_report(clone: Clone) -> None:
     floors = {"teacher", "random_net", "raw_pixels"}
     assert set(results.model) == models | floors
     assert (results.low <= results.high).all()
-    # TAR alone may lie outside of its interval: a draw of three of the four test people has fewer impostor pairs, and at
-    # a false accept rate of 1 % it hangs on one of them
+    # TAR alone may lie outside of its interval: a draw of three of the four test people has fewer impostor pairs, and
+    # at a false accept rate of 1 % it hangs on one of them
     held = (results.low <= results.value + 1e-9) & (results.value <= results.high + 1e-9)
     assert held[~results.metric.str.startswith("tar@")].all(), results[~held]
     assert set(pd.read_csv(report / "tables" / "cost.csv").model) == models | {"teacher"}
