@@ -28,30 +28,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from lrfr.benchmarks import outcomes
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
-from lrfr.benchmarks.tinyface import person_numbers, read_role, require_same_people, training_counts  # lists alike
+from lrfr.benchmarks.tinyface import read_roles
 from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
 from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import FOLDS, correct_at, tar_at_far
 from lrfr.gate.matlab import read_names
-from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders
+from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number
 
-NAME, TRAINING = "QMUL-SurvFace", "training_set"
+NAME, PAIRED = "QMUL-SurvFace", "Face_Verification_Test_Set"
 SEARCH, SEARCH_CODE = "Face_Identification_Test_Set", "Face_Identification_Evaluation"
-PAIRED = "Face_Verification_Test_Set"
 STRANGER = -1  # an unmated probe whose file has no person's number: distractors_<n>.jpg
-# Published by the set's page: the training images, and 3,000 people enrolled. The other counts below are what one audit
-# of the archive found; it also found 220,888 training images and 2,965 people enrolled.
-PAIRS, TRAINING_IMAGES, TRAINING_PEOPLE = 5_320, 220_890, 5_319
 GRID = np.arange(200, 2001) / 1000  # distances of unit vectors; test_face_verification.m
 RATES = (0.3, 0.1, 0.01, 0.001)  # FAR of the paper's verification table
 FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
 RANK = 20  # TPIR20
-
-
-def number_of(name: str, folder: Path) -> int:
-    """The person's number in the name of an unmated probe, or STRANGER."""
-    return STRANGER if name.startswith("distractors_") else prefix_number(name, folder)
 
 
 def read_search(root: Path) -> SimpleNamespace:
@@ -64,22 +55,20 @@ def read_search(root: Path) -> SimpleNamespace:
     """
     root = locate(root, NAME, SEARCH)
     places, folder = (root / SEARCH, root / SEARCH_CODE), root / SEARCH / "unmated_probe"
-    roles = [read_role(root / SEARCH / role, places, role) for role in ("gallery", "mated_probe")]
-    enrolled = person_numbers(roles)
-    require_same_people(*roles)
-    require_same_people(*reversed(roles))
-    (gallery, _), (mated, _) = roles
-    names = images_in(folder)
-    unmated = Faces(folder, tuple(names), np.array([number_of(name, folder) for name in names], np.int64))
-    for name, number in zip(names, unmated.ids.tolist(), strict=True):
-        if number in enrolled:
-            raise UserError(f"{folder / name}: person {number} is in the gallery, not unmated; unpack the set again.")
+    lists = {role: role for role in ("gallery", "mated_probe")}
+    (gallery, mated), enrolled = read_roles(root / SEARCH, places, lists, [*lists])
+    names, numbers = images_in(folder), []
+    for name in names:
+        numbers.append(STRANGER if name.startswith("distractors_") else prefix_number(name, folder))
+        if numbers[-1] in enrolled:
+            raise UserError(f"{folder / name}: person {numbers[-1]} is in the gallery; unpack the set again.")
+    unmated = Faces(folder, tuple(names), np.array(numbers, np.int64))
     shared = [identical(gallery, faces, f"gallery against {faces.folder.name}") for faces in (mated, unmated)]
-    counts = (
+    counts = (  # what one audit of the archive found, except for the people: the set's page has 3,000, the audit 2,965
         Count("gallery images", len(gallery), 60_294),
         Count("mated probes", len(mated), 60_423),
         Count("unmated probes", len(unmated), 121_736),
-        Count("unmated probes without a person's number", int(np.sum(unmated.ids == STRANGER)), None),
+        Count("unmated probes without a person's number", numbers.count(STRANGER), None),
         Count("people in the gallery", len(np.unique(gallery.ids)), 3_000),
         Count("gallery images identical to a mated probe", shared[0], None),
         Count("gallery images identical to an unmated probe", shared[1], None),
@@ -112,25 +101,10 @@ def read_verification(root: Path) -> SimpleNamespace:
     positive, negative = map(len, listed.values())
     if positive != negative:
         raise UserError(f"{folder}: {positive} positive and {negative} negative pairs; fetch both again.")
-    counts = (
-        Count("positive pairs", positive, PAIRS),
-        Count("negative pairs", negative, PAIRS),
-        Count("images to be verified", len(names), 10_051),
-    )
+    counts = Count("positive pairs", positive, 5_320), Count("negative pairs", negative, 5_320)
+    counts += (Count("images to be verified", len(names), 10_051),)
     pairs, same = np.array([*listed["positive"], *listed["negative"]]), np.repeat([True, False], positive)
     return SimpleNamespace(faces=Faces(images, tuple(names), numbers), pairs=pairs, same=same, counts=counts)
-
-
-def read_training(root: Path) -> Folders:
-    """The training part at the same root; UserError like `read_folders`, or if a person of the test is in it."""
-    root = locate(root, NAME, TRAINING)
-    training = read_folders(root / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
-    people = {int(person) for person in training.people}
-    for folder in (root / SEARCH / role for role in ("gallery", "mated_probe", "unmated_probe")):
-        for name in images_in(folder) if folder.is_dir() else ():
-            if number_of(name, folder) in people:
-                raise UserError(f"{folder / name}: its person is in {root / TRAINING} too; unpack the set again.")
-    return training
 
 
 def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> list[NDArray[np.float64]]:
@@ -141,13 +115,6 @@ def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> l
         total = np.append(0.0, np.cumsum(weights[kind][order]))
         rates.append(np.r_[0.0, total[np.searchsorted(distances[kind][order], GRID)] / total[-1], 1.0])
     return rates
-
-
-def interpolated_tar(distances: NDArray, same: NDArray[np.bool_], weights: NDArray, rate: float) -> float:
-    """TAR where FAR = rate, linear between the largest TAR at each FAR of the grid."""
-    far, tar = grid_roc(distances, same, weights)
-    last = np.append(far[1:] != far[:-1], True)
-    return float(np.interp(rate, far[last], tar[last]))
 
 
 def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[list, list, NDArray[np.bool_]]:
@@ -183,9 +150,15 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
     distances[failed[pairs].any(axis=1)] = np.inf
     accuracies, _, right = fold_accuracy(distances, same)
+
+    def interpolated_tar(weights: NDArray, rate: float) -> float:  # linear between the largest TAR at each FAR
+        far, tar = grid_roc(distances, same, weights)
+        last = np.append(far[1:] != far[:-1], True)
+        return float(np.interp(rate, far[last], tar[last]))
+
     statistics = {}
     for rate in RATES:
-        statistics[f"tar_interpolated@far={rate:g}"] = lambda w, rate=rate: interpolated_tar(distances, same, w, rate)
+        statistics[f"tar_interpolated@far={rate:g}"] = partial(interpolated_tar, rate=rate)
         statistics[f"tar@far={rate:g}"] = lambda w, rate=rate: tar_at_far(-distances, same, rate, w)
     statistics["auc"] = lambda w: float(np.trapezoid(*reversed(grid_roc(distances, same, w))))
     metrics = {metric: statistic(np.ones(len(same))) for metric, statistic in statistics.items()}
@@ -194,20 +167,6 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     counts = {"genuine": genuine, "impostor": impostor}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(np.isinf(distances).sum())}
     return outcomes.Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
-
-
-def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray]:
-    """Mean of each person's features (people, D), NaN if all failed, and the people's labels, sorted."""
-    gallery, failed = checked_embeddings(gallery, "gallery")
-    labels = np.asarray(labels)
-    if labels.shape != gallery.shape[:1]:
-        raise ValueError(f"the gallery {gallery.shape} needs one label per row, not labels of shape {labels.shape}.")
-    people = np.unique(labels)
-    means = np.full((len(people), gallery.shape[1]), np.nan)
-    for place, person in enumerate(people):
-        if (rows := (labels == person) & ~failed).any():
-            means[place] = gallery[rows].mean(axis=0, dtype=np.float64)
-    return means, people
 
 
 def identification(
@@ -220,7 +179,13 @@ def identification(
     ones first; decisions by mated probe. Metrics: tpir20@fpir=..., tpir20_auc, rank1, rank20. Raises ValueError if a
     mated probe's person has no gallery image, or like `search.search`.
     """
-    means, people = templates(gallery, gallery_labels)
+    gallery, failed = checked_embeddings(gallery, "gallery")
+    people, own = np.unique(gallery_labels, return_inverse=True)
+    if own.shape != failed.shape:
+        raise ValueError(f"the gallery {gallery.shape} needs one label per row, not labels of shape {own.shape}.")
+    means = np.full((len(people), gallery.shape[1]), np.nan)  # the templates; NaN if all images of a person failed
+    for person in np.unique(own[~failed]):
+        means[person] = gallery[(own == person) & ~failed].mean(axis=0, dtype=np.float64)
     known = search(mated, means, mated_labels, people)
     require_mates(known)
     strangers = search(unmated, means, np.full(len(unmated), len(people)), np.arange(len(people)))
@@ -253,25 +218,21 @@ def identification(
 
 
 def open_survface(root: Path) -> outcomes.Opened:
-    """Read both parts at a root, with the training part if that is there; UserError like the readers."""
+    """Read both parts at a root; UserError like the readers."""
     paired, found = read_verification(root), read_search(root)
     positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
     first, second = paired.faces.ids[paired.pairs].T
-    alone = -1 - np.arange(len(found.unmated))  # every probe without a number is a person of its own
-    strangers = np.where(found.unmated.ids == STRANGER, alone, found.unmated.ids)
-    identities = np.concatenate([found.mated.ids, strangers])
-    strata = np.repeat([0, 1], [len(found.mated), len(strangers)])
+    mated, gallery, numbers = found.mated.ids, found.gallery.ids, found.unmated.ids
+    strangers = np.where(numbers == STRANGER, -1 - np.arange(len(numbers)), numbers)  # each a person of its own
+    strata = np.repeat([0, 1], [len(mated), len(strangers)])
     by_pair = partial(outcomes.draw_pairs, same=paired.same, a=first, b=second)
-    by_probe = partial(outcomes.draw_probes, identities=identities, strata=strata)
-
-    def searched(x: outcomes.Vectors) -> outcomes.Outcome:
-        return identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"])
-
+    by_probe = partial(outcomes.draw_probes, identities=np.concatenate([mated, strangers]), strata=strata)
     protocols = {
         "verification": outcomes.Protocol(lambda x: verification(x["verification"], positive, negative), by_pair),
-        "identification": outcomes.Protocol(searched, by_probe),
+        "identification": outcomes.Protocol(
+            lambda x: identification(x["gallery"], gallery, x["mated"], mated, x["unmated"]), by_probe
+        ),
     }
     roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
     images = {role: outcomes.images_of(faces) for role, faces in roles.items()}
-    counts = paired.counts + found.counts + training_counts(root, NAME, TRAINING, read_training)
-    return outcomes.Opened("survface", images, counts, protocols, ("whole", "detect"))
+    return outcomes.Opened("survface", images, paired.counts + found.counts, protocols, ("whole", "detect"))

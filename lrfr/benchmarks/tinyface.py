@@ -14,8 +14,9 @@ probe with other mates left, the failed mate ranks last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,52 +27,43 @@ from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, draw_probes, fai
 from lrfr.benchmarks.search import average_precisions, checked_embeddings, hits, optimistic, require_mates, search
 from lrfr.errors import UserError
 from lrfr.gate.matlab import read_ids, read_names
-from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders, same_names
+from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number, same_names
 
-NAME, TEST, TRAINING = "tinyface", "Testing_Set", "Training_Set"
-LISTS = (TEST, "Face_Identification_Evaluation")
+NAME, TEST, LISTS = "tinyface", "Testing_Set", "Face_Identification_Evaluation"
 DISTRACTOR = -100  # the official code's identity of every distractor
-PEOPLE, TRAINING_IMAGES, TRAINING_PEOPLE = 2_569, 7_804, 2_570  # published: the readme in the archive, as below
+PEOPLE = 2_569  # published: the readme in the archive, as below
 RANKS = (1, 5, 10, 20, 50)  # 1, 20, 50 in the paper; 1, 5, 20 in AdaFace and its descendants; 10 is a step between
 
 
-def read_role(folder: Path, places: tuple[Path, ...], variable: str) -> tuple[Faces, Path]:
-    """Faces of a folder in the order of its .mat list, as QMUL's two sets have them, and the list's path.
+def read_roles(
+    folder: Path, places: Sequence[Path], roles: Mapping[str, str], everybody: Sequence[str]
+) -> tuple[list[Faces], set[int]]:
+    """Faces of folders in the order of their .mat lists, as QMUL's two sets have them, and the numbers of their people.
 
-    places: the folders where archives have the list; the first that has it counts. The list has the file names in
-    `<variable>_set` and the identities in `<variable>_ids`, and must name every file once, else UserError.
+    places: where archives have the lists; the first that has one counts. roles: subfolder -> what the variables of its
+    list begin with: file names in `<...>_set`, identities in `<...>_ids`. UserError, naming list and entry, unless a
+    list names every file once, numbers in names and identities go together one to one, and the roles in `everybody`
+    have each person.
     """
-    name = f"{folder.name.lower()}_img_ID_pairs.mat"
-    source = next((place / name for place in places if (place / name).is_file()), places[0] / name)
-    names = [name for (name,) in read_names(source, f"{variable}_set", columns=1)]
-    same_names(names, images_in(folder), source, folder)
-    return Faces(folder, tuple(names), read_ids(source, f"{variable}_ids", len(names))), source
-
-
-def person_numbers(roles: list[tuple[Faces, Path]]) -> dict[int, int]:
-    """Number at the start of the file names -> identity in the lists; UserError unless they go together one to one."""
+    found: dict[str, tuple[Faces, Path]] = {}
     identity: dict[int, int] = {}
     number_of: dict[int, int] = {}
-    for faces, source in roles:
-        for row, (name, person) in enumerate(zip(faces.names, faces.ids.tolist(), strict=True), start=1):
-            where = f"{source}, entry {row}"
-            number = prefix_number(name, where)
+    for role, variable in roles.items():
+        name = f"{role.lower()}_img_ID_pairs.mat"
+        source = next((place / name for place in places if (place / name).is_file()), places[0] / name)
+        names = [name for (name,) in read_names(source, f"{variable}_set", columns=1)]
+        same_names(names, images_in(folder / role), source, folder / role)
+        ids = read_ids(source, f"{variable}_ids", len(names))
+        for row, (name, person) in enumerate(zip(names, ids.tolist(), strict=True), start=1):
+            number = prefix_number(name, where := f"{source}, entry {row}")
             if identity.setdefault(number, person) != person or number_of.setdefault(person, number) != number:
                 raise UserError(f"{where}: {name!r} has identity {person}, others contradict; fetch the list again.")
-    return identity
-
-
-def require_same_people(one: tuple[Faces, Path], other: tuple[Faces, Path]) -> None:
-    """UserError for the first identity of a role that another one lacks."""
-    missing = np.flatnonzero(~np.isin(one[0].ids, other[0].ids))
-    if len(missing):
-        where = f"{one[1]}, entry {missing[0] + 1}"
-        raise UserError(f"{where}: identity {one[0].ids[missing[0]]} is not in {other[1]}; fetch both again.")
-
-
-def training_counts(root: Path, name: str, part: str, read: Callable[[Path], Folders]) -> tuple[Count, ...]:
-    """Of the training part, if it lies beside the test."""
-    return read(root).counts if any((folder / part).is_dir() for folder in (root, root / name)) else ()
+        found[role] = Faces(folder / role, tuple(names), ids), source
+    for (faces, source), (others, other) in product(found.values(), (found[role] for role in everybody)):
+        if len(missing := np.flatnonzero(~np.isin(faces.ids, others.ids))):
+            where = f"{source}, entry {missing[0] + 1}"
+            raise UserError(f"{where}: identity {faces.ids[missing[0]]} is not in {other}; fetch both again.")
+    return [faces for faces, _ in found.values()], set(identity)
 
 
 def read_tinyface(root: Path) -> SimpleNamespace:
@@ -81,31 +73,22 @@ def read_tinyface(root: Path) -> SimpleNamespace:
     numbers that cannot be, a person with two identities, a probe without a mate, or one file in gallery and probes.
     """
     root = locate(root, NAME, TEST)
-    places, test = tuple(root / folder for folder in LISTS), root / TEST
-    roles = read_role(test / "Probe", places, "probe"), read_role(test / "Gallery_Match", places, "gallery")
-    (probes, _), (gallery, _) = roles
+    test, places, lists = root / TEST, (root / TEST, root / LISTS), {"Gallery_Match": "gallery", "Probe": "probe"}
+    (gallery, probes), _ = read_roles(test, places, lists, ["Gallery_Match"])
     names = images_in(test / "Gallery_Distractor")
     distractors = Faces(test / "Gallery_Distractor", tuple(names), np.full(len(names), DISTRACTOR, np.int64))
-    person_numbers([*reversed(roles)])
-    require_same_people(*roles)
     mates = Counter(gallery.ids.tolist())
-    pairs = sum(mates[person] for person in probes.ids.tolist())
     counts = (
         Count("probes", len(probes), 3_728),
         Count("gallery images with a mate", len(gallery), 4_443),
         Count("distractors", len(distractors), 153_428),
         Count("people among the probes", len(np.unique(probes.ids)), PEOPLE),
         Count("people in the gallery", len(mates), PEOPLE),
-        Count("genuine pairs", pairs, 12_308),  # one audit's, not the authors'
+        Count("genuine pairs", sum(mates[person] for person in probes.ids.tolist()), 12_308),  # one audit's
         Count("gallery images identical to a probe", identical(gallery, probes, "gallery against probes"), None),
         Count("distractors identical to a probe", identical(distractors, probes, "distractors against probes"), None),
     )
     return SimpleNamespace(gallery=gallery, probes=probes, distractors=distractors, counts=counts)
-
-
-def read_training(root: Path) -> Folders:
-    """The training part at the same root; UserError like `trees.read_folders`."""
-    return read_folders(locate(root, NAME, TRAINING) / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
 
 
 def evaluate(
@@ -118,28 +101,24 @@ def evaluate(
     per row, of one type, the same person the same label; distractors have none. Metrics: rank1 ... rank50, map,
     rank1_optimistic, map_optimistic. Raises ValueError if a probe has no mate in the gallery, or like `search.search`.
     """
-    given = {"probes": probes, "gallery": gallery, "distractors": distractors}
-    parts = {name: checked_embeddings(x, name) for name, x in given.items()}
-    probes, gallery, distractors = (x for x, _ in parts.values())
+    parts = {"probes": probes, "gallery": gallery, "distractors": distractors}
+    (probes, gallery, distractors), failed = zip(*map(checked_embeddings, parts.values(), parts), strict=True)
     if gallery.shape[1] != distractors.shape[1]:
         raise ValueError(f"gallery {gallery.shape} and distractors {distractors.shape} need the same dimensions.")
-    labels = [np.asarray(probe_labels), np.asarray(gallery_labels)]
-    people, number = np.unique(np.concatenate(labels), return_inverse=True)
-    own, others = np.split(number, [len(labels[0])])
+    people, number = np.unique(np.concatenate([probe_labels, gallery_labels]), return_inverse=True)
+    own, others = np.split(number, [len(probe_labels)])
     nobody = np.full(len(distractors), len(people))  # a label that no probe has
     found = search(probes, np.concatenate([gallery, distractors]), own, np.concatenate([others, nobody]))
     require_mates(found)
     decisions = {f"rank{k}": hits(found, k) for k in RANKS} | {"rank1_optimistic": hits(optimistic(found), 1)}
-    precisions = {"map": average_precisions(found), "map_optimistic": average_precisions(optimistic(found))}
-    values = decisions | precisions
-    counts = failures({name: failed for name, (_, failed) in parts.items()})
+    values = decisions | {"map": average_precisions(found), "map_optimistic": average_precisions(optimistic(found))}
     metrics = {metric: float(np.mean(value)) for metric, value in values.items()}
     statistics = {metric: mean_of(value) for metric, value in values.items()}
-    return Outcome(len(probes), metrics, counts, decisions, statistics)
+    return Outcome(len(probes), metrics, failures(dict(zip(parts, failed, strict=True))), decisions, statistics)
 
 
 def open_tinyface(root: Path) -> Opened:
-    """Read the set at a root, with its training part if that is there; UserError like the readers."""
+    """Read the set at a root; UserError like `read_tinyface`."""
     data = read_tinyface(root)
     probes, gallery = data.probes.ids, data.gallery.ids
     protocol = Protocol(
@@ -147,5 +126,4 @@ def open_tinyface(root: Path) -> Opened:
         partial(draw_probes, identities=probes, strata=np.zeros(len(probes))),
     )
     images = {role: images_of(getattr(data, role)) for role in ("probes", "gallery", "distractors")}
-    counts = data.counts + training_counts(root, NAME, TRAINING, read_training)
-    return Opened("tinyface", images, counts, {"identification": protocol}, ("whole", "detect"))
+    return Opened("tinyface", images, data.counts, {"identification": protocol}, ("whole", "detect"))
