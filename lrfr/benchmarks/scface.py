@@ -67,25 +67,6 @@ def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
     return found
 
 
-def read_probes(root: Path, subjects: list[int]) -> dict[int, Faces]:
-    """Images of cameras 1 to 5 by distance; UserError like `read_files`, for a stranger, or for a missing image."""
-    probes = {}
-    for distance in DISTANCES:
-        folder = root / ALL if (root / ALL).is_dir() else root / BY_DISTANCE.format(distance)
-        found = {key: name for key, name in read_files(folder).items() if key[0] == distance}
-        for _, subject, _ in found:
-            if subject not in subjects:
-                raise UserError(f"{folder}: an image of subject {subject:03d}, without a mugshot; unpack it again.")
-        wanted = [(distance, subject, camera) for subject in subjects for camera in CAMERAS]
-        missing = ["{1:03d}_cam{2}_{0}.jpg".format(*key) for key in wanted if key not in found]
-        if missing:
-            others = f"{len(missing) - 1} others of distance {distance}"
-            raise UserError(f"{root}: {missing[0]} and {others} are missing; unpack it again.")
-        ids = np.repeat(np.array(subjects, np.int64), len(CAMERAS))
-        probes[distance] = Faces(folder, tuple(found[key] for key in wanted), ids)
-    return probes
-
-
 def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
     """Name without suffix -> float64 (4, 2), pixels (x, y): left eye in the image, other eye, nose, mouth.
 
@@ -98,17 +79,17 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
         name, *fields = line.split() or "#"
         if name.startswith("#"):
             continue
-        reason = "the name comes twice" if (stem := Path(name).stem) in found else None
-        if len(fields) != 8 or not all(map(NUMBER.fullmatch, fields)):
-            reason = "not a name and eight numbers"
-        else:
-            points = np.array(fields, np.float64).reshape(2, 2, 2)  # eyes by x, nose and mouth by y
-            order = np.argsort([points[0, :, 0], points[1, :, 1]], axis=1, kind="stable")
-            found[stem] = np.concatenate([points[0][order[0]], points[1][order[1]]])
-            if not found[stem][3, 1] > found[stem][:2, 1].max():
-                reason = "the mouth is not below the eyes"
-        if reason:
-            raise UserError(f"{path}, line {number}: {reason}; fetch the annotations again.")
+        stem, reason = Path(name).stem, "not a name and eight numbers"
+        if len(fields) == 8 and all(map(NUMBER.fullmatch, fields)):
+            eyes, rest = np.array(fields, np.float64).reshape(2, 2, 2)
+            points = np.concatenate(
+                [eyes[np.argsort(eyes[:, 0], kind="stable")], rest[np.argsort(rest[:, 1], kind="stable")]]
+            )
+            reason = "the name comes twice" if stem in found else "the mouth is not below the eyes"
+            if stem not in found and points[3, 1] > points[:2, 1].max():
+                found[stem] = points
+                continue
+        raise UserError(f"{path}, line {number}: {reason}; fetch the annotations again.")
     return found
 
 
@@ -124,8 +105,18 @@ def read_scface(root: Path) -> SimpleNamespace:
     mugshots = {subject: name for (_, subject, _), name in sorted(read_files(folder).items())} if folder else {}
     if not mugshots:
         raise UserError(f"{root}: neither {MUGSHOTS[0]} nor {MUGSHOTS[1]} has images; give the folder with SCface.")
-    gallery = Faces(folder, tuple(mugshots.values()), np.array([*mugshots], np.int64))
-    probes = read_probes(root, [*mugshots])
+    gallery, probes = Faces(folder, tuple(mugshots.values()), np.array([*mugshots], np.int64)), {}
+    for distance in DISTANCES:
+        folder = root / ALL if (root / ALL).is_dir() else root / BY_DISTANCE.format(distance)
+        found = {key: name for key, name in read_files(folder).items() if key[0] == distance}
+        if strangers := [subject for _, subject, _ in found if subject not in mugshots]:
+            raise UserError(f"{folder}: an image of subject {strangers[0]:03d}, without a mugshot; unpack it again.")
+        wanted = [(distance, subject, camera) for subject in mugshots for camera in CAMERAS]
+        if missing := ["{1:03d}_cam{2}_{0}.jpg".format(*key) for key in wanted if key not in found]:
+            others = f"{len(missing) - 1} others of distance {distance}"
+            raise UserError(f"{root}: {missing[0]} and {others} are missing; unpack it again.")
+        names = tuple(found[key] for key in wanted)
+        probes[distance] = Faces(folder, names, np.repeat(gallery.ids, len(CAMERAS)))
     landmarks = read_landmarks(root / ANNOTATIONS) if (root / ANNOTATIONS).is_file() else {}
     for faces in (gallery, *probes.values()):
         for name in faces.names if landmarks else ():
@@ -157,16 +148,15 @@ def evaluate(
     decisions: rank1@d1 ..., of the probes at that distance. Raises ValueError unless everybody has one gallery image
     and as many probes at each distance as everybody else.
     """
-    (gallery, gallery_failed), (probes, probe_failed) = (
-        checked_embeddings(x, name) for x, name in ((gallery, "gallery"), (probes, "probes"))
-    )
-    gallery_subjects, probe_subjects, distances = (np.asarray(x) for x in (gallery_subjects, probe_subjects, distances))
+    gallery, gallery_failed = checked_embeddings(gallery, "gallery")
+    probes, probe_failed = checked_embeddings(probes, "probes")
+    probe_subjects, distances = np.asarray(probe_subjects), np.asarray(distances)
     if distances.shape != probes.shape[:1]:
         raise ValueError(f"probes {probes.shape} need one distance per row, not distances of shape {distances.shape}.")
     found = search(probes, gallery, probe_subjects, gallery_subjects)
     right = {"": hits(found, 1), "_optimistic": hits(optimistic(found), 1)}
     counts = {"subjects": len(gallery), "fta_gallery": int(gallery_failed.sum())}
-    metrics, statistics, decisions = {}, {}, {}
+    statistics, decisions = {}, {}
     for distance in np.unique(distances):
         chosen = distances == distance
         subjects, number = np.unique(probe_subjects[chosen], return_counts=True)
@@ -174,10 +164,9 @@ def evaluate(
             rule = "one mugshot, and as many probes as everybody else; without a face they are rows of NaN"
             raise ValueError(f"distance {distance}: every subject needs {rule}, never left out.")
         counts |= {f"probes@d{distance}": int(chosen.sum()), f"fta@d{distance}": int(probe_failed[chosen].sum())}
-        for ending, hit in right.items():
-            metric = f"rank1@d{distance}{ending}"
-            metrics[metric], statistics[metric] = float(np.mean(hit[chosen])), mean_of(hit[chosen], chosen)
+        statistics |= {f"rank1@d{distance}{ending}": mean_of(hit[chosen], chosen) for ending, hit in right.items()}
         decisions[f"rank1@d{distance}"] = right[""][chosen]
+    metrics = {metric: statistic(np.ones(len(probes))) for metric, statistic in statistics.items()}
     return Outcome(len(probes), metrics, counts, decisions, statistics)
 
 
@@ -189,15 +178,13 @@ def evaluate_splits(
     Counts are those of the first split; a failed image is counted in each split that tests it (fta... is of the first).
     There are no decisions, since splits share probes. Raises ValueError like `evaluate`.
     """
-    enrolled, shown = (
-        (np.asarray(x), np.asarray(y)) for x, y in ((gallery, gallery_subjects), (probes, probe_subjects))
-    )
+    enrolled = [np.asarray(x) for x in (gallery, gallery_subjects)]
+    shown = [np.asarray(x) for x in (probes, probe_subjects, distances)]
     splits = []  # outcome, and which probes were in it
     for split in range(SPLITS):
         tested = tested_subjects(gallery_subjects, split)
         mugshots, rows = np.isin(gallery_subjects, tested), np.isin(probe_subjects, tested)
-        parts = (*(x[mugshots] for x in enrolled), *(x[rows] for x in shown), np.asarray(distances)[rows])
-        splits.append((evaluate(*parts), rows))
+        splits.append((evaluate(*(x[mugshots] for x in enrolled), *(x[rows] for x in shown)), rows))
     metrics, statistics = {}, {}
     for metric in splits[0][0].metrics:
         values = [outcome.metrics[metric] for outcome, _ in splits]
@@ -215,15 +202,11 @@ def open_scface(root: Path) -> Opened:
     distances = np.repeat(DISTANCES, [len(faces) for faces in roles.values()])
     draw = partial(draw_probes, identities=subjects, strata=np.zeros(len(subjects)))
 
-    def protocol(rule: Callable[..., Outcome]) -> Protocol:
-        def scored(x: Vectors) -> Outcome:
-            return rule(
-                x["gallery"], data.gallery.ids, np.concatenate([x[role] for role in roles]), subjects, distances
-            )
+    def scored(x: Vectors, rule: Callable[..., Outcome]) -> Outcome:
+        return rule(x["gallery"], data.gallery.ids, np.concatenate([x[role] for role in roles]), subjects, distances)
 
-        return Protocol(scored, draw)
-
+    rules = {"all subjects": evaluate, "test subjects of the splits": evaluate_splits}
+    protocols = {name: Protocol(partial(scored, rule=rule), draw) for name, rule in rules.items()}
     images = {role: images_of(faces, data.landmarks) for role, faces in {"gallery": data.gallery, **roles}.items()}
-    protocols = {"all subjects": protocol(evaluate), "test subjects of the splits": protocol(evaluate_splits)}
     policies = ("landmarks", "detect", "whole") if data.landmarks else ("detect", "whole")
     return Opened("scface", images, data.counts, protocols, policies)
