@@ -2,9 +2,8 @@
 
 The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
 Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
-distance < threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without
-the grid. A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have:
-an error if it is genuine, counted either way. The toolkit knows no failures.
+distance < threshold. `accuracy_exact` is the same without the grid. A pair with a failed acquisition (a row of NaN) gets
+the distance 4, the largest of unit vectors: an error if it is genuine, counted either way. The toolkit has no failures.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     same = same.astype(bool)
     folds = np.array_split(np.arange(len(same)), len(result.thresholds))
     right = (distances < np.repeat(result.thresholds, [len(fold) for fold in folds])) == same
+    statistics = {"accuracy": accuracy_of(right, same), "auc": partial(area_under_roc, -distances, same)}
+    statistics["eer"] = partial(equal_error_rate, -distances, same)
     metrics = {"accuracy": result.mean, "accuracy_std": result.std, "accuracy_exact": exact.mean}
-    metrics |= {"auc": area_under_roc(-distances, same), "eer": equal_error_rate(-distances, same)}
+    metrics |= {metric: statistics[metric](None) for metric in ("auc", "eer")}
     counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(lost.sum())}
-    statistics = {"accuracy": accuracy_of(right, same)}
-    statistics |= {"auc": partial(area_under_roc, -distances, same), "eer": partial(equal_error_rate, -distances, same)}
     return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
 

@@ -1,13 +1,12 @@
 """SCface: rank-1 of 130 people with a mugshot each, seen by five surveillance cameras at three distances.
 
 Grgic, Delac and Grgic, "SCface - surveillance cameras face database", Multimedia Tools and Applications 51, 2011; its
-files are described in docs/benchmarks/scface.md. Names are subject_camera_distance; distance 1 is the farthest (4.20
-m), then 2.60 m and 1.00 m. Cameras 6 to 8 are infrared and not read.
+files: docs/benchmarks/scface.md. Distance 1 is the farthest (4.20 m), then 2.60 m and 1.00 m. Cameras 6 to 8 are
+infrared and not read.
 
 Papers on low-resolution faces take the frontal mugshots as the gallery and either all 130 people (650 probes a
-distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists, so papers
-differ by their draw: the splits of `tested_subjects` are ours, several draws, the same on every machine. A model
-fine-tuned on the 50 of one split may be tested on the 80 of that split only.
+distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists: the splits
+of `tested_subjects` are ours. A model fine-tuned on the 50 of one split may be tested on the 80 of that split only.
 
 The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties lose.
 """
@@ -42,24 +41,21 @@ SPLITS = 5  # our choice: enough to see how much a draw of 50 people matters
 
 
 def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
-    """(distance, subject, camera) -> name of an image below a folder, "camera's folder/file" where there is one.
+    """(distance, subject, camera) -> name of an image below a folder; mugshots have distance and camera 0.
 
-    Mugshots have distance and camera 0; infrared images are left out. UserError for a file of another name, in the
-    folder of another camera or distance, or the second of one key.
+    Infrared images are left out. UserError for another name, the folder of another camera, or the second of one key.
     """
-    found: dict[tuple[int, int, int], str] = {}
+    found, mugshots = {}, folder.name in MUGSHOTS
     for path in files_below(folder):
         match, reason = FILE.fullmatch(path.name), None
         subject, camera, distance = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
         if camera > max(CAMERAS):
             continue
         place = folder.name, path.parent.name.replace("_", "")
-        if not match or (camera == 0) != (folder.name in MUGSHOTS):
-            reason = f"not a name like {'001_frontal' if folder.name in MUGSHOTS else '001_cam1_1'}.jpg"
+        if not match or {camera == 0, distance == 0} != {mugshots}:
+            reason = f"not a name like {'001_frontal' if mugshots else '001_cam1_1'}.jpg"
         elif folder.name not in (ALL, *MUGSHOTS) and place != (BY_DISTANCE.format(distance), f"cam{camera}"):
             reason = "in the folder of another camera or distance"
-        elif camera and not distance:
-            reason = "has no distance in its name"
         elif found.setdefault((distance, subject, camera), name := path.relative_to(folder).as_posix()) != name:
             reason = "a second image of this subject, camera and distance, or a second mugshot"
         if reason:
@@ -81,10 +77,8 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
             continue
         stem, reason = Path(name).stem, "not a name and eight numbers"
         if len(fields) == 8 and all(map(NUMBER.fullmatch, fields)):
-            eyes, rest = np.array(fields, np.float64).reshape(2, 2, 2)
-            points = np.concatenate(
-                [eyes[np.argsort(eyes[:, 0], kind="stable")], rest[np.argsort(rest[:, 1], kind="stable")]]
-            )
+            eyes, others = np.array(fields, np.float64).reshape(2, 2, 2)
+            points = np.array([*sorted(eyes, key=lambda x: x[0]), *sorted(others, key=lambda x: x[1])])
             reason = "the name comes twice" if stem in found else "the mouth is not below the eyes"
             if stem not in found and points[3, 1] > points[:2, 1].max():
                 found[stem] = points
@@ -118,10 +112,9 @@ def read_scface(root: Path) -> SimpleNamespace:
         names = tuple(found[key] for key in wanted)
         probes[distance] = Faces(folder, names, np.repeat(gallery.ids, len(CAMERAS)))
     landmarks = read_landmarks(root / ANNOTATIONS) if (root / ANNOTATIONS).is_file() else {}
-    for faces in (gallery, *probes.values()):
-        for name in faces.names if landmarks else ():
-            if Path(name).stem not in landmarks:
-                raise UserError(f"{root / ANNOTATIONS}: no line for {Path(name).stem}; fetch the annotations again.")
+    stems = [Path(name).stem for faces in (gallery, *probes.values()) for name in faces.names]
+    if landmarks and (bare := [stem for stem in stems if stem not in landmarks]):
+        raise UserError(f"{root / ANNOTATIONS}: no line for {bare[0]}; fetch the annotations again.")
     counts = (
         Count("subjects", len(gallery), SUBJECTS),
         *(Count(f"probes at distance {d}", len(probes[d]), SUBJECTS * len(CAMERAS)) for d in DISTANCES),
@@ -134,8 +127,7 @@ def tested_subjects(subjects: ArrayLike, split: int) -> NDArray:
     """The subjects, sorted, that a split tests: 80 of 130, and in proportion of any other number."""
     subjects = np.unique(subjects)
     lot = philox("scface", split).random_raw(len(subjects))  # raw bits: stable across releases of NumPy
-    order = np.argsort(lot, kind="stable")
-    return np.sort(subjects[order[: round(len(subjects) * TEST / SUBJECTS)]])
+    return np.sort(subjects[np.argsort(lot, kind="stable")[: round(len(subjects) * TEST / SUBJECTS)]])
 
 
 def evaluate(
@@ -175,8 +167,7 @@ def evaluate_splits(
 ) -> Outcome:
     """The same with each split's test subjects only: means over splits, and standard deviations (_sd, n-1).
 
-    Counts are those of the first split; a failed image is counted in each split that tests it (fta... is of the first).
-    There are no decisions, since splits share probes. Raises ValueError like `evaluate`.
+    Counts are those of the first split. No decisions, since splits share probes. Raises ValueError like `evaluate`.
     """
     enrolled = [np.asarray(x) for x in (gallery, gallery_subjects)]
     shown = [np.asarray(x) for x in (probes, probe_subjects, distances)]

@@ -9,9 +9,8 @@ area under it is taken by trapezoids, and the accuracy is the mean over ten fold
 the other nine. Interpolation invents operating points below one impostor in the list, so the conservative TAR is added.
 
 Identification follows the public ports of the open-set protocol: the template of a person is the mean of the features
-of its gallery images, brought to length 1. FPIR = share of unmated probes with any template above the threshold; TPIR20
-= share of mated probes whose own template is above it and ranks <= 20. The ports take the nearest of 1000 thresholds;
-here the threshold is exact. Unmated probes are probes and never join the gallery.
+of its gallery images. FPIR = share of unmated probes with any template above the threshold; TPIR20 = share of mated
+probes whose own template is above it and ranks <= 20. The ports take the nearest of 1000 thresholds; here it is exact.
 
 Failed acquisitions (NaN rows): a pair with one is never accepted, a failed probe is a miss or no alarm, a failed
 gallery image is left out of its template, and a person without any other has a template that never matches. All count.
@@ -36,8 +35,7 @@ from lrfr.evaluate.verification import FOLDS, correct_at, tar_at_far
 from lrfr.gate.matlab import read_names
 from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number
 
-NAME, PAIRED = "QMUL-SurvFace", "Face_Verification_Test_Set"
-SEARCH, SEARCH_CODE = "Face_Identification_Test_Set", "Face_Identification_Evaluation"
+NAME, PAIRED, SEARCH = "QMUL-SurvFace", "Face_Verification_Test_Set", "Face_Identification_Test_Set"
 STRANGER = -1  # an unmated probe whose file has no person's number: distractors_<n>.jpg
 GRID = np.arange(200, 2001) / 1000  # distances of unit vectors; test_face_verification.m
 RATES = (0.3, 0.1, 0.01, 0.001)  # FAR of the paper's verification table
@@ -53,10 +51,9 @@ def read_search(root: Path) -> SimpleNamespace:
     folders and lists differ, a person has two identities, gallery and mated probes are of different people, an unmated
     probe is of an enrolled one, or one file is in both.
     """
-    root = locate(root, NAME, SEARCH)
-    places, folder = (root / SEARCH, root / SEARCH_CODE), root / SEARCH / "unmated_probe"
-    lists = {role: role for role in ("gallery", "mated_probe")}
-    (gallery, mated), enrolled = read_roles(root / SEARCH, places, lists, [*lists])
+    roles = {role: role for role in ("gallery", "mated_probe")}
+    (gallery, mated), enrolled = read_roles(locate(root, NAME, SEARCH) / SEARCH, roles, [*roles])
+    folder = gallery.folder.with_name("unmated_probe")
     names, numbers = images_in(folder), []
     for name in names:
         numbers.append(STRANGER if name.startswith("distractors_") else prefix_number(name, folder))
@@ -87,23 +84,23 @@ def read_verification(root: Path) -> SimpleNamespace:
     names = images_in(images)
     numbers = np.array([prefix_number(name, images) for name in names], np.int64)
     place = {name: i for i, name in enumerate(names)}
-    listed: dict[str, list[list[int]]] = {"positive": [], "negative": []}
-    for kind, rows in listed.items():
+    listed: list[list[list[int]]] = []
+    for kind, people in (("positive", "two people"), ("negative", "one person")):
+        listed.append([])
         source = folder / f"{kind}_pairs_names.mat"
         for row, pair in enumerate(read_names(source, f"{kind}_pairs_names", columns=2), start=1):
             if unknown := [name for name in pair if name not in place]:
                 raise UserError(f"{source}, entry {row}: {unknown[0]!r} is not in {images}; unpack the set again.")
             a, b = (place[name] for name in pair)
-            if (numbers[a] == numbers[b]) != (kind == "positive"):
-                people = "two people" if kind == "positive" else "one person"
+            if (numbers[a] == numbers[b]) != (people == "two people"):
                 raise UserError(f"{source}, entry {row}: a {kind} pair of {people}; fetch the list again.")
-            rows.append([a, b])
-    positive, negative = map(len, listed.values())
+            listed[-1].append([a, b])
+    positive, negative = map(len, listed)
     if positive != negative:
         raise UserError(f"{folder}: {positive} positive and {negative} negative pairs; fetch both again.")
     counts = Count("positive pairs", positive, 5_320), Count("negative pairs", negative, 5_320)
     counts += (Count("images to be verified", len(names), 10_051),)
-    pairs, same = np.array([*listed["positive"], *listed["negative"]]), np.repeat([True, False], positive)
+    pairs, same = np.concatenate(listed), np.repeat([True, False], positive)
     return SimpleNamespace(faces=Faces(images, tuple(names), numbers), pairs=pairs, same=same, counts=counts)
 
 
@@ -224,14 +221,16 @@ def open_survface(root: Path) -> outcomes.Opened:
     first, second = paired.faces.ids[paired.pairs].T
     mated, gallery, numbers = found.mated.ids, found.gallery.ids, found.unmated.ids
     strangers = np.where(numbers == STRANGER, -1 - np.arange(len(numbers)), numbers)  # each a person of its own
-    strata = np.repeat([0, 1], [len(mated), len(strangers)])
     by_pair = partial(outcomes.draw_pairs, same=paired.same, a=first, b=second)
+    strata = np.repeat([0, 1], [len(mated), len(strangers)])
     by_probe = partial(outcomes.draw_probes, identities=np.concatenate([mated, strangers]), strata=strata)
+
+    def searched(x: outcomes.Vectors) -> outcomes.Outcome:
+        return identification(x["gallery"], gallery, x["mated"], mated, x["unmated"])
+
     protocols = {
         "verification": outcomes.Protocol(lambda x: verification(x["verification"], positive, negative), by_pair),
-        "identification": outcomes.Protocol(
-            lambda x: identification(x["gallery"], gallery, x["mated"], mated, x["unmated"]), by_probe
-        ),
+        "identification": outcomes.Protocol(searched, by_probe),
     }
     roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
     images = {role: outcomes.images_of(faces) for role, faces in roles.items()}

@@ -3,12 +3,11 @@
 Cheng, Zhu and Gong, "Low-resolution face recognition", ACCV 2018; its files: docs/benchmarks/tinyface.md. The rules are
 those of the set's own MATLAB code (test_face_identification.m, compute_AP.m): the gallery is Gallery_Match and all of
 Gallery_Distractor; a probe is a hit at rank k if any of its mates is among the k nearest; average precision by
-trapezoids. That code ranks by the Euclidean distance of the features as submitted and leaves ties to the sort. Here
-features are brought to length 1 (so distance and cosine rank alike) and ties are pessimistic; what an optimistic sort
-would give is printed beside.
+trapezoids. That code takes the features as submitted and leaves ties to the sort. Here features are brought to length 1
+(so distance and cosine rank alike) and ties are pessimistic; what an optimistic sort would give is printed beside.
 
-A failed acquisition stays in: a probe that failed, or whose every mate failed, is a miss with average precision 0. Of a
-probe with other mates left, the failed mate ranks last.
+A failed acquisition stays in: a probe that failed, or whose every mate failed, is a miss with average precision 0; with
+other mates left, the failed mate ranks last.
 """
 
 from __future__ import annotations
@@ -31,26 +30,23 @@ from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_n
 
 NAME, TEST, LISTS = "tinyface", "Testing_Set", "Face_Identification_Evaluation"
 DISTRACTOR = -100  # the official code's identity of every distractor
-PEOPLE = 2_569  # published: the readme in the archive, as below
 RANKS = (1, 5, 10, 20, 50)  # 1, 20, 50 in the paper; 1, 5, 20 in AdaFace and its descendants; 10 is a step between
 
 
-def read_roles(
-    folder: Path, places: Sequence[Path], roles: Mapping[str, str], everybody: Sequence[str]
-) -> tuple[list[Faces], set[int]]:
-    """Faces of folders in the order of their .mat lists, as QMUL's two sets have them, and the numbers of their people.
+def read_roles(folder: Path, roles: Mapping[str, str], everybody: Sequence[str]) -> tuple[list[Faces], set[int]]:
+    """Faces of subfolders in the order of their .mat lists, as QMUL's two sets have them, and their people's numbers.
 
-    places: where archives have the lists; the first that has one counts. roles: subfolder -> what the variables of its
-    list begin with: file names in `<...>_set`, identities in `<...>_ids`. UserError, naming list and entry, unless a
-    list names every file once, numbers in names and identities go together one to one, and the roles in `everybody`
-    have each person.
+    roles: subfolder -> what the variables of its list begin with: file names in `<...>_set`, identities in `<...>_ids`.
+    Lists lie in the folder or in LISTS beside it. UserError, naming list and entry, unless a list names every file
+    once, numbers in names and identities go together one to one, and the roles in `everybody` have each person.
     """
     found: dict[str, tuple[Faces, Path]] = {}
     identity: dict[int, int] = {}
     number_of: dict[int, int] = {}
     for role, variable in roles.items():
         name = f"{role.lower()}_img_ID_pairs.mat"
-        source = next((place / name for place in places if (place / name).is_file()), places[0] / name)
+        other = folder.with_name(LISTS) / name
+        source = other if other.is_file() and not (folder / name).is_file() else folder / name
         names = [name for (name,) in read_names(source, f"{variable}_set", columns=1)]
         same_names(names, images_in(folder / role), source, folder / role)
         ids = read_ids(source, f"{variable}_ids", len(names))
@@ -73,18 +69,17 @@ def read_tinyface(root: Path) -> SimpleNamespace:
     numbers that cannot be, a person with two identities, a probe without a mate, or one file in gallery and probes.
     """
     root = locate(root, NAME, TEST)
-    test, places, lists = root / TEST, (root / TEST, root / LISTS), {"Gallery_Match": "gallery", "Probe": "probe"}
-    (gallery, probes), _ = read_roles(test, places, lists, ["Gallery_Match"])
-    names = images_in(test / "Gallery_Distractor")
-    distractors = Faces(test / "Gallery_Distractor", tuple(names), np.full(len(names), DISTRACTOR, np.int64))
+    (gallery, probes), _ = read_roles(root / TEST, {"Gallery_Match": "gallery", "Probe": "probe"}, ["Gallery_Match"])
+    names = images_in(folder := root / TEST / "Gallery_Distractor")
+    distractors = Faces(folder, tuple(names), np.full(len(names), DISTRACTOR, np.int64))
     mates = Counter(gallery.ids.tolist())
-    counts = (
+    counts = (  # published: the readme in the archive; of the pairs, one audit's number
         Count("probes", len(probes), 3_728),
         Count("gallery images with a mate", len(gallery), 4_443),
         Count("distractors", len(distractors), 153_428),
-        Count("people among the probes", len(np.unique(probes.ids)), PEOPLE),
-        Count("people in the gallery", len(mates), PEOPLE),
-        Count("genuine pairs", sum(mates[person] for person in probes.ids.tolist()), 12_308),  # one audit's
+        Count("people among the probes", len(np.unique(probes.ids)), 2_569),
+        Count("people in the gallery", len(mates), 2_569),
+        Count("genuine pairs", sum(mates[person] for person in probes.ids.tolist()), 12_308),
         Count("gallery images identical to a probe", identical(gallery, probes, "gallery against probes"), None),
         Count("distractors identical to a probe", identical(distractors, probes, "distractors against probes"), None),
     )
