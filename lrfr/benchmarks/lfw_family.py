@@ -2,8 +2,8 @@
 
 The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
 Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
-distance < threshold. `accuracy_exact` is the same without the grid. A pair with a failed acquisition (a row of NaN) gets
-the distance 4, the largest of unit vectors: an error if it is genuine, counted either way. The toolkit has no failures.
+distance < threshold. `accuracy_exact` is the same without the grid. A pair with a failed acquisition (a row of NaN) has
+the distance 4, the largest of unit vectors: an error if genuine, counted either way. The toolkit knows no failures.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fol
 from lrfr.gate.insightface_bin import ARCFACE, read_bin
 from lrfr.gate.trees import check_name
 
-FARTHEST = 4.0  # squared distance of opposite unit vectors
-
 
 def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     """Ten-fold accuracy; decisions and weights go by pair.
@@ -37,7 +35,7 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
         raise ValueError(f"{len(embeddings)} images need half as many pairs, not labels of shape {same.shape}.")
     x, lost = unit(embeddings), failed[::2] | failed[1::2]
     distances = np.sum((x[::2] - x[1::2]) ** 2, axis=1)
-    distances[lost] = FARTHEST
+    distances[lost] = 4  # of opposite unit vectors
     result, exact = (ten_fold_accuracy(distances, same, rule) for rule in ("insightface", "exact"))
     same = same.astype(bool)
     folds = np.array_split(np.arange(len(same)), len(result.thresholds))

@@ -64,10 +64,10 @@ def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
 
 
 def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Name without suffix -> float64 (4, 2), pixels (x, y): left eye in the image, other eye, nose, mouth.
+    """Name without suffix -> float64 (4, 2), pixels (x, y): eyes, ordered by x, then nose and mouth, ordered by y.
 
-    Lines are "name x y x y x y x y"; empty ones and those with # are left out. Eyes are ordered by x, nose and mouth by
-    y. Where a mouth is not below both eyes, the columns are others than we think, and the line is refused.
+    Lines are "name x y x y x y x y"; empty ones and those with # are left out. A mouth that is not below both eyes is
+    refused: the columns are others than we think.
     """
     found: dict[str, NDArray[np.float64]] = {}
     lines = read_regular(path, ANNOTATION_BYTES).decode("utf-8", "replace").splitlines()
@@ -91,8 +91,7 @@ def read_scface(root: Path) -> SimpleNamespace:
     """gallery (Faces; cropped mugshots if both kinds are there), probes (distance -> Faces), landmarks, and counts.
 
     root: the folder with the mugshots or the one that holds SCface_database. ids are the subjects' numbers. probes:
-    five a subject, by subject, then camera; none may be missing, since their number is the denominator. Raises
-    UserError naming the file or line that is wrong, the first missing image, or an image without landmarks.
+    five a subject, by subject, then camera; none may be missing. UserError names the wrong file or missing image.
     """
     root = root / NAME if (root / NAME).is_dir() else root
     folder = next((root / name for name in MUGSHOTS if (root / name).is_dir()), None)
@@ -109,8 +108,7 @@ def read_scface(root: Path) -> SimpleNamespace:
         if missing := ["{1:03d}_cam{2}_{0}.jpg".format(*key) for key in wanted if key not in found]:
             others = f"{len(missing) - 1} others of distance {distance}"
             raise UserError(f"{root}: {missing[0]} and {others} are missing; unpack it again.")
-        names = tuple(found[key] for key in wanted)
-        probes[distance] = Faces(folder, names, np.repeat(gallery.ids, len(CAMERAS)))
+        probes[distance] = Faces(folder, tuple(found[key] for key in wanted), np.repeat(gallery.ids, len(CAMERAS)))
     landmarks = read_landmarks(root / ANNOTATIONS) if (root / ANNOTATIONS).is_file() else {}
     stems = [Path(name).stem for faces in (gallery, *probes.values()) for name in faces.names]
     if landmarks and (bare := [stem for stem in stems if stem not in landmarks]):
@@ -135,10 +133,9 @@ def evaluate(
 ) -> Outcome:
     """Rank-1 of all people given, at each distance; weights go by probe.
 
-    gallery (s, D), probes (p, D): float, images and mirror images already fused, NaN row = failed acquisition;
-    subjects: numbers, one per row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...;
-    decisions: rank1@d1 ..., of the probes at that distance. Raises ValueError unless everybody has one gallery image
-    and as many probes at each distance as everybody else.
+    gallery (s, D), probes (p, D): float, mirror images already added, NaN row = failed acquisition; subjects: one per
+    row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...; decisions: rank1@d1 ..., of the
+    probes there. Raises ValueError unless everybody has one gallery image and equally many probes at each distance.
     """
     gallery, gallery_failed = checked_embeddings(gallery, "gallery")
     probes, probe_failed = checked_embeddings(probes, "probes")

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrfr.benchmarks import outcomes
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, images_of, mean_of
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
 from lrfr.benchmarks.tinyface import read_roles
 from lrfr.errors import UserError
@@ -43,94 +44,62 @@ FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
 RANK = 20  # TPIR20
 
 
-def read_search(root: Path) -> SimpleNamespace:
-    """gallery, mated and unmated (Faces), counts, of the folder QMUL-SurvFace or the one around it.
+def read_survface(root: Path) -> SimpleNamespace:
+    """verification, gallery, mated, unmated (Faces), pairs, same and counts, of the folder QMUL-SurvFace or around it.
 
-    ids of gallery and mated are the lists' identities; those of unmated are the numbers in the file names, which count
-    persons differently, -1 where there is none. All bytes are read once. Raises UserError, naming file and entry, if
-    folders and lists differ, a person has two identities, gallery and mated probes are of different people, an unmated
-    probe is of an enrolled one, or one file is in both.
-    """
-    roles = {role: role for role in ("gallery", "mated_probe")}
-    (gallery, mated), enrolled = read_roles(locate(root, NAME, SEARCH) / SEARCH, roles, [*roles])
-    folder = gallery.folder.with_name("unmated_probe")
-    names, numbers = images_in(folder), []
-    for name in names:
-        numbers.append(STRANGER if name.startswith("distractors_") else prefix_number(name, folder))
-        if numbers[-1] in enrolled:
-            raise UserError(f"{folder / name}: person {numbers[-1]} is in the gallery; unpack the set again.")
-    unmated = Faces(folder, tuple(names), np.array(numbers, np.int64))
-    shared = [identical(gallery, faces, f"gallery against {faces.folder.name}") for faces in (mated, unmated)]
-    counts = (  # what one audit of the archive found, except for the people: the set's page has 3,000, the audit 2,965
-        Count("gallery images", len(gallery), 60_294),
-        Count("mated probes", len(mated), 60_423),
-        Count("unmated probes", len(unmated), 121_736),
-        Count("unmated probes without a person's number", numbers.count(STRANGER), None),
-        Count("people in the gallery", len(np.unique(gallery.ids)), 3_000),
-        Count("gallery images identical to a mated probe", shared[0], None),
-        Count("gallery images identical to an unmated probe", shared[1], None),
-    )
-    return SimpleNamespace(gallery=gallery, mated=mated, unmated=unmated, counts=counts)
-
-
-def read_verification(root: Path) -> SimpleNamespace:
-    """faces (ids: numbers in the file names), pairs int64 (P, 2), rows of faces, same bool (P,), and counts.
-
-    The positive pairs come first, then as many negative ones. Raises UserError, naming list and entry, for a name that
-    is not there, a positive pair of two people or a negative pair of one, or lists of different length.
+    pairs: int64 (P, 2), rows of `verification`, positive pairs first, then as many negative ones; same: bool (P,). ids
+    of gallery and mated are the lists' identities; others are the numbers in the file names, which count persons
+    differently, -1 where there is none. Raises UserError, naming file and entry, if folders and lists differ, a person
+    has two identities, a pair is of the other kind, gallery and mated probes are of different people, an unmated probe
+    is of an enrolled one, or one file is in gallery and probes.
     """
     folder = locate(root, NAME, PAIRED) / PAIRED
     images = folder / "verification_images"
     names = images_in(images)
-    numbers = np.array([prefix_number(name, images) for name in names], np.int64)
+    people = np.array([prefix_number(name, images) for name in names], np.int64)
     place = {name: i for i, name in enumerate(names)}
     listed: list[list[list[int]]] = []
-    for kind, people in (("positive", "two people"), ("negative", "one person")):
+    for kind, contrary in (("positive", "two people"), ("negative", "one person")):
         listed.append([])
         source = folder / f"{kind}_pairs_names.mat"
         for row, pair in enumerate(read_names(source, f"{kind}_pairs_names", columns=2), start=1):
             if unknown := [name for name in pair if name not in place]:
                 raise UserError(f"{source}, entry {row}: {unknown[0]!r} is not in {images}; unpack the set again.")
             a, b = (place[name] for name in pair)
-            if (numbers[a] == numbers[b]) != (people == "two people"):
-                raise UserError(f"{source}, entry {row}: a {kind} pair of {people}; fetch the list again.")
+            if (people[a] == people[b]) != (kind == "positive"):
+                raise UserError(f"{source}, entry {row}: a {kind} pair of {contrary}; fetch the list again.")
             listed[-1].append([a, b])
     positive, negative = map(len, listed)
     if positive != negative:
         raise UserError(f"{folder}: {positive} positive and {negative} negative pairs; fetch both again.")
-    counts = Count("positive pairs", positive, 5_320), Count("negative pairs", negative, 5_320)
-    counts += (Count("images to be verified", len(names), 10_051),)
-    pairs, same = np.concatenate(listed), np.repeat([True, False], positive)
-    return SimpleNamespace(faces=Faces(images, tuple(names), numbers), pairs=pairs, same=same, counts=counts)
+    found = SimpleNamespace(verification=Faces(images, tuple(names), people), pairs=np.concatenate(listed))
+    found.same = np.repeat([True, False], positive)
+    folder, roles = locate(root, NAME, SEARCH) / SEARCH, ("gallery", "mated_probe")
+    (found.gallery, found.mated), enrolled = read_roles(folder, dict(zip(roles, roles, strict=True)), roles)
+    names, numbers = images_in(folder := folder / "unmated_probe"), []
+    for name in names:
+        numbers.append(STRANGER if name.startswith("distractors_") else prefix_number(name, folder))
+        if numbers[-1] in enrolled:
+            raise UserError(f"{folder / name}: person {numbers[-1]} is in the gallery; unpack the set again.")
+    found.unmated = Faces(folder, tuple(names), np.array(numbers, np.int64))
+    probes = found.mated, found.unmated
+    shared = [identical(found.gallery, faces, f"gallery against {faces.folder.name}") for faces in probes]
+    found.counts = (  # what one audit found, except for the people: the set's page has 3,000, the audit 2,965
+        Count("positive pairs", positive, 5_320),
+        Count("negative pairs", negative, 5_320),
+        Count("images to be verified", len(found.verification), 10_051),
+        Count("gallery images", len(found.gallery), 60_294),
+        Count("mated probes", len(found.mated), 60_423),
+        Count("unmated probes", len(found.unmated), 121_736),
+        Count("unmated probes without a person's number", numbers.count(STRANGER), None),
+        Count("people in the gallery", len(np.unique(found.gallery.ids)), 3_000),
+        Count("gallery images identical to a mated probe", shared[0], None),
+        Count("gallery images identical to an unmated probe", shared[1], None),
+    )
+    return found
 
 
-def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> list[NDArray[np.float64]]:
-    """FAR and TAR, ascending, at the grid's thresholds; the ends (0, 0) and (1, 1) are ours, for failed pairs."""
-    rates = []
-    for kind in (~same, same):
-        order = np.argsort(distances[kind])
-        total = np.append(0.0, np.cumsum(weights[kind][order]))
-        rates.append(np.r_[0.0, total[np.searchsorted(distances[kind][order], GRID)] / total[-1], 1.0])
-    return rates
-
-
-def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[list, list, NDArray[np.bool_]]:
-    """Accuracies and thresholds of ten folds, and which pairs (n,) were right.
-
-    distances: float (n,), inf = failed. Fold k holds the k-th tenth of the genuine and of the impostor pairs, as the
-    MATLAB code pairs the two lists; with the full set 532 of each.
-    """
-    right, accuracies, thresholds = np.zeros(len(same), dtype=bool), [], []
-    parts = [np.array_split(np.flatnonzero(kind), FOLDS) for kind in (same, ~same)]
-    for fold in map(np.concatenate, zip(*parts, strict=True)):
-        train = np.setdiff1d(np.arange(len(same)), fold)
-        thresholds.append(GRID[np.argmax(correct_at(distances[train], same[train], GRID))])  # the first of the best
-        right[fold] = (distances[fold] < thresholds[-1]) == same[fold]
-        accuracies.append(np.mean(right[fold]))
-    return accuracies, thresholds, right
-
-
-def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> outcomes.Outcome:
+def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
     """Verification of pairs; decisions and weights go by pair, all genuine ones first.
 
     embeddings: float (images, D), NaN row = failed acquisition; positive, negative: int (n, 2), rows of the genuine and
@@ -146,10 +115,26 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     first, second = (unit(embeddings[pairs[:, side]]) for side in (0, 1))
     distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
     distances[failed[pairs].any(axis=1)] = np.inf
-    accuracies, _, right = fold_accuracy(distances, same)
+    right, accuracies = np.zeros(len(same), dtype=bool), []
+    tenths = [np.array_split(np.flatnonzero(kind), FOLDS) for kind in (same, ~same)]
+    for fold in map(np.concatenate, zip(*tenths, strict=True)):  # of each kind a tenth, as the MATLAB code has it
+        train = np.setdiff1d(np.arange(len(same)), fold)
+        threshold = GRID[np.argmax(correct_at(distances[train], same[train], GRID))]  # the first of the best
+        right[fold] = (distances[fold] < threshold) == same[fold]
+        accuracies.append(np.mean(right[fold]))
+
+    def roc(
+        weights: NDArray,
+    ) -> list[NDArray[np.float64]]:  # FAR and TAR at GRID; (0, 0) and (1, 1) are for failed pairs
+        rates = []
+        for kind in (~same, same):
+            order = np.argsort(distances[kind])
+            total = np.append(0.0, np.cumsum(weights[kind][order]))
+            rates.append(np.r_[0.0, total[np.searchsorted(distances[kind][order], GRID)] / total[-1], 1.0])
+        return rates
 
     def interpolated_tar(weights: NDArray, rate: float) -> float:  # linear between the largest TAR at each FAR
-        far, tar = grid_roc(distances, same, weights)
+        far, tar = roc(weights)
         last = np.append(far[1:] != far[:-1], True)
         return float(np.interp(rate, far[last], tar[last]))
 
@@ -157,18 +142,18 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     for rate in RATES:
         statistics[f"tar_interpolated@far={rate:g}"] = partial(interpolated_tar, rate=rate)
         statistics[f"tar@far={rate:g}"] = lambda w, rate=rate: tar_at_far(-distances, same, rate, w)
-    statistics["auc"] = lambda w: float(np.trapezoid(*reversed(grid_roc(distances, same, w))))
+    statistics["auc"] = lambda w: float(np.trapezoid(*reversed(roc(w))))
     metrics = {metric: statistic(np.ones(len(same))) for metric, statistic in statistics.items()}
     metrics |= {"accuracy": float(np.mean(accuracies)), "accuracy_std": float(np.std(accuracies))}
     statistics["accuracy"] = outcomes.accuracy_of(right, same)
     counts = {"genuine": genuine, "impostor": impostor}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(np.isinf(distances).sum())}
-    return outcomes.Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+    return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
 
 def identification(
     gallery: ArrayLike, gallery_labels: ArrayLike, mated: ArrayLike, mated_labels: ArrayLike, unmated: ArrayLike
-) -> outcomes.Outcome:
+) -> Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
     gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations
@@ -192,46 +177,37 @@ def identification(
     tops, size = strangers.top[order], len(scores) + len(strangers.top)
     beaten = [np.searchsorted(-tops, -scores, side) for side in ("right", "left")]  # strangers at or above each score
 
-    def rate(weights: NDArray, fpir: float) -> float:
+    def tpir(weights: NDArray, fpir: float | None) -> float:  # None: the area under the curve
         of_mated, of_unmated = weights[: len(scores)], weights[len(scores) :][order]
-        if not (of_mated.any() and of_unmated.any()):
+        if not of_unmated.any():
             return np.nan
-        return outcomes.mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
-
-    def area(weights: NDArray) -> float:
-        of_mated, total = weights[: len(scores)], np.append(0.0, np.cumsum(weights[len(scores) :][order]))
-        if not total[-1]:
-            return np.nan
+        if fpir is not None:
+            return mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
+        total = np.append(0.0, np.cumsum(of_unmated))
         won = 1 - (total[beaten[0]] + total[beaten[1]]) / (2 * total[-1])  # a tie is half
-        return outcomes.mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
+        return mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
 
-    statistics = {f"tpir{RANK}@fpir={fpir:g}": lambda w, fpir=fpir: rate(w, fpir) for fpir in FPIRS}
-    statistics[f"tpir{RANK}_auc"] = area
-    statistics |= {metric: outcomes.mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
+    statistics = {f"tpir{RANK}@fpir={fpir:g}": partial(tpir, fpir=fpir) for fpir in FPIRS}
+    statistics[f"tpir{RANK}_auc"] = partial(tpir, fpir=None)
+    statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
     metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
     lost = {"gallery": gallery, "templates": means, "mated": mated, "unmated": unmated}
     counts = outcomes.failures({part: np.isnan(x).all(axis=1) for part, x in lost.items()})
-    return outcomes.Outcome(size, metrics, counts, decisions, statistics)
+    return Outcome(size, metrics, counts, decisions, statistics)
 
 
-def open_survface(root: Path) -> outcomes.Opened:
-    """Read both parts at a root; UserError like the readers."""
-    paired, found = read_verification(root), read_search(root)
-    positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
-    first, second = paired.faces.ids[paired.pairs].T
-    mated, gallery, numbers = found.mated.ids, found.gallery.ids, found.unmated.ids
+def open_survface(root: Path) -> Opened:
+    """Read both parts at a root; UserError like `read_survface`."""
+    data = read_survface(root)
+    positive, negative = data.pairs[data.same], data.pairs[~data.same]
+    first, second = data.verification.ids[data.pairs].T
+    gallery, mated, numbers = data.gallery.ids, data.mated.ids, data.unmated.ids
     strangers = np.where(numbers == STRANGER, -1 - np.arange(len(numbers)), numbers)  # each a person of its own
-    by_pair = partial(outcomes.draw_pairs, same=paired.same, a=first, b=second)
     strata = np.repeat([0, 1], [len(mated), len(strangers)])
+    by_pair = partial(outcomes.draw_pairs, same=data.same, a=first, b=second)
     by_probe = partial(outcomes.draw_probes, identities=np.concatenate([mated, strangers]), strata=strata)
-
-    def searched(x: outcomes.Vectors) -> outcomes.Outcome:
-        return identification(x["gallery"], gallery, x["mated"], mated, x["unmated"])
-
-    protocols = {
-        "verification": outcomes.Protocol(lambda x: verification(x["verification"], positive, negative), by_pair),
-        "identification": outcomes.Protocol(searched, by_probe),
-    }
-    roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
-    images = {role: outcomes.images_of(faces) for role, faces in roles.items()}
-    return outcomes.Opened("survface", images, paired.counts + found.counts, protocols, ("whole", "detect"))
+    verified = Protocol(lambda x: verification(x["verification"], positive, negative), by_pair)
+    identified = Protocol(lambda x: identification(x["gallery"], gallery, x["mated"], mated, x["unmated"]), by_probe)
+    images = {role: images_of(getattr(data, role)) for role in ("verification", "gallery", "mated", "unmated")}
+    protocols = {"verification": verified, "identification": identified}
+    return Opened("survface", images, data.counts, protocols, ("whole", "detect"))

@@ -65,8 +65,8 @@ def read_roles(folder: Path, roles: Mapping[str, str], everybody: Sequence[str])
 def read_tinyface(root: Path) -> SimpleNamespace:
     """gallery, probes and distractors (Faces; distractors have id -100), counts, of the folder `tinyface` or around it.
 
-    All files' bytes are read once. Raises UserError, naming file and entry, for folders and lists that differ, names or
-    numbers that cannot be, a person with two identities, a probe without a mate, or one file in gallery and probes.
+    All files' bytes are read once. UserError, naming file and entry, like `read_roles`, for a probe without a mate, or
+    for one file in gallery and probes.
     """
     root = locate(root, NAME, TEST)
     (gallery, probes), _ = read_roles(root / TEST, {"Gallery_Match": "gallery", "Probe": "probe"}, ["Gallery_Match"])

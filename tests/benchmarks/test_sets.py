@@ -101,8 +101,8 @@ def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, 
         found = tinyface.evaluate(of(s.probes), s.probes.ids, of(s.gallery), s.gallery.ids, of(s.distractors))
         return {"identification": found.metrics}
     if name == "survface":
-        v, s = survface.read_verification(root), survface.read_search(root)
-        pairs = survface.verification(of(v.faces), v.pairs[v.same], v.pairs[~v.same])
+        s = survface.read_survface(root)
+        pairs = survface.verification(of(s.verification), s.pairs[s.same], s.pairs[~s.same])
         searched = of(s.gallery), s.gallery.ids, of(s.mated), s.mated.ids, of(s.unmated)
         return {"verification": pairs.metrics, "identification": survface.identification(*searched).metrics}
     if name == "scface":
