@@ -1,8 +1,7 @@
 """SCface: rank-1 of 130 people with a mugshot each, seen by five surveillance cameras at three distances.
 
 Grgic, Delac and Grgic, "SCface - surveillance cameras face database", Multimedia Tools and Applications 51, 2011; its
-files: docs/benchmarks/scface.md. Distance 1 is the farthest (4.20 m), then 2.60 m and 1.00 m. Cameras 6 to 8 are
-infrared and not read.
+files: docs/benchmarks/scface.md. Distances 1 to 3 are 4.20, 2.60 and 1.00 m. Infrared cameras (6 to 8) are not read.
 
 Papers on low-resolution faces take the frontal mugshots as the gallery and either all 130 people (650 probes a
 distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists: the splits
@@ -14,7 +13,6 @@ The denominator is fixed: a probe in which no face was found is a NaN row, a mis
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, Vectors, draw_probes, images_of, mean_of
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, draw_probes, images_of, mean_of
 from lrfr.benchmarks.search import checked_embeddings, hits, optimistic, search
 from lrfr.errors import UserError
 from lrfr.gate.images import read_regular
@@ -189,12 +187,12 @@ def open_scface(root: Path) -> Opened:
     subjects = np.concatenate([faces.ids for faces in roles.values()])
     distances = np.repeat(DISTANCES, [len(faces) for faces in roles.values()])
     draw = partial(draw_probes, identities=subjects, strata=np.zeros(len(subjects)))
-
-    def scored(x: Vectors, rule: Callable[..., Outcome]) -> Outcome:
-        return rule(x["gallery"], data.gallery.ids, np.concatenate([x[role] for role in roles]), subjects, distances)
-
-    rules = {"all subjects": evaluate, "test subjects of the splits": evaluate_splits}
-    protocols = {name: Protocol(partial(scored, rule=rule), draw) for name, rule in rules.items()}
+    protocols = {}
+    for name, rule in (("all subjects", evaluate), ("test subjects of the splits", evaluate_splits)):
+        score = partial(rule, gallery_subjects=data.gallery.ids, probe_subjects=subjects, distances=distances)
+        protocols[name] = Protocol(
+            lambda x, score=score: score(x["gallery"], probes=np.concatenate([x[role] for role in roles])), draw
+        )
     images = {role: images_of(faces, data.landmarks) for role, faces in {"gallery": data.gallery, **roles}.items()}
     policies = ("landmarks", "detect", "whole") if data.landmarks else ("detect", "whole")
     return Opened("scface", images, data.counts, protocols, policies)
