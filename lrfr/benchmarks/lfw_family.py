@@ -40,13 +40,12 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     same = same.astype(bool)
     folds = np.array_split(np.arange(len(same)), len(result.thresholds))
     right = (distances < np.repeat(result.thresholds, [len(fold) for fold in folds])) == same
-    statistics = {"accuracy": accuracy_of(right, same), "auc": partial(area_under_roc, -distances, same)}
-    statistics["eer"] = partial(equal_error_rate, -distances, same)
+    rates = {"auc": partial(area_under_roc, -distances, same), "eer": partial(equal_error_rate, -distances, same)}
     metrics = {"accuracy": result.mean, "accuracy_std": result.std, "accuracy_exact": exact.mean}
-    metrics |= {metric: statistics[metric](None) for metric in ("auc", "eer")}
+    metrics |= {metric: rate() for metric, rate in rates.items()}
     counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(lost.sum())}
-    return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+    return Outcome(len(same), metrics, counts, {"accuracy": right}, {"accuracy": accuracy_of(right, same)} | rates)
 
 
 def open_bin(path: Path) -> Opened:

@@ -49,9 +49,8 @@ def read_survface(root: Path) -> SimpleNamespace:
 
     pairs: int64 (P, 2), rows of `verification`, positive pairs first, then as many negative ones; same: bool (P,). ids
     of gallery and mated are the lists' identities; others are the numbers in the file names, which count persons
-    differently, -1 where there is none. Raises UserError, naming file and entry, if folders and lists differ, a person
-    has two identities, a pair is of the other kind, gallery and mated probes are of different people, an unmated probe
-    is of an enrolled one, or one file is in gallery and probes.
+    differently, -1 where there is none. UserError, naming file and entry, like `read_roles`, for a pair of the other
+    kind, for an unmated probe of an enrolled person, or for one file in gallery and probes.
     """
     folder = locate(root, NAME, PAIRED) / PAIRED
     images = folder / "verification_images"
@@ -82,8 +81,7 @@ def read_survface(root: Path) -> SimpleNamespace:
         if numbers[-1] in enrolled:
             raise UserError(f"{folder / name}: person {numbers[-1]} is in the gallery; unpack the set again.")
     found.unmated = Faces(folder, tuple(names), np.array(numbers, np.int64))
-    probes = found.mated, found.unmated
-    shared = [identical(found.gallery, faces, f"gallery against {faces.folder.name}") for faces in probes]
+    shared = [identical(found.gallery, x, f"gallery against {x.folder.name}") for x in (found.mated, found.unmated)]
     found.counts = (  # what one audit found, except for the people: the set's page has 3,000, the audit 2,965
         Count("positive pairs", positive, 5_320),
         Count("negative pairs", negative, 5_320),
@@ -156,10 +154,9 @@ def identification(
 ) -> Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
-    gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations
-    average the two), NaN row = failed acquisition. Labels of one type for gallery and mated. Weights go by probe, mated
-    ones first; decisions by mated probe. Metrics: tpir20@fpir=..., tpir20_auc, rank1, rank20. Raises ValueError if a
-    mated probe's person has no gallery image, or like `search.search`.
+    gallery (g, D), mated (m, D), unmated (u, D): float, mirror images already added, NaN row = failed acquisition.
+    Labels: one per row, of one type. Weights go by probe, mated ones first; decisions by mated probe. Metrics:
+    tpir20@fpir=..., tpir20_auc, rank1, rank20. Raises ValueError if a mated probe is of nobody in the gallery.
     """
     gallery, failed = checked_embeddings(gallery, "gallery")
     people, own = np.unique(gallery_labels, return_inverse=True)

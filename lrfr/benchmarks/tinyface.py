@@ -40,9 +40,7 @@ def read_roles(folder: Path, roles: Mapping[str, str], everybody: Sequence[str])
     Lists lie in the folder or in LISTS beside it. UserError, naming list and entry, unless a list names every file
     once, numbers in names and identities go together one to one, and the roles in `everybody` have each person.
     """
-    found: dict[str, tuple[Faces, Path]] = {}
-    identity: dict[int, int] = {}
-    number_of: dict[int, int] = {}
+    found, identity, number_of = {}, {}, {}
     for role, variable in roles.items():
         name = f"{role.lower()}_img_ID_pairs.mat"
         other = folder.with_name(LISTS) / name
@@ -91,10 +89,9 @@ def evaluate(
 ) -> Outcome:
     """Rank-k rates and mean average precision; decisions and weights go by probe.
 
-    probes (p, D), gallery (g, D), distractors (d, D): float, images and their mirror images already fused (the official
-    code takes one feature per image; insightface and AdaFace add the two), NaN row = failed acquisition. Labels: one
-    per row, of one type, the same person the same label; distractors have none. Metrics: rank1 ... rank50, map,
-    rank1_optimistic, map_optimistic. Raises ValueError if a probe has no mate in the gallery, or like `search.search`.
+    probes (p, D), gallery (g, D), distractors (d, D): float, mirror images already added (the official code has none),
+    NaN row = failed acquisition. Labels: one per row, of one type. Metrics: rank1 ... rank50, map, rank1_optimistic,
+    map_optimistic. Raises ValueError if a probe has no mate in the gallery, or like `search.search`.
     """
     parts = {"probes": probes, "gallery": gallery, "distractors": distractors}
     (probes, gallery, distractors), failed = zip(*map(checked_embeddings, parts.values(), parts), strict=True)
@@ -116,9 +113,7 @@ def open_tinyface(root: Path) -> Opened:
     """Read the set at a root; UserError like `read_tinyface`."""
     data = read_tinyface(root)
     probes, gallery = data.probes.ids, data.gallery.ids
-    protocol = Protocol(
-        lambda x: evaluate(x["probes"], probes, x["gallery"], gallery, x["distractors"]),
-        partial(draw_probes, identities=probes, strata=np.zeros(len(probes))),
-    )
+    draw = partial(draw_probes, identities=probes, strata=np.zeros(len(probes)))
+    protocol = Protocol(lambda x: evaluate(x["probes"], probes, x["gallery"], gallery, x["distractors"]), draw)
     images = {role: images_of(getattr(data, role)) for role in ("probes", "gallery", "distractors")}
     return Opened("tinyface", images, data.counts, {"identification": protocol}, ("whole", "detect"))
