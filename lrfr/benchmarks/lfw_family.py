@@ -2,9 +2,8 @@
 
 The rule is that of recognition/arcface_torch/eval/verification.py: feature = f(x) + f(mirrored x) at length 1, squared
 Euclidean distance, ten contiguous folds, the threshold 0, 0.01 ... 3.99 that is first best on the other nine, "same" if
-distance < threshold; the mean over folds and their population standard deviation. `accuracy_exact` is the same without
-the grid. A pair with a failed acquisition (a row of NaN) gets the distance 4, the largest that unit vectors can have:
-an error if it is genuine, counted either way. The toolkit knows no failures.
+distance < threshold. `accuracy_exact` is the same without the grid. A pair with a failed acquisition (a row of NaN) has
+the distance 4, the largest of unit vectors: an error if genuine, counted either way. The toolkit knows no failures.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from lrfr.evaluate.verification import area_under_roc, equal_error_rate, ten_fol
 from lrfr.gate.insightface_bin import ARCFACE, read_bin
 from lrfr.gate.trees import check_name
 
-FARTHEST = 4.0  # squared distance of opposite unit vectors
-
 
 def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
     """Ten-fold accuracy; decisions and weights go by pair.
@@ -38,18 +35,17 @@ def evaluate(embeddings: ArrayLike, same: ArrayLike) -> Outcome:
         raise ValueError(f"{len(embeddings)} images need half as many pairs, not labels of shape {same.shape}.")
     x, lost = unit(embeddings), failed[::2] | failed[1::2]
     distances = np.sum((x[::2] - x[1::2]) ** 2, axis=1)
-    distances[lost] = FARTHEST
+    distances[lost] = 4  # of opposite unit vectors
     result, exact = (ten_fold_accuracy(distances, same, rule) for rule in ("insightface", "exact"))
     same = same.astype(bool)
     folds = np.array_split(np.arange(len(same)), len(result.thresholds))
     right = (distances < np.repeat(result.thresholds, [len(fold) for fold in folds])) == same
+    rates = {"auc": partial(area_under_roc, -distances, same), "eer": partial(equal_error_rate, -distances, same)}
     metrics = {"accuracy": result.mean, "accuracy_std": result.std, "accuracy_exact": exact.mean}
-    metrics |= {"auc": area_under_roc(-distances, same), "eer": equal_error_rate(-distances, same)}
+    metrics |= {metric: rate() for metric, rate in rates.items()}
     counts = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(lost.sum())}
-    statistics = {"accuracy": accuracy_of(right, same)}
-    statistics |= {"auc": partial(area_under_roc, -distances, same), "eer": partial(equal_error_rate, -distances, same)}
-    return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
+    return Outcome(len(same), metrics, counts, {"accuracy": right}, {"accuracy": accuracy_of(right, same)} | rates)
 
 
 def open_bin(path: Path) -> Opened:

@@ -1,13 +1,11 @@
 """SCface: rank-1 of 130 people with a mugshot each, seen by five surveillance cameras at three distances.
 
 Grgic, Delac and Grgic, "SCface - surveillance cameras face database", Multimedia Tools and Applications 51, 2011; its
-files are described in docs/benchmarks/scface.md. Names are subject_camera_distance; distance 1 is the farthest (4.20
-m), then 2.60 m and 1.00 m. Cameras 6 to 8 are infrared and not read.
+files: docs/benchmarks/scface.md. Distances 1 to 3 are 4.20, 2.60 and 1.00 m. Infrared cameras (6 to 8) are not read.
 
 Papers on low-resolution faces take the frontal mugshots as the gallery and either all 130 people (650 probes a
-distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists, so papers
-differ by their draw: the splits of `tested_subjects` are ours, several draws, the same on every machine. A model
-fine-tuned on the 50 of one split may be tested on the 80 of that split only.
+distance) or, after fine-tuning on 50 people, the other 80 (400 probes). No official list of the 50 exists: the splits
+of `tested_subjects` are ours. A model fine-tuned on the 50 of one split may be tested on the 80 of that split only.
 
 The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties lose.
 """
@@ -15,7 +13,6 @@ The denominator is fixed: a probe in which no face was found is a NaN row, a mis
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, Vectors, draw_probes, images_of, mean_of
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, draw_probes, images_of, mean_of
 from lrfr.benchmarks.search import checked_embeddings, hits, optimistic, search
 from lrfr.errors import UserError
 from lrfr.gate.images import read_regular
@@ -42,24 +39,21 @@ SPLITS = 5  # our choice: enough to see how much a draw of 50 people matters
 
 
 def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
-    """(distance, subject, camera) -> name of an image below a folder, "camera's folder/file" where there is one.
+    """(distance, subject, camera) -> name of an image below a folder; mugshots have distance and camera 0.
 
-    Mugshots have distance and camera 0; infrared images are left out. UserError for a file of another name, in the
-    folder of another camera or distance, or the second of one key.
+    Infrared images are left out. UserError for another name, the folder of another camera, or the second of one key.
     """
-    found: dict[tuple[int, int, int], str] = {}
+    found, mugshots = {}, folder.name in MUGSHOTS
     for path in files_below(folder):
         match, reason = FILE.fullmatch(path.name), None
         subject, camera, distance = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
         if camera > max(CAMERAS):
             continue
         place = folder.name, path.parent.name.replace("_", "")
-        if not match or (camera == 0) != (folder.name in MUGSHOTS):
-            reason = f"not a name like {'001_frontal' if folder.name in MUGSHOTS else '001_cam1_1'}.jpg"
+        if not match or {camera == 0, distance == 0} != {mugshots}:
+            reason = f"not a name like {'001_frontal' if mugshots else '001_cam1_1'}.jpg"
         elif folder.name not in (ALL, *MUGSHOTS) and place != (BY_DISTANCE.format(distance), f"cam{camera}"):
             reason = "in the folder of another camera or distance"
-        elif camera and not distance:
-            reason = "has no distance in its name"
         elif found.setdefault((distance, subject, camera), name := path.relative_to(folder).as_posix()) != name:
             reason = "a second image of this subject, camera and distance, or a second mugshot"
         if reason:
@@ -67,30 +61,11 @@ def read_files(folder: Path) -> dict[tuple[int, int, int], str]:
     return found
 
 
-def read_probes(root: Path, subjects: list[int]) -> dict[int, Faces]:
-    """Images of cameras 1 to 5 by distance; UserError like `read_files`, for a stranger, or for a missing image."""
-    probes = {}
-    for distance in DISTANCES:
-        folder = root / ALL if (root / ALL).is_dir() else root / BY_DISTANCE.format(distance)
-        found = {key: name for key, name in read_files(folder).items() if key[0] == distance}
-        for _, subject, _ in found:
-            if subject not in subjects:
-                raise UserError(f"{folder}: an image of subject {subject:03d}, without a mugshot; unpack it again.")
-        wanted = [(distance, subject, camera) for subject in subjects for camera in CAMERAS]
-        missing = ["{1:03d}_cam{2}_{0}.jpg".format(*key) for key in wanted if key not in found]
-        if missing:
-            others = f"{len(missing) - 1} others of distance {distance}"
-            raise UserError(f"{root}: {missing[0]} and {others} are missing; unpack it again.")
-        ids = np.repeat(np.array(subjects, np.int64), len(CAMERAS))
-        probes[distance] = Faces(folder, tuple(found[key] for key in wanted), ids)
-    return probes
-
-
 def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Name without suffix -> float64 (4, 2), pixels (x, y): left eye in the image, other eye, nose, mouth.
+    """Name without suffix -> float64 (4, 2), pixels (x, y): eyes, ordered by x, then nose and mouth, ordered by y.
 
-    Lines are "name x y x y x y x y"; empty ones and those with # are left out. Eyes are ordered by x, nose and mouth by
-    y. Where a mouth is not below both eyes, the columns are others than we think, and the line is refused.
+    Lines are "name x y x y x y x y"; empty ones and those with # are left out. A mouth that is not below both eyes is
+    refused: the columns are others than we think.
     """
     found: dict[str, NDArray[np.float64]] = {}
     lines = read_regular(path, ANNOTATION_BYTES).decode("utf-8", "replace").splitlines()
@@ -98,17 +73,15 @@ def read_landmarks(path: Path) -> dict[str, NDArray[np.float64]]:
         name, *fields = line.split() or "#"
         if name.startswith("#"):
             continue
-        reason = "the name comes twice" if (stem := Path(name).stem) in found else None
-        if len(fields) != 8 or not all(map(NUMBER.fullmatch, fields)):
-            reason = "not a name and eight numbers"
-        else:
-            points = np.array(fields, np.float64).reshape(2, 2, 2)  # eyes by x, nose and mouth by y
-            order = np.argsort([points[0, :, 0], points[1, :, 1]], axis=1, kind="stable")
-            found[stem] = np.concatenate([points[0][order[0]], points[1][order[1]]])
-            if not found[stem][3, 1] > found[stem][:2, 1].max():
-                reason = "the mouth is not below the eyes"
-        if reason:
-            raise UserError(f"{path}, line {number}: {reason}; fetch the annotations again.")
+        stem, reason = Path(name).stem, "not a name and eight numbers"
+        if len(fields) == 8 and all(map(NUMBER.fullmatch, fields)):
+            eyes, others = np.array(fields, np.float64).reshape(2, 2, 2)
+            points = np.array([*sorted(eyes, key=lambda x: x[0]), *sorted(others, key=lambda x: x[1])])
+            reason = "the name comes twice" if stem in found else "the mouth is not below the eyes"
+            if stem not in found and points[3, 1] > points[:2, 1].max():
+                found[stem] = points
+                continue
+        raise UserError(f"{path}, line {number}: {reason}; fetch the annotations again.")
     return found
 
 
@@ -116,21 +89,28 @@ def read_scface(root: Path) -> SimpleNamespace:
     """gallery (Faces; cropped mugshots if both kinds are there), probes (distance -> Faces), landmarks, and counts.
 
     root: the folder with the mugshots or the one that holds SCface_database. ids are the subjects' numbers. probes:
-    five a subject, by subject, then camera; none may be missing, since their number is the denominator. Raises
-    UserError naming the file or line that is wrong, the first missing image, or an image without landmarks.
+    five a subject, by subject, then camera; none may be missing. UserError names the wrong file or missing image.
     """
     root = root / NAME if (root / NAME).is_dir() else root
     folder = next((root / name for name in MUGSHOTS if (root / name).is_dir()), None)
     mugshots = {subject: name for (_, subject, _), name in sorted(read_files(folder).items())} if folder else {}
     if not mugshots:
         raise UserError(f"{root}: neither {MUGSHOTS[0]} nor {MUGSHOTS[1]} has images; give the folder with SCface.")
-    gallery = Faces(folder, tuple(mugshots.values()), np.array([*mugshots], np.int64))
-    probes = read_probes(root, [*mugshots])
+    gallery, probes = Faces(folder, tuple(mugshots.values()), np.array([*mugshots], np.int64)), {}
+    for distance in DISTANCES:
+        folder = root / ALL if (root / ALL).is_dir() else root / BY_DISTANCE.format(distance)
+        found = {key: name for key, name in read_files(folder).items() if key[0] == distance}
+        if strangers := [subject for _, subject, _ in found if subject not in mugshots]:
+            raise UserError(f"{folder}: an image of subject {strangers[0]:03d}, without a mugshot; unpack it again.")
+        wanted = [(distance, subject, camera) for subject in mugshots for camera in CAMERAS]
+        if missing := ["{1:03d}_cam{2}_{0}.jpg".format(*key) for key in wanted if key not in found]:
+            others = f"{len(missing) - 1} others of distance {distance}"
+            raise UserError(f"{root}: {missing[0]} and {others} are missing; unpack it again.")
+        probes[distance] = Faces(folder, tuple(found[key] for key in wanted), np.repeat(gallery.ids, len(CAMERAS)))
     landmarks = read_landmarks(root / ANNOTATIONS) if (root / ANNOTATIONS).is_file() else {}
-    for faces in (gallery, *probes.values()):
-        for name in faces.names if landmarks else ():
-            if Path(name).stem not in landmarks:
-                raise UserError(f"{root / ANNOTATIONS}: no line for {Path(name).stem}; fetch the annotations again.")
+    stems = [Path(name).stem for faces in (gallery, *probes.values()) for name in faces.names]
+    if landmarks and (bare := [stem for stem in stems if stem not in landmarks]):
+        raise UserError(f"{root / ANNOTATIONS}: no line for {bare[0]}; fetch the annotations again.")
     counts = (
         Count("subjects", len(gallery), SUBJECTS),
         *(Count(f"probes at distance {d}", len(probes[d]), SUBJECTS * len(CAMERAS)) for d in DISTANCES),
@@ -143,8 +123,7 @@ def tested_subjects(subjects: ArrayLike, split: int) -> NDArray:
     """The subjects, sorted, that a split tests: 80 of 130, and in proportion of any other number."""
     subjects = np.unique(subjects)
     lot = philox("scface", split).random_raw(len(subjects))  # raw bits: stable across releases of NumPy
-    order = np.argsort(lot, kind="stable")
-    return np.sort(subjects[order[: round(len(subjects) * TEST / SUBJECTS)]])
+    return np.sort(subjects[np.argsort(lot, kind="stable")[: round(len(subjects) * TEST / SUBJECTS)]])
 
 
 def evaluate(
@@ -152,21 +131,19 @@ def evaluate(
 ) -> Outcome:
     """Rank-1 of all people given, at each distance; weights go by probe.
 
-    gallery (s, D), probes (p, D): float, images and mirror images already fused, NaN row = failed acquisition;
-    subjects: numbers, one per row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...;
-    decisions: rank1@d1 ..., of the probes at that distance. Raises ValueError unless everybody has one gallery image
-    and as many probes at each distance as everybody else.
+    gallery (s, D), probes (p, D): float, mirror images already added, NaN row = failed acquisition; subjects: one per
+    row; distances: int (p,), 1 ... 3. Metrics: rank1@d1 ..., rank1@d1_optimistic ...; decisions: rank1@d1 ..., of the
+    probes there. Raises ValueError unless everybody has one gallery image and equally many probes at each distance.
     """
-    (gallery, gallery_failed), (probes, probe_failed) = (
-        checked_embeddings(x, name) for x, name in ((gallery, "gallery"), (probes, "probes"))
-    )
-    gallery_subjects, probe_subjects, distances = (np.asarray(x) for x in (gallery_subjects, probe_subjects, distances))
+    gallery, gallery_failed = checked_embeddings(gallery, "gallery")
+    probes, probe_failed = checked_embeddings(probes, "probes")
+    probe_subjects, distances = np.asarray(probe_subjects), np.asarray(distances)
     if distances.shape != probes.shape[:1]:
         raise ValueError(f"probes {probes.shape} need one distance per row, not distances of shape {distances.shape}.")
     found = search(probes, gallery, probe_subjects, gallery_subjects)
     right = {"": hits(found, 1), "_optimistic": hits(optimistic(found), 1)}
     counts = {"subjects": len(gallery), "fta_gallery": int(gallery_failed.sum())}
-    metrics, statistics, decisions = {}, {}, {}
+    statistics, decisions = {}, {}
     for distance in np.unique(distances):
         chosen = distances == distance
         subjects, number = np.unique(probe_subjects[chosen], return_counts=True)
@@ -174,10 +151,9 @@ def evaluate(
             rule = "one mugshot, and as many probes as everybody else; without a face they are rows of NaN"
             raise ValueError(f"distance {distance}: every subject needs {rule}, never left out.")
         counts |= {f"probes@d{distance}": int(chosen.sum()), f"fta@d{distance}": int(probe_failed[chosen].sum())}
-        for ending, hit in right.items():
-            metric = f"rank1@d{distance}{ending}"
-            metrics[metric], statistics[metric] = float(np.mean(hit[chosen])), mean_of(hit[chosen], chosen)
+        statistics |= {f"rank1@d{distance}{ending}": mean_of(hit[chosen], chosen) for ending, hit in right.items()}
         decisions[f"rank1@d{distance}"] = right[""][chosen]
+    metrics = {metric: statistic(np.ones(len(probes))) for metric, statistic in statistics.items()}
     return Outcome(len(probes), metrics, counts, decisions, statistics)
 
 
@@ -186,18 +162,15 @@ def evaluate_splits(
 ) -> Outcome:
     """The same with each split's test subjects only: means over splits, and standard deviations (_sd, n-1).
 
-    Counts are those of the first split; a failed image is counted in each split that tests it (fta... is of the first).
-    There are no decisions, since splits share probes. Raises ValueError like `evaluate`.
+    Counts are those of the first split. No decisions, since splits share probes. Raises ValueError like `evaluate`.
     """
-    enrolled, shown = (
-        (np.asarray(x), np.asarray(y)) for x, y in ((gallery, gallery_subjects), (probes, probe_subjects))
-    )
+    enrolled = [np.asarray(x) for x in (gallery, gallery_subjects)]
+    shown = [np.asarray(x) for x in (probes, probe_subjects, distances)]
     splits = []  # outcome, and which probes were in it
     for split in range(SPLITS):
         tested = tested_subjects(gallery_subjects, split)
         mugshots, rows = np.isin(gallery_subjects, tested), np.isin(probe_subjects, tested)
-        parts = (*(x[mugshots] for x in enrolled), *(x[rows] for x in shown), np.asarray(distances)[rows])
-        splits.append((evaluate(*parts), rows))
+        splits.append((evaluate(*(x[mugshots] for x in enrolled), *(x[rows] for x in shown)), rows))
     metrics, statistics = {}, {}
     for metric in splits[0][0].metrics:
         values = [outcome.metrics[metric] for outcome, _ in splits]
@@ -214,16 +187,12 @@ def open_scface(root: Path) -> Opened:
     subjects = np.concatenate([faces.ids for faces in roles.values()])
     distances = np.repeat(DISTANCES, [len(faces) for faces in roles.values()])
     draw = partial(draw_probes, identities=subjects, strata=np.zeros(len(subjects)))
-
-    def protocol(rule: Callable[..., Outcome]) -> Protocol:
-        def scored(x: Vectors) -> Outcome:
-            return rule(
-                x["gallery"], data.gallery.ids, np.concatenate([x[role] for role in roles]), subjects, distances
-            )
-
-        return Protocol(scored, draw)
-
+    protocols = {}
+    for name, rule in (("all subjects", evaluate), ("test subjects of the splits", evaluate_splits)):
+        score = partial(rule, gallery_subjects=data.gallery.ids, probe_subjects=subjects, distances=distances)
+        protocols[name] = Protocol(
+            lambda x, score=score: score(x["gallery"], probes=np.concatenate([x[role] for role in roles])), draw
+        )
     images = {role: images_of(faces, data.landmarks) for role, faces in {"gallery": data.gallery, **roles}.items()}
-    protocols = {"all subjects": protocol(evaluate), "test subjects of the splits": protocol(evaluate_splits)}
     policies = ("landmarks", "detect", "whole") if data.landmarks else ("detect", "whole")
     return Opened("scface", images, data.counts, protocols, policies)

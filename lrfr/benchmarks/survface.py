@@ -9,9 +9,8 @@ area under it is taken by trapezoids, and the accuracy is the mean over ten fold
 the other nine. Interpolation invents operating points below one impostor in the list, so the conservative TAR is added.
 
 Identification follows the public ports of the open-set protocol: the template of a person is the mean of the features
-of its gallery images, brought to length 1. FPIR = share of unmated probes with any template above the threshold; TPIR20
-= share of mated probes whose own template is above it and ranks <= 20. The ports take the nearest of 1000 thresholds;
-here the threshold is exact. Unmated probes are probes and never join the gallery.
+of its gallery images. FPIR = share of unmated probes with any template above the threshold; TPIR20 = share of mated
+probes whose own template is above it and ranks <= 20. The ports take the nearest of 1000 thresholds; here it is exact.
 
 Failed acquisitions (NaN rows): a pair with one is never accepted, a failed probe is a miss or no alarm, a failed
 gallery image is left out of its template, and a person without any other has a template that never matches. All count.
@@ -27,146 +26,78 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrfr.benchmarks import outcomes
+from lrfr.benchmarks.outcomes import Opened, Outcome, Protocol, images_of, mean_of
 from lrfr.benchmarks.search import best_mates, checked_embeddings, hits, require_mates, search
-from lrfr.benchmarks.tinyface import person_numbers, read_role, require_same_people, training_counts  # lists alike
+from lrfr.benchmarks.tinyface import read_roles
 from lrfr.errors import UserError
 from lrfr.evaluate.open_set import threshold_at_fpir
 from lrfr.evaluate.scores import unit
 from lrfr.evaluate.verification import FOLDS, correct_at, tar_at_far
 from lrfr.gate.matlab import read_names
-from lrfr.gate.trees import Count, Faces, Folders, identical, images_in, locate, prefix_number, read_folders
+from lrfr.gate.trees import Count, Faces, identical, images_in, locate, prefix_number
 
-NAME, TRAINING = "QMUL-SurvFace", "training_set"
-SEARCH, SEARCH_CODE = "Face_Identification_Test_Set", "Face_Identification_Evaluation"
-PAIRED = "Face_Verification_Test_Set"
+NAME, PAIRED, SEARCH = "QMUL-SurvFace", "Face_Verification_Test_Set", "Face_Identification_Test_Set"
 STRANGER = -1  # an unmated probe whose file has no person's number: distractors_<n>.jpg
-# Published by the set's page: the training images, and 3,000 people enrolled. The other counts below are what one audit
-# of the archive found; it also found 220,888 training images and 2,965 people enrolled.
-PAIRS, TRAINING_IMAGES, TRAINING_PEOPLE = 5_320, 220_890, 5_319
 GRID = np.arange(200, 2001) / 1000  # distances of unit vectors; test_face_verification.m
 RATES = (0.3, 0.1, 0.01, 0.001)  # FAR of the paper's verification table
 FPIRS = (0.3, 0.2, 0.1, 0.01)  # of its identification table
 RANK = 20  # TPIR20
 
 
-def number_of(name: str, folder: Path) -> int:
-    """The person's number in the name of an unmated probe, or STRANGER."""
-    return STRANGER if name.startswith("distractors_") else prefix_number(name, folder)
+def read_survface(root: Path) -> SimpleNamespace:
+    """verification, gallery, mated, unmated (Faces), pairs, same and counts, of the folder QMUL-SurvFace or around it.
 
-
-def read_search(root: Path) -> SimpleNamespace:
-    """gallery, mated and unmated (Faces), counts, of the folder QMUL-SurvFace or the one around it.
-
-    ids of gallery and mated are the lists' identities; those of unmated are the numbers in the file names, which count
-    persons differently, -1 where there is none. All bytes are read once. Raises UserError, naming file and entry, if
-    folders and lists differ, a person has two identities, gallery and mated probes are of different people, an unmated
-    probe is of an enrolled one, or one file is in both.
-    """
-    root = locate(root, NAME, SEARCH)
-    places, folder = (root / SEARCH, root / SEARCH_CODE), root / SEARCH / "unmated_probe"
-    roles = [read_role(root / SEARCH / role, places, role) for role in ("gallery", "mated_probe")]
-    enrolled = person_numbers(roles)
-    require_same_people(*roles)
-    require_same_people(*reversed(roles))
-    (gallery, _), (mated, _) = roles
-    names = images_in(folder)
-    unmated = Faces(folder, tuple(names), np.array([number_of(name, folder) for name in names], np.int64))
-    for name, number in zip(names, unmated.ids.tolist(), strict=True):
-        if number in enrolled:
-            raise UserError(f"{folder / name}: person {number} is in the gallery, not unmated; unpack the set again.")
-    shared = [identical(gallery, faces, f"gallery against {faces.folder.name}") for faces in (mated, unmated)]
-    counts = (
-        Count("gallery images", len(gallery), 60_294),
-        Count("mated probes", len(mated), 60_423),
-        Count("unmated probes", len(unmated), 121_736),
-        Count("unmated probes without a person's number", int(np.sum(unmated.ids == STRANGER)), None),
-        Count("people in the gallery", len(np.unique(gallery.ids)), 3_000),
-        Count("gallery images identical to a mated probe", shared[0], None),
-        Count("gallery images identical to an unmated probe", shared[1], None),
-    )
-    return SimpleNamespace(gallery=gallery, mated=mated, unmated=unmated, counts=counts)
-
-
-def read_verification(root: Path) -> SimpleNamespace:
-    """faces (ids: numbers in the file names), pairs int64 (P, 2), rows of faces, same bool (P,), and counts.
-
-    The positive pairs come first, then as many negative ones. Raises UserError, naming list and entry, for a name that
-    is not there, a positive pair of two people or a negative pair of one, or lists of different length.
+    pairs: int64 (P, 2), rows of `verification`, positive pairs first, then as many negative ones; same: bool (P,). ids
+    of gallery and mated are the lists' identities; others are the numbers in the file names, which count persons
+    differently, -1 where there is none. UserError, naming file and entry, like `read_roles`, for a pair of the other
+    kind, for an unmated probe of an enrolled person, or for one file in gallery and probes.
     """
     folder = locate(root, NAME, PAIRED) / PAIRED
     images = folder / "verification_images"
     names = images_in(images)
-    numbers = np.array([prefix_number(name, images) for name in names], np.int64)
+    people = np.array([prefix_number(name, images) for name in names], np.int64)
     place = {name: i for i, name in enumerate(names)}
-    listed: dict[str, list[list[int]]] = {"positive": [], "negative": []}
-    for kind, rows in listed.items():
+    listed: list[list[list[int]]] = []
+    for kind, contrary in (("positive", "two people"), ("negative", "one person")):
+        listed.append([])
         source = folder / f"{kind}_pairs_names.mat"
         for row, pair in enumerate(read_names(source, f"{kind}_pairs_names", columns=2), start=1):
             if unknown := [name for name in pair if name not in place]:
                 raise UserError(f"{source}, entry {row}: {unknown[0]!r} is not in {images}; unpack the set again.")
             a, b = (place[name] for name in pair)
-            if (numbers[a] == numbers[b]) != (kind == "positive"):
-                people = "two people" if kind == "positive" else "one person"
-                raise UserError(f"{source}, entry {row}: a {kind} pair of {people}; fetch the list again.")
-            rows.append([a, b])
-    positive, negative = map(len, listed.values())
+            if (people[a] == people[b]) != (kind == "positive"):
+                raise UserError(f"{source}, entry {row}: a {kind} pair of {contrary}; fetch the list again.")
+            listed[-1].append([a, b])
+    positive, negative = map(len, listed)
     if positive != negative:
         raise UserError(f"{folder}: {positive} positive and {negative} negative pairs; fetch both again.")
-    counts = (
-        Count("positive pairs", positive, PAIRS),
-        Count("negative pairs", negative, PAIRS),
-        Count("images to be verified", len(names), 10_051),
+    found = SimpleNamespace(verification=Faces(images, tuple(names), people), pairs=np.concatenate(listed))
+    found.same = np.repeat([True, False], positive)
+    folder, roles = locate(root, NAME, SEARCH) / SEARCH, ("gallery", "mated_probe")
+    (found.gallery, found.mated), enrolled = read_roles(folder, dict(zip(roles, roles, strict=True)), roles)
+    names, numbers = images_in(folder := folder / "unmated_probe"), []
+    for name in names:
+        numbers.append(STRANGER if name.startswith("distractors_") else prefix_number(name, folder))
+        if numbers[-1] in enrolled:
+            raise UserError(f"{folder / name}: person {numbers[-1]} is in the gallery; unpack the set again.")
+    found.unmated = Faces(folder, tuple(names), np.array(numbers, np.int64))
+    shared = [identical(found.gallery, x, f"gallery against {x.folder.name}") for x in (found.mated, found.unmated)]
+    found.counts = (  # what one audit found, except for the people: the set's page has 3,000, the audit 2,965
+        Count("positive pairs", positive, 5_320),
+        Count("negative pairs", negative, 5_320),
+        Count("images to be verified", len(found.verification), 10_051),
+        Count("gallery images", len(found.gallery), 60_294),
+        Count("mated probes", len(found.mated), 60_423),
+        Count("unmated probes", len(found.unmated), 121_736),
+        Count("unmated probes without a person's number", numbers.count(STRANGER), None),
+        Count("people in the gallery", len(np.unique(found.gallery.ids)), 3_000),
+        Count("gallery images identical to a mated probe", shared[0], None),
+        Count("gallery images identical to an unmated probe", shared[1], None),
     )
-    pairs, same = np.array([*listed["positive"], *listed["negative"]]), np.repeat([True, False], positive)
-    return SimpleNamespace(faces=Faces(images, tuple(names), numbers), pairs=pairs, same=same, counts=counts)
+    return found
 
 
-def read_training(root: Path) -> Folders:
-    """The training part at the same root; UserError like `read_folders`, or if a person of the test is in it."""
-    root = locate(root, NAME, TRAINING)
-    training = read_folders(root / TRAINING, TRAINING_IMAGES, TRAINING_PEOPLE, numbered=True)
-    people = {int(person) for person in training.people}
-    for folder in (root / SEARCH / role for role in ("gallery", "mated_probe", "unmated_probe")):
-        for name in images_in(folder) if folder.is_dir() else ():
-            if number_of(name, folder) in people:
-                raise UserError(f"{folder / name}: its person is in {root / TRAINING} too; unpack the set again.")
-    return training
-
-
-def grid_roc(distances: NDArray, same: NDArray[np.bool_], weights: NDArray) -> list[NDArray[np.float64]]:
-    """FAR and TAR, ascending, at the grid's thresholds; the ends (0, 0) and (1, 1) are ours, for failed pairs."""
-    rates = []
-    for kind in (~same, same):
-        order = np.argsort(distances[kind])
-        total = np.append(0.0, np.cumsum(weights[kind][order]))
-        rates.append(np.r_[0.0, total[np.searchsorted(distances[kind][order], GRID)] / total[-1], 1.0])
-    return rates
-
-
-def interpolated_tar(distances: NDArray, same: NDArray[np.bool_], weights: NDArray, rate: float) -> float:
-    """TAR where FAR = rate, linear between the largest TAR at each FAR of the grid."""
-    far, tar = grid_roc(distances, same, weights)
-    last = np.append(far[1:] != far[:-1], True)
-    return float(np.interp(rate, far[last], tar[last]))
-
-
-def fold_accuracy(distances: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[list, list, NDArray[np.bool_]]:
-    """Accuracies and thresholds of ten folds, and which pairs (n,) were right.
-
-    distances: float (n,), inf = failed. Fold k holds the k-th tenth of the genuine and of the impostor pairs, as the
-    MATLAB code pairs the two lists; with the full set 532 of each.
-    """
-    right, accuracies, thresholds = np.zeros(len(same), dtype=bool), [], []
-    parts = [np.array_split(np.flatnonzero(kind), FOLDS) for kind in (same, ~same)]
-    for fold in map(np.concatenate, zip(*parts, strict=True)):
-        train = np.setdiff1d(np.arange(len(same)), fold)
-        thresholds.append(GRID[np.argmax(correct_at(distances[train], same[train], GRID))])  # the first of the best
-        right[fold] = (distances[fold] < thresholds[-1]) == same[fold]
-        accuracies.append(np.mean(right[fold]))
-    return accuracies, thresholds, right
-
-
-def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> outcomes.Outcome:
+def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike) -> Outcome:
     """Verification of pairs; decisions and weights go by pair, all genuine ones first.
 
     embeddings: float (images, D), NaN row = failed acquisition; positive, negative: int (n, 2), rows of the genuine and
@@ -182,45 +113,58 @@ def verification(embeddings: ArrayLike, positive: ArrayLike, negative: ArrayLike
     first, second = (unit(embeddings[pairs[:, side]]) for side in (0, 1))
     distances = np.sqrt(np.sum((first - second) ** 2, axis=1))
     distances[failed[pairs].any(axis=1)] = np.inf
-    accuracies, _, right = fold_accuracy(distances, same)
+    right, accuracies = np.zeros(len(same), dtype=bool), []
+    tenths = [np.array_split(np.flatnonzero(kind), FOLDS) for kind in (same, ~same)]
+    for fold in map(np.concatenate, zip(*tenths, strict=True)):  # of each kind a tenth, as the MATLAB code has it
+        train = np.setdiff1d(np.arange(len(same)), fold)
+        threshold = GRID[np.argmax(correct_at(distances[train], same[train], GRID))]  # the first of the best
+        right[fold] = (distances[fold] < threshold) == same[fold]
+        accuracies.append(np.mean(right[fold]))
+
+    def roc(
+        weights: NDArray,
+    ) -> list[NDArray[np.float64]]:  # FAR and TAR at GRID; (0, 0) and (1, 1) are for failed pairs
+        rates = []
+        for kind in (~same, same):
+            order = np.argsort(distances[kind])
+            total = np.append(0.0, np.cumsum(weights[kind][order]))
+            rates.append(np.r_[0.0, total[np.searchsorted(distances[kind][order], GRID)] / total[-1], 1.0])
+        return rates
+
+    def interpolated_tar(weights: NDArray, rate: float) -> float:  # linear between the largest TAR at each FAR
+        far, tar = roc(weights)
+        last = np.append(far[1:] != far[:-1], True)
+        return float(np.interp(rate, far[last], tar[last]))
+
     statistics = {}
     for rate in RATES:
-        statistics[f"tar_interpolated@far={rate:g}"] = lambda w, rate=rate: interpolated_tar(distances, same, w, rate)
+        statistics[f"tar_interpolated@far={rate:g}"] = partial(interpolated_tar, rate=rate)
         statistics[f"tar@far={rate:g}"] = lambda w, rate=rate: tar_at_far(-distances, same, rate, w)
-    statistics["auc"] = lambda w: float(np.trapezoid(*reversed(grid_roc(distances, same, w))))
+    statistics["auc"] = lambda w: float(np.trapezoid(*reversed(roc(w))))
     metrics = {metric: statistic(np.ones(len(same))) for metric, statistic in statistics.items()}
     metrics |= {"accuracy": float(np.mean(accuracies)), "accuracy_std": float(np.std(accuracies))}
     statistics["accuracy"] = outcomes.accuracy_of(right, same)
     counts = {"genuine": genuine, "impostor": impostor}
     counts |= {"fta_images": int(failed.sum()), "fta_pairs": int(np.isinf(distances).sum())}
-    return outcomes.Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
-
-
-def templates(gallery: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray]:
-    """Mean of each person's features (people, D), NaN if all failed, and the people's labels, sorted."""
-    gallery, failed = checked_embeddings(gallery, "gallery")
-    labels = np.asarray(labels)
-    if labels.shape != gallery.shape[:1]:
-        raise ValueError(f"the gallery {gallery.shape} needs one label per row, not labels of shape {labels.shape}.")
-    people = np.unique(labels)
-    means = np.full((len(people), gallery.shape[1]), np.nan)
-    for place, person in enumerate(people):
-        if (rows := (labels == person) & ~failed).any():
-            means[place] = gallery[rows].mean(axis=0, dtype=np.float64)
-    return means, people
+    return Outcome(len(same), metrics, counts, {"accuracy": right}, statistics)
 
 
 def identification(
     gallery: ArrayLike, gallery_labels: ArrayLike, mated: ArrayLike, mated_labels: ArrayLike, unmated: ArrayLike
-) -> outcomes.Outcome:
+) -> Outcome:
     """TPIR20 at each FPIR, the area under that curve, and closed-set rank 1 and 20 of the mated probes.
 
-    gallery (g, D), mated (m, D), unmated (u, D): float, images and mirror images already fused (public evaluations
-    average the two), NaN row = failed acquisition. Labels of one type for gallery and mated. Weights go by probe, mated
-    ones first; decisions by mated probe. Metrics: tpir20@fpir=..., tpir20_auc, rank1, rank20. Raises ValueError if a
-    mated probe's person has no gallery image, or like `search.search`.
+    gallery (g, D), mated (m, D), unmated (u, D): float, mirror images already added, NaN row = failed acquisition.
+    Labels: one per row, of one type. Weights go by probe, mated ones first; decisions by mated probe. Metrics:
+    tpir20@fpir=..., tpir20_auc, rank1, rank20. Raises ValueError if a mated probe is of nobody in the gallery.
     """
-    means, people = templates(gallery, gallery_labels)
+    gallery, failed = checked_embeddings(gallery, "gallery")
+    people, own = np.unique(gallery_labels, return_inverse=True)
+    if own.shape != failed.shape:
+        raise ValueError(f"the gallery {gallery.shape} needs one label per row, not labels of shape {own.shape}.")
+    means = np.full((len(people), gallery.shape[1]), np.nan)  # the templates; NaN if all images of a person failed
+    for person in np.unique(own[~failed]):
+        means[person] = gallery[(own == person) & ~failed].mean(axis=0, dtype=np.float64)
     known = search(mated, means, mated_labels, people)
     require_mates(known)
     strangers = search(unmated, means, np.full(len(unmated), len(people)), np.arange(len(people)))
@@ -230,48 +174,37 @@ def identification(
     tops, size = strangers.top[order], len(scores) + len(strangers.top)
     beaten = [np.searchsorted(-tops, -scores, side) for side in ("right", "left")]  # strangers at or above each score
 
-    def rate(weights: NDArray, fpir: float) -> float:
+    def tpir(weights: NDArray, fpir: float | None) -> float:  # None: the area under the curve
         of_mated, of_unmated = weights[: len(scores)], weights[len(scores) :][order]
-        if not (of_mated.any() and of_unmated.any()):
+        if not of_unmated.any():
             return np.nan
-        return outcomes.mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
-
-    def area(weights: NDArray) -> float:
-        of_mated, total = weights[: len(scores)], np.append(0.0, np.cumsum(weights[len(scores) :][order]))
-        if not total[-1]:
-            return np.nan
+        if fpir is not None:
+            return mean_of(scores > threshold_at_fpir(tops, fpir, of_unmated))(of_mated)
+        total = np.append(0.0, np.cumsum(of_unmated))
         won = 1 - (total[beaten[0]] + total[beaten[1]]) / (2 * total[-1])  # a tie is half
-        return outcomes.mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
+        return mean_of(np.where(np.isneginf(scores), 0.0, won))(of_mated)
 
-    statistics = {f"tpir{RANK}@fpir={fpir:g}": lambda w, fpir=fpir: rate(w, fpir) for fpir in FPIRS}
-    statistics[f"tpir{RANK}_auc"] = area
-    statistics |= {metric: outcomes.mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
+    statistics = {f"tpir{RANK}@fpir={fpir:g}": partial(tpir, fpir=fpir) for fpir in FPIRS}
+    statistics[f"tpir{RANK}_auc"] = partial(tpir, fpir=None)
+    statistics |= {metric: mean_of(right, slice(len(scores))) for metric, right in decisions.items()}
     metrics = {metric: statistic(np.ones(size)) for metric, statistic in statistics.items()}
     lost = {"gallery": gallery, "templates": means, "mated": mated, "unmated": unmated}
     counts = outcomes.failures({part: np.isnan(x).all(axis=1) for part, x in lost.items()})
-    return outcomes.Outcome(size, metrics, counts, decisions, statistics)
+    return Outcome(size, metrics, counts, decisions, statistics)
 
 
-def open_survface(root: Path) -> outcomes.Opened:
-    """Read both parts at a root, with the training part if that is there; UserError like the readers."""
-    paired, found = read_verification(root), read_search(root)
-    positive, negative = paired.pairs[paired.same], paired.pairs[~paired.same]
-    first, second = paired.faces.ids[paired.pairs].T
-    alone = -1 - np.arange(len(found.unmated))  # every probe without a number is a person of its own
-    strangers = np.where(found.unmated.ids == STRANGER, alone, found.unmated.ids)
-    identities = np.concatenate([found.mated.ids, strangers])
-    strata = np.repeat([0, 1], [len(found.mated), len(strangers)])
-    by_pair = partial(outcomes.draw_pairs, same=paired.same, a=first, b=second)
-    by_probe = partial(outcomes.draw_probes, identities=identities, strata=strata)
-
-    def searched(x: outcomes.Vectors) -> outcomes.Outcome:
-        return identification(x["gallery"], found.gallery.ids, x["mated"], found.mated.ids, x["unmated"])
-
-    protocols = {
-        "verification": outcomes.Protocol(lambda x: verification(x["verification"], positive, negative), by_pair),
-        "identification": outcomes.Protocol(searched, by_probe),
-    }
-    roles = {"verification": paired.faces, "gallery": found.gallery, "mated": found.mated, "unmated": found.unmated}
-    images = {role: outcomes.images_of(faces) for role, faces in roles.items()}
-    counts = paired.counts + found.counts + training_counts(root, NAME, TRAINING, read_training)
-    return outcomes.Opened("survface", images, counts, protocols, ("whole", "detect"))
+def open_survface(root: Path) -> Opened:
+    """Read both parts at a root; UserError like `read_survface`."""
+    data = read_survface(root)
+    positive, negative = data.pairs[data.same], data.pairs[~data.same]
+    first, second = data.verification.ids[data.pairs].T
+    gallery, mated, numbers = data.gallery.ids, data.mated.ids, data.unmated.ids
+    strangers = np.where(numbers == STRANGER, -1 - np.arange(len(numbers)), numbers)  # each a person of its own
+    strata = np.repeat([0, 1], [len(mated), len(strangers)])
+    by_pair = partial(outcomes.draw_pairs, same=data.same, a=first, b=second)
+    by_probe = partial(outcomes.draw_probes, identities=np.concatenate([mated, strangers]), strata=strata)
+    verified = Protocol(lambda x: verification(x["verification"], positive, negative), by_pair)
+    identified = Protocol(lambda x: identification(x["gallery"], gallery, x["mated"], mated, x["unmated"]), by_probe)
+    images = {role: images_of(getattr(data, role)) for role in ("verification", "gallery", "mated", "unmated")}
+    protocols = {"verification": verified, "identification": identified}
+    return Opened("survface", images, data.counts, protocols, ("whole", "detect"))

@@ -68,7 +68,7 @@ def test_who_is_who(tmp_path):
     assert all(likeness(tiny.probes.read(i), tiny.probes.ids[i], 3 + i % 3, whole) > 0.98 for i in range(0, 24, 5))
     assert all(likeness(tiny.gallery.read(i), tiny.gallery.ids[i], 1 + i % 2, whole) > 0.98 for i in range(16))
     miniatures.write_survface(tmp_path / "s")
-    surveillance = survface.read_search(tmp_path / "s")
+    surveillance = survface.read_survface(tmp_path / "s")
     for faces in (surveillance.gallery, surveillance.mated):
         for i, name in enumerate(faces.names):
             assert likeness(faces.read(i), faces.ids[i], int(name.split("_")[2][0]), whole) > 0.98

@@ -18,7 +18,6 @@ from PIL import Image
 
 from lrfr import cli, config
 from lrfr.benchmarks import acquisition, lfw_family, miniatures, scface, survface, tinyface, verb
-from lrfr.benchmarks import sets as benchmark_sets
 from lrfr.benchmarks.outcomes import Images, images_of
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
@@ -102,8 +101,8 @@ def direct(name: str, root: Path, model: Path, flip: bool = False) -> dict[str, 
         found = tinyface.evaluate(of(s.probes), s.probes.ids, of(s.gallery), s.gallery.ids, of(s.distractors))
         return {"identification": found.metrics}
     if name == "survface":
-        v, s = survface.read_verification(root), survface.read_search(root)
-        pairs = survface.verification(of(v.faces), v.pairs[v.same], v.pairs[~v.same])
+        s = survface.read_survface(root)
+        pairs = survface.verification(of(s.verification), s.pairs[s.same], s.pairs[~s.same])
         searched = of(s.gallery), s.gallery.ids, of(s.mated), s.mated.ids, of(s.unmated)
         return {"verification": pairs.metrics, "identification": survface.identification(*searched).metrics}
     if name == "scface":
@@ -339,22 +338,6 @@ def test_what_cannot_be_read_ends_in_one_sentence_and_nothing_written(arguments,
         err
     )
     assert word in err and sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("name", ["tinyface", "survface"])
-def test_the_training_part_is_counted_where_it_lies_beside_the_test(made, tmp_path, name):
-    def counted(root: Path) -> list[str]:
-        return [count.what for count in benchmark_sets.SETS[name](root).counts if count.what.startswith("training")]
-
-    assert counted(made / name) == ["training images", "training people"]
-    copy = shutil.copytree(made / name, tmp_path / name)
-    training = next(path for path in copy.rglob("*") if path.name.lower() == "training_set")
-    stranger = next(training.glob("*/*"))
-    stranger.rename(stranger.with_name("999_1.jpg"))
-    with pytest.raises(UserError, match="belongs to person 999"):
-        counted(copy)
-    shutil.rmtree(training)
-    assert counted(copy) == []
 
 
 def test_a_set_that_is_too_small_for_its_protocol_is_refused(made, ask, tmp_path):

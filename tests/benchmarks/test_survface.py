@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 
 from lrfr.benchmarks import miniatures, search, survface
-from lrfr.benchmarks.survface import STRANGER, read_search, read_training, read_verification
+from lrfr.benchmarks.survface import STRANGER, read_survface
 from tests.evaluate.embeddings import cosine, failed, from_similarities, lattice, people
 from tests.evaluate.test_verification import DISTANCES, KINDS
 from tests.gate.refusals import refusal
@@ -41,7 +41,7 @@ def cell(text):
 
 
 def test_search_roles_and_counts(original):
-    found = read_search(original)
+    found = read_survface(original)
     assert found.gallery.names[:4] == ("101_cam2_1.jpg", "101_cam3_2.jpg", "101_cam1_3.jpg", "102_cam2_1.jpg")
     assert found.gallery.ids.tolist() == np.repeat(range(1, 8), 3).tolist()
     assert found.mated.ids.tolist() == np.repeat(range(1, 8), 2).tolist()
@@ -56,36 +56,20 @@ def test_search_roles_and_counts(original):
 
 
 def test_verification_pairs_and_counts(original):
-    found = read_verification(original / "QMUL-SurvFace")
+    found = read_survface(original / "QMUL-SurvFace")
     assert found.pairs.shape == (40, 2) and found.pairs.dtype == np.int64
     assert found.same.tolist() == [True] * 20 + [False] * 20
-    people = found.faces.ids[found.pairs]
+    people = found.verification.ids[found.pairs]
     assert np.array_equal(people[:, 0] == people[:, 1], found.same)
-    assert [found.faces.names[i] for i in found.pairs[0]] == ["101_cam2_1.jpg", "101_cam1_3.jpg"]
-    assert [(count.observed, count.published) for count in found.counts] == [(20, 5320), (20, 5320), (50, 10051)]
-
-
-def test_training(original):
-    found = read_training(original)
-    assert [(count.observed, count.published) for count in found.counts] == [(32, 220890), (8, 5319)]
-    assert found.people[0] == "117" and found.faces.ids[-1] == 7
-
-
-def test_a_training_person_in_the_test(copy):
-    for role in ("gallery", "mated_probe", "unmated_probe"):
-        shutil.copy(
-            copy / "training_set/117/117_cam2_1.jpg", copy / "Face_Identification_Test_Set" / role / "117_cam2_1.jpg"
-        )
-        assert f"{role}/117_cam2_1.jpg: its person is in" in refusal(read_training, copy)
-        (copy / "Face_Identification_Test_Set" / role / "117_cam2_1.jpg").unlink()
-    read_training(copy)
+    assert [found.verification.names[i] for i in found.pairs[0]] == ["101_cam2_1.jpg", "101_cam1_3.jpg"]
+    assert [(count.observed, count.published) for count in found.counts[:3]] == [(20, 5320), (20, 5320), (50, 10051)]
 
 
 def test_lists_with_the_evaluation_code(copy):
     (copy / "Face_Identification_Evaluation").mkdir()
     name = "gallery_img_ID_pairs.mat"
     (copy / "Face_Identification_Test_Set" / name).rename(copy / "Face_Identification_Evaluation" / name)
-    assert len(read_search(copy).gallery) == 21
+    assert len(read_survface(copy).gallery) == 21
 
 
 def test_gallery_and_mated_probes_are_the_same_people(copy):
@@ -99,27 +83,27 @@ def test_gallery_and_mated_probes_are_the_same_people(copy):
         for name in gone:
             (folder / role / name).unlink()
         change(path, **{f"{role}_set": names[variables:], f"{role}_ids": ids[variables:]})
-        text = refusal(read_search, copy)
+        text = refusal(read_survface, copy)
         assert f"{other}_img_ID_pairs.mat, entry 1: identity 1 is not in" in text and f"{role}_img_ID_pairs.mat" in text
         path.write_bytes(kept)
         for name, content in zip(gone, data, strict=True):
             (folder / role / name).write_bytes(content)
-    read_search(copy)
+    read_survface(copy)
 
 
 def test_a_person_has_one_number_and_one_identity(copy):
     path = copy / "Face_Identification_Test_Set" / "mated_probe_img_ID_pairs.mat"
     ids = variable(path, "mated_probe_ids")
     change(path, mated_probe_ids=np.concatenate([ids[2:4], ids[2:]]))
-    assert f"{path}, entry 1: '101_cam2_4.jpg' has identity 2" in refusal(read_search, copy)
+    assert f"{path}, entry 1: '101_cam2_4.jpg' has identity 2" in refusal(read_survface, copy)
 
 
 def test_unmated_probes_are_of_nobody_in_the_gallery(copy):
     folder = copy / "Face_Identification_Test_Set"
     shutil.copy(folder / "unmated_probe/108_cam2_1.jpg", folder / "unmated_probe/101_cam9_9.jpg")
-    assert "unmated_probe/101_cam9_9.jpg: person 101 is in the gallery" in refusal(read_search, copy)
+    assert "unmated_probe/101_cam9_9.jpg: person 101 is in the gallery" in refusal(read_survface, copy)
     (folder / "unmated_probe/101_cam9_9.jpg").rename(folder / "unmated_probe/nobody.jpg")
-    assert "the name 'nobody.jpg' does not start" in refusal(read_search, copy)
+    assert "the name 'nobody.jpg' does not start" in refusal(read_survface, copy)
 
 
 def test_one_file_in_gallery_and_probes(copy):
@@ -129,7 +113,7 @@ def test_one_file_in_gallery_and_probes(copy):
     names = np.array([*[c.item() for c in variable(path, "mated_probe_set").ravel()], "101_cam2_1.jpg"], dtype=object)
     ids = np.append(variable(path, "mated_probe_ids"), 1).astype(np.uint16)
     change(path, mated_probe_set=names[:, None], mated_probe_ids=ids[:, None])
-    assert "the same file is in gallery and mated_probe" in refusal(read_search, copy)
+    assert "the same file is in gallery and mated_probe" in refusal(read_survface, copy)
 
 
 def test_pairs_are_checked_entry_by_entry(copy):
@@ -141,26 +125,27 @@ def test_pairs_are_checked_entry_by_entry(copy):
         pairs = good.copy()
         pairs[row, column] = cell(text)
         change(positive, positive_pairs_names=pairs)
-        found = refusal(read_verification, copy)
+        found = refusal(read_survface, copy)
         assert f"{positive}" in found and f"entry {row + 1}: " in found and word in found
 
     check("'999_cam1_1.jpg' is not in", 4, 1, "999_cam1_1.jpg")
     check("a positive pair of two people", 0, 0, "102_cam2_1.jpg")
     check("not the name of a file", 7, 0, "../gallery/101_cam2_1.jpg")
     change(positive, positive_pairs_names=good[:-1])
-    assert "19 positive and 20 negative pairs" in refusal(read_verification, copy)
+    assert "19 positive and 20 negative pairs" in refusal(read_survface, copy)
     change(positive, positive_pairs_names=good)
     change(negative, negative_pairs_names=good)
-    assert f"{negative}, entry 1: a negative pair of one person" in refusal(read_verification, copy)
+    assert f"{negative}, entry 1: a negative pair of one person" in refusal(read_survface, copy)
     change(negative, negative_pairs_names=np.concatenate([good, good], axis=1))
-    assert "2 column(s)" in refusal(read_verification, copy)
+    assert "2 column(s)" in refusal(read_survface, copy)
     negative.unlink()
-    assert f"{negative}: cannot be read (No such file" in refusal(read_verification, copy)
+    assert f"{negative}: cannot be read (No such file" in refusal(read_survface, copy)
 
 
-def test_other_roots(tmp_path):
-    for read in (read_search, read_verification, read_training):
-        assert f"{tmp_path}: no folder" in refusal(read, tmp_path)
+def test_other_roots(copy, tmp_path):
+    shutil.rmtree(copy / "Face_Identification_Test_Set")
+    assert f"{copy}: no folder Face_Identification_Test_Set" in refusal(read_survface, copy)
+    assert f"{tmp_path}: no folder" in refusal(read_survface, tmp_path)
 
 
 TOPS = (0.40, 0.66, 0.52, 0.45, 0.31, 0.48, 0.58, 0.22, 0.36, 0.62)
@@ -191,10 +176,9 @@ def test_e3():
     assert conservative == pytest.approx([0.85, 0.70, 0.30, 0.30], abs=1e-12)
     assert outcome.metrics["auc"] == pytest.approx(0.85, abs=1e-12)
     assert outcome.metrics["accuracy"] == pytest.approx(0.70, abs=1e-12)
-    accuracies, thresholds, _ = survface.fold_accuracy(DISTANCES, KINDS)
-    np.testing.assert_allclose(accuracies, [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1, 1, 0.5, 0.5], rtol=0, atol=1e-12)
-    expected = [0.901, 0.971, 0.901, 0.811, 0.901, 1.021, 0.901, 0.901, 0.811, 0.901]
-    np.testing.assert_allclose(thresholds, expected, rtol=0, atol=1e-12)
+    right = outcome.decisions["accuracy"].reshape(2, 10, 2)  # a fold has two pairs of each kind
+    expected = [0.5, 0.75, 1, 0.5, 0.5, 0.75, 1, 1, 0.5, 0.5]
+    np.testing.assert_allclose(right.mean(axis=(0, 2)), expected, rtol=0, atol=1e-12)
     assert (outcome.counts["genuine"], outcome.counts["impostor"], outcome.counts["fta_pairs"]) == (20, 20, 0)
 
 
@@ -368,11 +352,14 @@ def test_unmated_probes_never_join_the_gallery():
     assert outcome.metrics["tpir20_auc"] == pytest.approx((0.5 + 1) / 2)  # ties with that stranger, beats the other
 
 
-def test_templates_are_means_of_what_was_acquired():
+def test_templates_are_means_of_what_was_acquired(monkeypatch):
     gallery = np.array([[1, 0, 0], [0, 0, 3], [0, 1, 0], [np.nan] * 3, [np.nan] * 3], dtype=np.float32)
-    means, people = survface.templates(gallery, list("baabc"))
-    assert list(people) == ["a", "b", "c"] and np.isnan(means[2]).all()
-    np.testing.assert_array_equal(means[:2], [[0, 0.5, 1.5], [1, 0, 0]])
+    asked = []
+    monkeypatch.setattr(survface, "search", lambda *arguments: asked.append(arguments) or search.search(*arguments))
+    outcome = survface.identification(gallery, list("baabc"), np.eye(3), list("abc"), np.eye(3))
+    _, means, _, people = asked[0]
+    assert list(people) == ["a", "b", "c"] and outcome.counts["fta_templates"] == 1
+    np.testing.assert_array_equal(means, [[0, 0.5, 1.5], [1, 0, 0], [np.nan] * 3])
 
 
 def test_a_failed_stranger_counts_and_a_failed_mate_misses():
