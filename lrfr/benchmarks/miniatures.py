@@ -53,23 +53,19 @@ def write_set(folder: Path, files: dict[str, bytes]) -> None:
             (new / name).write_bytes(data)
 
 
-def face(
-    person: int, photograph: int, size: tuple[int, int], crop: tuple[int, int, int, int] | None = None
-) -> Image.Image:
-    """ORL photograph, person 1 ... 40 and photograph 1 ... 10, or a part of it: RGB, of size (width, height)."""
-    name = f"s{person}/{photograph}.pgm"
-    return read_image(orl.Photographs().read(name), name).crop(crop).resize(size, Image.Resampling.BICUBIC)
-
-
-def jpeg(image: Image.Image) -> bytes:
-    """Encoded as JPEG."""
-    image.save(file := io.BytesIO(), "JPEG", quality=95)
+def photograph(person: int, number: int, size: tuple, crop: tuple | None = None, scene: tuple | None = None) -> bytes:
+    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10, or of a part, at (width, height), amid a grey scene."""
+    name, scene = f"s{person}/{number}.pgm", scene or size
+    face = read_image(orl.Photographs().read(name), name).crop(crop).resize(size, Image.Resampling.BICUBIC)
+    picture = Image.new("RGB", scene, (96, 96, 96))
+    picture.paste(face, ((scene[0] - size[0]) // 2, (scene[1] - size[1]) // 2))
+    picture.save(file := io.BytesIO(), "JPEG", quality=95)
     return file.getvalue()
 
 
-def aligned(person: int, photograph: int) -> bytes:
+def aligned(person: int, number: int) -> bytes:
     """JPEG of 112 x 112 pixels: the crop that ORL faces get where no landmarks are found."""
-    return jpeg(face(person, photograph, (insightface_bin.SIDE,) * 2, orl.FALLBACK))
+    return photograph(person, number, (insightface_bin.SIDE,) * 2, orl.FALLBACK)
 
 
 def matlab_list(**columns: list) -> bytes:
@@ -86,21 +82,18 @@ def matlab_list(**columns: list) -> bytes:
 
 
 def role_files(root: str, size: tuple[int, int], roles: tuple[tuple, ...]) -> dict[str, bytes]:
-    """Files of rows (pattern, people, photographs, variables of the list beside the folder or None), as in `TINYFACE`.
+    """Files of rows (pattern, people, photographs, name of the list beside the folder or None), as in `TINYFACE`.
 
     In a pattern p is the person, q the same counted from 1, n the photograph, c its camera, k a running number.
     """
     files = {}
-    for pattern, (first, last), (start, stop), variables in roles:
+    for pattern, (first, last), (start, stop), kind in roles:
         part, folder, _ = pattern.split("/")
         shown = list(product(range(first, last + 1), range(start, stop + 1)))
         names = [pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=k) for k, (p, n) in enumerate(shown, 1)]
-        files |= {f"{root}/{name}": jpeg(face(p, n, size)) for name, (p, n) in zip(names, shown, strict=True)}
-        if variables:
-            columns = {
-                f"{variables}_set": [Path(name).name for name in names],
-                f"{variables}_ids": [p for p, _ in shown],
-            }
+        files |= {f"{root}/{name}": photograph(p, n, size) for name, (p, n) in zip(names, shown, strict=True)}
+        if kind:
+            columns = {f"{kind}_set": [Path(name).name for name in names], f"{kind}_ids": [p for p, _ in shown]}
             files[f"{root}/{part}/{folder.lower()}_img_ID_pairs.mat"] = matlab_list(**columns)
     return files
 
@@ -136,12 +129,10 @@ def write_scface(folder: Path) -> None:
         name = f"{scface.BY_DISTANCE.format(distance)}/cam_{camera}/{{:03d}}_cam{camera}_{distance}.jpg"
         pictures.append((name, 1 + camera, (width, round(width * whole[1] / whole[0])), scene))
     files, lines = {}, ["# name, eyes, nose, mouth\n"]
-    for subject, (pattern, photograph, size, scene) in product(range(1, 10), pictures):
-        name, corner = pattern.format(subject), ((scene[0] - size[0]) // 2, (scene[1] - size[1]) // 2)
-        canvas = Image.new("RGB", scene, (96, 96, 96))
-        canvas.paste(face(subject, photograph, size), corner)
-        files[f"{scface.NAME}/{name}"] = jpeg(canvas)
-        points = np.round(np.array(corner) + POINTS * size, 1).ravel()
+    for subject, (pattern, number, size, scene) in product(range(1, 10), pictures):
+        name = pattern.format(subject)
+        files[f"{scface.NAME}/{name}"] = photograph(subject, number, size, scene=scene)
+        points = np.round((np.array(scene) - size) // 2 + POINTS * size, 1).ravel()
         lines.append(" ".join([Path(name).stem, *(f"{value:.1f}" for value in points)]) + "\n")
     write_set(folder, files | {f"{scface.NAME}/{scface.ANNOTATIONS}": "".join(lines).encode()})
 
@@ -161,13 +152,12 @@ def write_bin(path: Path) -> None:
 def pack(data: bytes) -> bytes:
     """A record: magic number, flag, length, contents, padding; in parts where the contents have such a number."""
     cuts = [i for i in range(0, len(data) - 3, 4) if data[i : i + 4] == recordio.MAGIC]
-    starts, stops = [0, *(cut + 4 for cut in cuts)], [*cuts, len(data)]
+    parts = [data[start:stop] for start, stop in zip([0, *(cut + 4 for cut in cuts)], [*cuts, len(data)], strict=True)]
     flags = [recordio.START, *[recordio.MIDDLE] * (len(cuts) - 1), recordio.END] if cuts else [recordio.WHOLE]
-    packed = b""
-    for flag, start, stop in zip(flags, starts, stops, strict=True):
-        head = struct.pack("<I", flag << 29 | stop - start)
-        packed += recordio.MAGIC + head + data[start:stop] + bytes(-(stop - start) % 4)
-    return packed
+    heads = [struct.pack("<I", flag << 29 | len(part)) for flag, part in zip(flags, parts, strict=True)]
+    return b"".join(
+        recordio.MAGIC + head + part + bytes(-len(part) % 4) for head, part in zip(heads, parts, strict=True)
+    )
 
 
 def labelled(labels: list[float], key: int, data: bytes = b"") -> bytes:
@@ -186,9 +176,6 @@ def write_records(folder: Path, people: int, photographs: int) -> None:
     contents += [labelled([1 + i * photographs, 1 + (i + 1) * photographs], first + i) for i in range(people)]
     records = [pack(data) for data in contents]
     offsets = np.cumsum([0, *map(len, records)])[:-1]
-    files = {
-        recordio.RECORD: b"".join(records),
-        recordio.PROPERTY: f"{people},{insightface_bin.SIDE},{insightface_bin.SIDE}\n".encode(),
-    }
-    files[recordio.INDEX] = "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)).encode()
-    write_set(folder, files)
+    index = "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)).encode()
+    shape = f"{people},{insightface_bin.SIDE},{insightface_bin.SIDE}\n".encode()
+    write_set(folder, {recordio.RECORD: b"".join(records), recordio.INDEX: index, recordio.PROPERTY: shape})

@@ -12,6 +12,7 @@ over the pairs of models that one question asks for, within one metric.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, product
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
@@ -127,20 +128,17 @@ def table(outcomes: Outcomes) -> pd.DataFrame:
     return pd.DataFrame([{"model": m, "metric": x, "value": o.metrics[x], **o.counts} for m, o, x in found])
 
 
-def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
-    """McNemar's exact test (binomial, two-sided) of two models' decisions, bool (n,), on the same items.
+def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """McNemar's exact test (binomial, two-sided) of two models' decisions (n,), what was right, on the same items.
 
     Returns how often only a and only b was right, and p. Raises ValueError if lengths differ.
     """
-    right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
-    if right_a.shape != right_b.shape:
-        raise ValueError(f"both models need decisions on the same items, not {right_a.shape} and {right_b.shape}.")
-    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
-    size, term, tail = only_a + only_b, 1, 0
-    for k in range(min(only_a, only_b) + 1):  # whole numbers: binomial coefficients
-        tail += term
-        term = term * (size - k) // (k + 1)
-    return only_a, only_b, min(1.0, 2 * tail / 2**size)
+    if a.shape != b.shape:
+        raise ValueError(f"both models need decisions on the same items, not {a.shape} and {b.shape}.")
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    size = only_a + only_b  # below: whole numbers, the binomial coefficients
+    terms = accumulate(range(min(only_a, only_b)), lambda term, k: term * (size - k) // (k + 1), initial=1)
+    return only_a, only_b, min(1.0, 2 * sum(terms) / 2**size)
 
 
 def evaluated(
@@ -164,14 +162,13 @@ def evaluated(
 def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:
     """Weights (n,) of the data themselves, all one, and of each draw, by (identities, strata) alone."""
     yield np.ones(len(identities))
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    members = [strata == stratum for stratum in np.unique(strata)]
     names = [np.unique(identities[rows], return_inverse=True) for rows in members]
     size = max(1, CHUNK // len(identities))
     for number, start in enumerate(range(0, draws, size)):
         block = np.empty((min(size, draws - start), len(identities)))
-        for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True)):
-            counts = rules.identity_counts(len(people), len(block), SEED, stratum + number * len(names))
-            block[:, rows] = counts[:, place]
+        for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True), number * len(names)):
+            block[:, rows] = rules.identity_counts(len(people), len(block), SEED, stratum)[:, place]
         yield from block
 
 
@@ -236,17 +233,14 @@ def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str
     asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
     """
     rows = []
-    for a, b in asked:
-        for metric, values in draws.values[a].items():
-            found = difference(values, draws.values[b][metric], draws)
-            decided = metric in outcomes[a].decisions
-            test = mcnemar(*(outcomes[m].decisions[metric] for m in (a, b))) if decided else (np.nan,) * 3
-            rows.append((a, b, metric, *found, *test))
+    for (a, b), metric in product(asked, next(iter(draws.values.values()))):
+        found = difference(draws.values[a][metric], draws.values[b][metric], draws)
+        decided = [outcomes[model].decisions[metric] for model in (a, b) if metric in outcomes[model].decisions]
+        rows.append((a, b, metric, *found, *(mcnemar(*decided) if decided else (np.nan,) * 3)))
     columns = ["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"]
     table = pd.DataFrame(rows, columns=columns)
     for p in ("p", "mcnemar"):
-        corrected = table.groupby("metric")[p].transform(
-            lambda family: family if family.isna().any() else rules.holm(family)
-        )
+        families = table.groupby("metric")[p]
+        corrected = families.transform(lambda family: family if family.isna().any() else rules.holm(family))
         table.insert(table.columns.get_loc(p) + 1, f"{p}_holm", corrected)
     return table

@@ -38,7 +38,7 @@ def test_mcnemar_agrees_with_scipy(counts):
 
 def test_mcnemar_of_other_items():
     with pytest.raises(ValueError, match="same items"):
-        benchmark.mcnemar([True], [True, False])
+        benchmark.mcnemar(np.ones(1, bool), np.ones(2, bool))
 
 
 def every_two(outcomes):
