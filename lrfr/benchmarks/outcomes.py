@@ -29,15 +29,15 @@ SEED = 0  # of the draws: one for all, so that differences are paired
 
 Statistic = Callable[[NDArray[np.float64]], float]
 Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
+Outcomes = Mapping[str, "Outcome"]  # by model
 
 
 class Outcome(NamedTuple):
     """One model on one set, n = size probes or pairs (the benchmark names their order).
 
-    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...), for the same row of the
-    table. decisions: bool (n,) or of the mated probes alone, what was right, for McNemar's test; only of metrics that
-    count single decisions. statistics: weights (n,) -> the metric, with thresholds estimated anew from the weighted
-    list where the protocol estimates them from the test itself; weights of one give the value in `metrics`.
+    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...). decisions: bool (n,) or
+    of the mated probes alone, what was right; only of metrics that count single decisions. statistics: weights (n,) ->
+    the metric, with thresholds estimated anew where the protocol estimates them from the test itself.
     """
 
     size: int
@@ -47,30 +47,21 @@ class Outcome(NamedTuple):
     statistics: dict[str, Statistic]
 
 
-Outcomes = Mapping[str, Outcome]  # by model
-
-
 class Draws(NamedTuple):
-    """values: model -> metric -> float: the metric itself, then its draws; of pairs the draws by person, then by pair.
+    """What was drawn: of a metric the value itself, then its draws; of pairs the draws by person, then by pair."""
 
-    freedom: people minus strata, or None for pairs. level: of the intervals.
-    """
-
-    values: dict[str, dict[str, NDArray[np.float64]]]
-    freedom: int | None
-    level: float
+    values: dict[str, dict[str, NDArray[np.float64]]]  # by model and metric
+    freedom: int | None  # people minus strata; None for pairs
+    level: float  # of the intervals
 
 
 class Images(NamedTuple):
-    """Images of one role. name(i): for messages. read(i): uint8 (H, W, 3) RGB, or UserError.
-
-    points(i): float (5, 2), landmarks in pixels as `align.TEMPLATE` has them; None where the set has no landmarks.
-    """
+    """Images of one role, read or named by their number."""
 
     size: int
-    name: Callable[[int], str]
-    read: Callable[[int], NDArray]
-    points: Callable[[int], NDArray] | None = None
+    name: Callable[[int], str]  # for messages
+    read: Callable[[int], NDArray]  # uint8 (H, W, 3) RGB, or UserError
+    points: Callable[[int], NDArray] | None = None  # landmarks in pixels, (5, 2) as `align.TEMPLATE`; None: none known
 
 
 class Protocol(NamedTuple):
@@ -101,6 +92,7 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
 
 def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) -> Statistic:
     """The weighted mean of values (n,), which belong to the `chosen` ones of all weights; NaN if nothing has weight."""
+
     values = np.asarray(values, dtype=np.float64)
 
     def mean(weights: NDArray[np.float64]) -> float:
@@ -124,8 +116,8 @@ def failures(parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
 
 def table(outcomes: Outcomes) -> pd.DataFrame:
     """Tidy rows model, metric, value, and a column for each count."""
-    found = [(model, outcome, metric) for model, outcome in outcomes.items() for metric in outcome.metrics]
-    return pd.DataFrame([{"model": m, "metric": x, "value": o.metrics[x], **o.counts} for m, o, x in found])
+    cells = [(model, cell, o.counts) for model, o in outcomes.items() for cell in o.metrics.items()]
+    return pd.DataFrame([{"model": m, "metric": metric, "value": x, **counts} for m, (metric, x), counts in cells])
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float]:
@@ -218,27 +210,24 @@ def intervals(draws: Draws) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["model", "metric", "low", "high"])
 
 
-def difference(a: NDArray, b: NDArray, draws: Draws) -> tuple[float, float, float, float]:
-    """a - b of two models' values, its interval and two-sided p; for pairs p is of the normal distribution."""
-    if draws.freedom is not None:
-        return rules.paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
-    point, (low, high) = float(a[0] - b[0]), ends(a - b, draws)
-    error = (high - low) / 2 / rules.normal_quantile(draws.level)
-    return point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0
-
-
 def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions).
 
-    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
+    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric. For pairs of images p is
+    of the normal distribution.
     """
     rows = []
     for (a, b), metric in product(asked, next(iter(draws.values.values()))):
-        found = difference(draws.values[a][metric], draws.values[b][metric], draws)
+        x, y = (draws.values[model][metric] for model in (a, b))
+        if draws.freedom is None:
+            point, (low, high) = float(x[0] - y[0]), ends(x - y, draws)
+            error = (high - low) / 2 / rules.normal_quantile(draws.level)
+            found = point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0
+        else:
+            found = rules.paired_difference(x[0], y[0], x[1:], y[1:], draws.level, draws.freedom)
         decided = [outcomes[model].decisions[metric] for model in (a, b) if metric in outcomes[model].decisions]
         rows.append((a, b, metric, *found, *(mcnemar(*decided) if decided else (np.nan,) * 3)))
-    columns = ["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"])
     for p in ("p", "mcnemar"):
         families = table.groupby("metric")[p]
         corrected = families.transform(lambda family: family if family.isna().any() else rules.holm(family))
