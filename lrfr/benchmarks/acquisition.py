@@ -26,7 +26,7 @@ from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.progress import bar
 from lrfr.train.fold import teacher_input
 
-BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
+BATCH = 64  # faces a forward pass
 TEACHER = "teacher"  # instead of a model's path: dlib's network, or that of a study's teacher, fed with upsampled faces
 RESAMPLER = "area down, bicubic up (lrfr.data.degrade)"
 FACES = {  # what a model sees of an image; detectors fail on native low-resolution crops
@@ -59,10 +59,9 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
 
     name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study, or None.
     """
-    spec, path = TEACHERS[name], Path(weights)
-    if weights == "embedded" or weights in inception.PUBLISHED:
-        path = embedded_path() if weights == "embedded" else inception.fetch(weights)
-    net = build_teacher(name, weights) if net is None else net
+    spec, net = TEACHERS[name], net or build_teacher(name, weights)
+    published = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
+    path = embedded_path() if weights == "embedded" else published
 
     def embed(faces: Sequence[np.ndarray]) -> np.ndarray:
         views = torch.from_numpy(np.stack([view(face, spec.chip) for face in faces]))
@@ -75,8 +74,8 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
 def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bool, description: str) -> Embedded:
     """Every image by every model; each is decoded once, and only the models' views of one batch are held.
 
-    policy: a key of `FACES`. flip: add the unit vector of the mirror image. insightface adds vectors before they have
-    unit length; exported students give unit vectors only, so that rule could not be one for all models.
+    policy: a key of `FACES`. flip: add the unit vector of the mirror image (insightface adds raw vectors; exported
+    students give unit vectors only).
     """
     vectors = {model.name: np.full((images.size, model.dimensions), np.nan, np.float32) for model in models}
     sides, problems, mtcnn = {model.side for model in models}, [], detector() if policy == "detect" else None
@@ -98,6 +97,6 @@ def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bo
                 problems.append(str(error))
         for model in models if seen else ():
             faces = [views[model.side] for views in seen.values()]
-            both = model.embed(faces) + (model.embed([*map(mirror, faces)]) if flip else 0)
-            vectors[model.name][list(seen)] = both
+            found = model.embed(faces) + (model.embed([*map(mirror, faces)]) if flip else 0)
+            vectors[model.name][list(seen)] = found
     return Embedded(vectors, problems)

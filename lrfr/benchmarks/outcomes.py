@@ -92,7 +92,6 @@ def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> I
 
 def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) -> Statistic:
     """The weighted mean of values (n,), which belong to the `chosen` ones of all weights; NaN if nothing has weight."""
-
     values = np.asarray(values, dtype=np.float64)
 
     def mean(weights: NDArray[np.float64]) -> float:

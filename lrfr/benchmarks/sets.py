@@ -28,14 +28,13 @@ def open_set(name: str, root: Path, file: str | None) -> Opened:
     """
     if name not in SETS:
         raise UserError(f"benchmark-set {name}: there is no such set; known are {', '.join(SETS)}.")
-    if file is not None and (name in TREES or not root.is_dir()):
+    inside = name not in TREES and root.is_dir()
+    if file is not None and not inside:
         reason = f"{name} has no .bin file" if name in TREES else f"{root} is not a folder"
         raise UserError(f"--bin {file}: {reason}; leave --bin out.")
-    if name not in TREES and root.is_dir():
-        file = file or f"{name}.bin"
-        check_name(file, "--bin")
-        root = root / file
-    return SETS[name](root)
+    if inside:
+        check_name(file := file or f"{name}.bin", "--bin")
+    return SETS[name](root / file if inside else root)
 
 
 def bin_name(file: Path) -> str:

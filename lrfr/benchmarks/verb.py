@@ -29,30 +29,22 @@ LEVEL, DRAWS = 0.95, 2000  # of the intervals, and draws of people; the smallest
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The arguments of `benchmark-set`."""
-    text = "tinyface, survface, scface, or lfw (any .bin file of InsightFace)"
-    parser.add_argument("benchmark", metavar="SET", help=text)
-    text = "where you unpacked it; a .bin file or its folder"
-    parser.add_argument("--root", type=Path, required=True, metavar="PATH", help=text)
+    parser.add_argument("benchmark", metavar="SET", help="tinyface, survface, scface or lfw (any .bin of InsightFace)")
+    where = "where you unpacked it; a .bin file or its folder"
+    parser.add_argument("--root", type=Path, required=True, metavar="PATH", help=where)
     parser.add_argument("--bin", metavar="NAME.bin", help="which .bin file of the folder (default: lfw.bin)")
     text = "a .safetensors or .onnx student, or `teacher`; several are compared (default: the released student)"
     parser.add_argument("--model", action="append", metavar="PATH", help=text)
     faces = parser.add_mutually_exclusive_group()
-    for option, policy, text in (
-        ("--aligned", "whole", "the images are aligned faces, or too small for a detector: see them as they are"),
-        ("--landmarks", "landmarks", "align by the landmarks that come with the set"),
-        ("--detect", "detect", "align by the landmarks of a detector; no face is a miss"),
-    ):
-        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=text)
+    for option, policy in (("--aligned", "whole"), ("--landmarks", "landmarks"), ("--detect", "detect")):
+        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=f"see the {FACES[policy]}")
     parser.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write tables as CSV (default: nowhere)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
 
 
 def load_models(given: Sequence[str] | None) -> list[Tested]:
-    """The models by path or by the word `teacher`, the released student without any.
-
-    Raises UserError if one name comes twice, or like `find_model`.
-    """
+    """By path or the word `teacher`; without any the released student. UserError if a name comes twice."""
     models: dict[str, Tested] = {}
     for path in given or [None]:
         if path == TEACHER:
@@ -67,7 +59,7 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
 
 
 class Report(NamedTuple):
-    """What was found. counts, results and comparisons are tables, policies say how; problems: failed acquisitions."""
+    """What was found. policies: how. problems: failed acquisitions, a sentence each."""
 
     name: str
     counts: pd.DataFrame
@@ -86,47 +78,43 @@ def assess(
     Holm's correction is within a question; comparisons have a column `question`. draws of people, level: of intervals.
     """
     embedded = {role: embed_images(images, models, policy, flip, role) for role, images in opened.images.items()}
-    results, comparisons, counted = [], [pd.DataFrame()], {}
+    results, comparisons, counted = [], [], {}
     try:
         for name, protocol in opened.protocols.items():
             outcomes = {}
             for model in (m.name for m in models):
                 outcomes[model] = protocol.evaluate({role: found.vectors[model] for role, found in embedded.items()})
+                counted |= dict.fromkeys(outcomes[model].counts, "Int64")
             drawn = protocol.draw(outcomes, draws=draws, level=level)
             rows = table(outcomes).merge(intervals(drawn), how="left", on=["model", "metric"], validate="one_to_one")
             results.append(rows.assign(protocol=name))
-            counted |= dict.fromkeys(outcomes[models[0].name].counts, "Int64")
-            for question, pairs in asked.items():
-                if pairs:
-                    comparisons.append(differences(drawn, outcomes, pairs).assign(question=question))
-                    comparisons[-1].insert(0, "protocol", name)
+            found = {question: differences(drawn, outcomes, pairs) for question, pairs in asked.items() if pairs}
+            comparisons += [rows.assign(question=question, protocol=name) for question, rows in found.items()]
     except ValueError as error:  # of protocols and intervals
         raise UserError(f"{where}: {error}") from None
     policies = {"faces": FACES[policy], "flip": FLIP[flip], "channels": "RGB", "resampler": RESAMPLER}
     policies |= {"similarity": "cosine", "intervals": f"{level:.0%}, {draws} draws of people", "lrfr": __version__}
     known = [f"{c.what} {c.observed}" + ("" if c.published is None else f" of {c.published}") for c in opened.counts]
-    whole = pd.concat(results, ignore_index=True).astype(counted).assign(set=opened.name, **policies)
+    whole = pd.concat(results, ignore_index=True).astype(counted)
+    whole = whole.assign(set=opened.name, set_counts="; ".join(known), **policies)
     whole["sha256"] = whole.model.map({model.name: model.sha256 for model in models})
     whole["input"] = whole.model.map({model.name: model.side for model in models})
     first = ["set", "protocol", "model", "sha256", "input", "metric", "value", "low", "high", *counted, "set_counts"]
-    whole = whole.assign(set_counts="; ".join(known))[[*first, *policies]]
-    compared = pd.concat(comparisons).assign(**policies)
-    compared.insert(0, "set", opened.name)
+    compared = pd.concat([pd.DataFrame(columns=["set", "protocol"]), *comparisons]).assign(set=opened.name, **policies)
     counts = pd.DataFrame(opened.counts).astype({"observed": "Int64", "published": "Int64"})
     problems = [problem for found in embedded.values() for problem in found.problems]
-    return Report(opened.name, counts, policies, whole, compared, problems)
+    return Report(opened.name, counts, policies, whole[[*first, *policies]], compared, problems)
 
 
 def rates(report: Report, index: str, columns: str) -> dict[str, pd.DataFrame]:
     """Protocol -> results in per cent, two decimals as in tables of these sets, with intervals where there are any."""
-    tables = {}
-    for protocol, rows in report.results.groupby("protocol", sort=False):
-        cells = []
-        for row in rows.itertuples():
-            low, high = (round(100 * end, 1) + 0.0 for end in (row.low, row.high))
-            cells.append(f"{100 * row.value:.2f}" + ("" if low != low else f" [{low:.1f}, {high:.1f}]"))
-        tables[protocol] = wide(rows, cells, index, columns)
-    return tables
+
+    def cell(row) -> str:
+        low, high = (round(100 * end, 1) + 0.0 for end in (row.low, row.high))
+        return f"{100 * row.value:.2f}" + ("" if low != low else f" [{low:.1f}, {high:.1f}]")
+
+    protocols = report.results.groupby("protocol", sort=False)
+    return {name: wide(rows, map(cell, rows.itertuples()), index, columns) for name, rows in protocols}
 
 
 def page(report: Report) -> str:
@@ -143,12 +131,12 @@ def write(report: Report, folder: Path) -> None:
     """<set>.csv, and <set>-comparisons.csv, which goes if it is there from an earlier run with more models."""
     try:
         with ExitStack() as stack:  # both are written before either appears
-            for ending, table in (("", report.results), ("-comparisons", report.comparisons)):
-                path = folder / f"{report.name}{ending}.csv"
+            for name, table in ((report.name, report.results), (f"{report.name}-comparisons", report.comparisons)):
                 if table.empty:
-                    path.unlink(missing_ok=True)
+                    (folder / f"{name}.csv").unlink(missing_ok=True)
                 else:
-                    table.to_csv(stack.enter_context(atomic_file(path)), index=False, lineterminator="\n")
+                    file = stack.enter_context(atomic_file(folder / f"{name}.csv"))
+                    table.to_csv(file, index=False, lineterminator="\n")
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error}); name another folder.") from None
 
