@@ -59,7 +59,7 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
 
     name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study, or None.
     """
-    spec, net = TEACHERS[name], net or build_teacher(name, weights)
+    spec, net = TEACHERS[name], build_teacher(name, weights) if net is None else net
     published = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
     path = embedded_path() if weights == "embedded" else published
 

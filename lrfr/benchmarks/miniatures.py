@@ -23,6 +23,7 @@ from lrfr.gate import insightface_bin, recordio
 from lrfr.gate.images import read_image
 from lrfr.sources import orl
 
+ALIGNED = (insightface_bin.SIDE, insightface_bin.SIDE)
 TINY, SURVEILLANCE = (16, 20), (20, 24)  # mean width and height of the faces of TinyFace and QMUL-SurvFace, pixels
 # SCface by distance: width of the face, and size of the picture around it; our choice, within what is reported
 SCENES = {1: (20, (100, 75)), 2: (38, (144, 108)), 3: (60, (224, 168))}
@@ -53,19 +54,19 @@ def write_set(folder: Path, files: dict[str, bytes]) -> None:
             (new / name).write_bytes(data)
 
 
-def photograph(person: int, number: int, size: tuple, crop: tuple | None = None, scene: tuple | None = None) -> bytes:
-    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10, or of a part, at (width, height), amid a grey scene."""
+def photograph(
+    person: int, number: int, size: tuple = ALIGNED, crop: tuple | None = orl.FALLBACK, scene: tuple | None = None
+) -> bytes:
+    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10: a part of it, at (width, height), amid a grey scene.
+
+    By default the 112 x 112 pixels that ORL faces get where no landmarks are found.
+    """
     name, scene = f"s{person}/{number}.pgm", scene or size
     face = read_image(orl.Photographs().read(name), name).crop(crop).resize(size, Image.Resampling.BICUBIC)
     picture = Image.new("RGB", scene, (96, 96, 96))
     picture.paste(face, ((scene[0] - size[0]) // 2, (scene[1] - size[1]) // 2))
     picture.save(file := io.BytesIO(), "JPEG", quality=95)
     return file.getvalue()
-
-
-def aligned(person: int, number: int) -> bytes:
-    """JPEG of 112 x 112 pixels: the crop that ORL faces get where no landmarks are found."""
-    return photograph(person, number, (insightface_bin.SIDE,) * 2, orl.FALLBACK)
 
 
 def matlab_list(**columns: list) -> bytes:
@@ -91,7 +92,7 @@ def role_files(root: str, size: tuple[int, int], roles: tuple[tuple, ...]) -> di
         part, folder, _ = pattern.split("/")
         shown = list(product(range(first, last + 1), range(start, stop + 1)))
         names = [pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=k) for k, (p, n) in enumerate(shown, 1)]
-        files |= {f"{root}/{name}": photograph(p, n, size) for name, (p, n) in zip(names, shown, strict=True)}
+        files |= {f"{root}/{name}": photograph(p, n, size, None) for name, (p, n) in zip(names, shown, strict=True)}
         if kind:
             columns = {f"{kind}_set": [Path(name).name for name in names], f"{kind}_ids": [p for p, _ in shown]}
             files[f"{root}/{part}/{folder.lower()}_img_ID_pairs.mat"] = matlab_list(**columns)
@@ -131,7 +132,7 @@ def write_scface(folder: Path) -> None:
     files, lines = {}, ["# name, eyes, nose, mouth\n"]
     for subject, (pattern, number, size, scene) in product(range(1, 10), pictures):
         name = pattern.format(subject)
-        files[f"{scface.NAME}/{name}"] = photograph(subject, number, size, scene=scene)
+        files[f"{scface.NAME}/{name}"] = photograph(subject, number, size, None, scene)
         points = np.round((np.array(scene) - size) // 2 + POINTS * size, 1).ravel()
         lines.append(" ".join([Path(name).stem, *(f"{value:.1f}" for value in points)]) + "\n")
     write_set(folder, files | {f"{scface.NAME}/{scface.ANNOTATIONS}": "".join(lines).encode()})
@@ -144,7 +145,7 @@ def write_bin(path: Path) -> None:
         people = range(first, first + 4)
         positive = [((person, 1), (person, 2)) for person in people]
         negative = [((person, 3), (first + (person - first + 1) % 4, 4)) for person in people]
-        images += [aligned(*photograph) for pair in positive + negative for photograph in pair]
+        images += [photograph(*one) for pair in positive + negative for one in pair]
     with atomic_file(path) as temporary:
         temporary.write_bytes(pickle.dumps((images, ([True] * 4 + [False] * 4) * 10), protocol=4))
 
@@ -169,7 +170,7 @@ def labelled(labels: list[float], key: int, data: bytes = b"") -> bytes:
 
 def write_records(folder: Path, people: int, photographs: int) -> None:
     """A training set in RecordIO: the first people and photographs of ORL, 112 x 112; persons' records at the end."""
-    images = [aligned(person + 1, n + 1) for person, n in product(range(people), range(photographs))]
+    images = [photograph(person + 1, n + 1) for person, n in product(range(people), range(photographs))]
     first = len(images) + 1  # key of the first person's record
     contents = [labelled([first, first + people], 0)]
     contents += [labelled([i // photographs], i + 1, data) for i, data in enumerate(images)]
@@ -177,5 +178,5 @@ def write_records(folder: Path, people: int, photographs: int) -> None:
     records = [pack(data) for data in contents]
     offsets = np.cumsum([0, *map(len, records)])[:-1]
     index = "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)).encode()
-    shape = f"{people},{insightface_bin.SIDE},{insightface_bin.SIDE}\n".encode()
+    shape = f"{people},{ALIGNED[0]},{ALIGNED[1]}\n".encode()
     write_set(folder, {recordio.RECORD: b"".join(records), recordio.INDEX: index, recordio.PROPERTY: shape})

@@ -2,11 +2,9 @@
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
 it is, so the intervals say nothing about another gallery. Pairs (verification): the dyadic multiplier of
-`statistics.dyadic_interval`, since these lists hold one to three pairs a person.
-
-Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent,
-which probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is
-over the pairs of models that one question asks for, within one metric.
+`statistics.dyadic_interval`, since these lists hold one to three pairs a person. Beside the bootstrap, McNemar's exact
+test for metrics that count single decisions: it takes decisions as independent, which probes of one person are not, so
+where the two disagree the bootstrap is the one to believe.
 """
 
 from __future__ import annotations
@@ -94,11 +92,7 @@ def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) ->
     """The weighted mean of values (n,), which belong to the `chosen` ones of all weights; NaN if nothing has weight."""
     values = np.asarray(values, dtype=np.float64)
 
-    def mean(weights: NDArray[np.float64]) -> float:
-        own = weights[chosen]
-        return float(values @ own / own.sum()) if own.any() else np.nan
-
-    return mean
+    return lambda weights: float(values @ own / own.sum()) if (own := weights[chosen]).any() else np.nan
 
 
 def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
@@ -139,11 +133,9 @@ def evaluated(
 
     Raises ValueError unless there are models, of the same metrics, and all in `who` has the outcomes' length.
     """
-    if len({tuple(outcome.statistics) for outcome in outcomes.values()}) != 1:
-        raise ValueError("the models have different metrics, or there are none; compare outcomes of one benchmark.")
-    shapes = {vector.shape for vector in who} | {(outcome.size,) for outcome in outcomes.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"outcomes, and who is in them, must be of one length, not {sorted(shapes)}.")
+    metrics = {tuple(outcome.statistics) for outcome in outcomes.values()}
+    if len(metrics) != 1 or len({x.shape for x in who} | {(outcome.size,) for outcome in outcomes.values()}) != 1:
+        raise ValueError("only outcomes of one benchmark can be compared: with the same metrics and probes or pairs.")
     cells = [statistic for outcome in outcomes.values() for statistic in outcome.statistics.values()]
     rows = [[statistic(w) for statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
     columns = iter(np.array(rows).T)
@@ -212,13 +204,12 @@ def intervals(draws: Draws) -> pd.DataFrame:
 def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions).
 
-    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric. For pairs of images p is
-    of the normal distribution.
+    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
     """
     rows = []
     for (a, b), metric in product(asked, next(iter(draws.values.values()))):
         x, y = (draws.values[model][metric] for model in (a, b))
-        if draws.freedom is None:
+        if draws.freedom is None:  # p of the normal distribution
             point, (low, high) = float(x[0] - y[0]), ends(x - y, draws)
             error = (high - low) / 2 / rules.normal_quantile(draws.level)
             found = point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0

@@ -61,10 +61,9 @@ def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, galle
         checked_embeddings(probes, "probes"),
         checked_embeddings(gallery, "gallery"),
     )
-    labels = [np.asarray(probe_labels), np.asarray(gallery_labels)]
-    for x, own, other, name in ((probes, labels[0], gallery, "probes"), (gallery, labels[1], probes, "gallery")):
-        if own.shape != x.shape[:1] or x.shape[1] != other.shape[1]:
-            raise ValueError(f"the {name} {x.shape} need one dimension and one label per row, not labels {own.shape}.")
+    labels, shapes = [np.asarray(probe_labels), np.asarray(gallery_labels)], (probes.shape, gallery.shape)
+    if [x.shape for x in labels] != [shape[:1] for shape in shapes] or probes.shape[1] != gallery.shape[1]:
+        raise ValueError("probes {} and gallery {} need one dimension, and one label per row.".format(*shapes))
     sides = [pd.DataFrame({"person": x}).reset_index() for x in labels]
     mated = sides[0].merge(sides[1], on="person")  # a row for every pair of a probe and a mate
     probe, mate = mated.index_x.to_numpy(), mated.index_y.to_numpy()

@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", action="append", metavar="PATH", help=text)
     faces = parser.add_mutually_exclusive_group()
     for option, policy in (("--aligned", "whole"), ("--landmarks", "landmarks"), ("--detect", "detect")):
-        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=f"see the {FACES[policy]}")
+        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=FACES[policy])
     parser.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write tables as CSV (default: nowhere)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
@@ -59,7 +59,7 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
 
 
 class Report(NamedTuple):
-    """What was found. policies: how. problems: failed acquisitions, a sentence each."""
+    """What was found; policies say how, problems which acquisitions failed."""
 
     name: str
     counts: pd.DataFrame
@@ -127,20 +127,6 @@ def page(report: Report) -> str:
     return render("benchmark-set.md.j2", report=report, tables=tables, markdown=markdown, per_cent=per_cent)
 
 
-def write(report: Report, folder: Path) -> None:
-    """<set>.csv, and <set>-comparisons.csv, which goes if it is there from an earlier run with more models."""
-    try:
-        with ExitStack() as stack:  # both are written before either appears
-            for name, table in ((report.name, report.results), (f"{report.name}-comparisons", report.comparisons)):
-                if table.empty:
-                    (folder / f"{name}.csv").unlink(missing_ok=True)
-                else:
-                    file = stack.enter_context(atomic_file(folder / f"{name}.csv"))
-                    table.to_csv(file, index=False, lineterminator="\n")
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error}); name another folder.") from None
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print the report and write its tables; UserError for whatever cannot be read, with nothing written."""
     if (out := arguments.out) is not None:  # looked at before hours of scoring; not Path.exists, which may raise
@@ -156,8 +142,16 @@ def run(arguments: argparse.Namespace) -> int:
     every_two = {"every two": list(combinations([model.name for model in models], 2))}
     report = assess(opened, models, policy, every_two, DRAWS, LEVEL, str(arguments.root), arguments.flip)
     report = report._replace(comparisons=report.comparisons.drop(columns="question", errors="ignore"))
-    if out is not None:
-        write(report, out)
+    try:
+        with ExitStack() as stack:  # both are written before either appears
+            for ending, rows in {"": report.results, "-comparisons": report.comparisons}.items() if out else ():
+                path = out / f"{report.name}{ending}.csv"
+                if rows.empty:  # the file may be there from an earlier run with more models
+                    path.unlink(missing_ok=True)
+                else:
+                    rows.to_csv(stack.enter_context(atomic_file(path)), index=False, lineterminator="\n")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error}); name another folder.") from None
     if arguments.json:
         tables = {name: getattr(report, name) for name in ("counts", "results", "comparisons")}
         rows = {name: t.astype(object).where(t.notna(), None).to_dict("records") for name, t in tables.items()}
