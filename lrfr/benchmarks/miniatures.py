@@ -54,13 +54,8 @@ def write_set(folder: Path, files: dict[str, bytes]) -> None:
             (new / name).write_bytes(data)
 
 
-def photograph(
-    person: int, number: int, size: tuple = ALIGNED, crop: tuple | None = orl.FALLBACK, scene: tuple | None = None
-) -> bytes:
-    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10: a part of it, at (width, height), amid a grey scene.
-
-    By default the 112 x 112 pixels that ORL faces get where no landmarks are found.
-    """
+def photograph(person: int, number: int, size=ALIGNED, crop=orl.FALLBACK, scene=None) -> bytes:
+    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10, at (width, height), in the middle of a grey scene of a size."""
     name, scene = f"s{person}/{number}.pgm", scene or size
     face = read_image(orl.Photographs().read(name), name).crop(crop).resize(size, Image.Resampling.BICUBIC)
     picture = Image.new("RGB", scene, (96, 96, 96))
@@ -70,15 +65,13 @@ def photograph(
 
 
 def matlab_list(**columns: list) -> bytes:
-    """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers.
-
-    Its first 116 bytes are for people to read; the library puts the time of writing there, which would differ.
-    """
+    """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers."""
     import scipy.io  # here, because only these lists need it
 
     for key, rows in columns.items():
         columns[key] = np.array(rows, np.uint16 if isinstance(rows[0], int) else object).reshape(len(rows), -1)
     scipy.io.savemat(file := io.BytesIO(), columns, do_compression=True)
+    # the first 116 bytes are for people to read; the library puts the time there, which would differ
     return b"MATLAB 5.0 MAT-file, a miniature".ljust(116) + file.getvalue()[116:]
 
 
@@ -100,9 +93,8 @@ def role_files(root: str, size: tuple[int, int], roles: tuple[tuple, ...]) -> di
 
 
 def write_tinyface(folder: Path) -> None:
-    """TinyFace: 8 people with 2 gallery images and 3 probes, 40 distractors of 8 others, 8 training people of 4 images.
-
-    Training people are numbered from 1 again, so that file names occur in several roles, as in the real set.
+    """TinyFace: 8 people with 2 gallery images and 3 probes, 40 distractors of 8 others, 8 training people of 4 images,
+    numbered from 1 again, so that file names occur in several roles, as in the real set.
     """
     write_set(folder, role_files(tinyface.NAME, TINY, TINYFACE))
 
@@ -114,9 +106,8 @@ def write_survface(folder: Path) -> None:
     files = role_files(survface.NAME, SURVEILLANCE, SURVFACE)
     for kind, step in (("positive", 0), ("negative", 1)):
         people = [(p, (p + step - 1) % 10 + 1) for p in range(1, 11)]
-        pairs = [
-            [f"1{p:02d}_cam{i % 3 + 1}_{i}.jpg" for p, i in ((a, n), (b, n + 2))] for a, b in people for n in (1, 2)
-        ]
+        shown = [((a, n), (b, n + 2)) for a, b in people for n in (1, 2)]
+        pairs = [[f"1{p:02d}_cam{n % 3 + 1}_{n}.jpg" for p, n in pair] for pair in shown]
         name = f"{kind}_pairs_names"
         files[f"{survface.NAME}/{survface.PAIRED}/{name}.mat"] = matlab_list(**{name: pairs})
     write_set(folder, files)
@@ -143,9 +134,9 @@ def write_bin(path: Path) -> None:
     images = []
     for first in range(1, 41, 4):
         people = range(first, first + 4)
-        positive = [((person, 1), (person, 2)) for person in people]
-        negative = [((person, 3), (first + (person - first + 1) % 4, 4)) for person in people]
-        images += [photograph(*one) for pair in positive + negative for one in pair]
+        shown = [(person, n) for person in people for n in (1, 2)]
+        shown += [one for person in people for one in ((person, 3), (first + (person - first + 1) % 4, 4))]
+        images += [photograph(*one) for one in shown]
     with atomic_file(path) as temporary:
         temporary.write_bytes(pickle.dumps((images, ([True] * 4 + [False] * 4) * 10), protocol=4))
 

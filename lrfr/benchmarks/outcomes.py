@@ -70,7 +70,7 @@ class Protocol(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A set that has been read and checked, images undecoded. policies: allowed `acquisition.FACES`, default first."""
+    """A set that has been read and checked, images undecoded. policies: allowed `verb.FACES`, default first."""
 
     name: str
     images: dict[str, Images]

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lrfr.benchmarks.acquisition import Tested, direct_feed_teacher
 from lrfr.benchmarks.sets import open_known
-from lrfr.benchmarks.verb import Report, assess, rates
+from lrfr.benchmarks.verb import Report, Tested, assess, direct_feed_teacher, rates
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
 from lrfr.evaluate.scores import unit

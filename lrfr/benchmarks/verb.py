@@ -1,46 +1,118 @@
-"""`lrfr benchmark-set SET --root PATH`: the official numbers of any student on a benchmark set that the user brings."""
+"""`lrfr benchmark-set SET --root PATH`: the official numbers of any student on a benchmark set that the user brings.
+
+Whatever goes wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, a miss.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
 
 from lrfr import __version__
-from lrfr.benchmarks.acquisition import FACES, FLIP, RESAMPLER, TEACHER, Tested, direct_feed_teacher, embed_images
-from lrfr.benchmarks.outcomes import Opened, differences, intervals, table
+from lrfr.benchmarks.outcomes import Images, Opened, differences, intervals, table
 from lrfr.benchmarks.sets import open_set
+from lrfr.data.degrade import mirror
+from lrfr.deploy.find_faces import align, detector, look, view
 from lrfr.deploy.recognizer import Recognizer, find_model
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import markdown, per_cent, render, wide
+from lrfr.gate.dlib_weights import embedded_path
+from lrfr.models import inception
+from lrfr.models.heads import unit
+from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.parallel import cores, limit_threads
+from lrfr.progress import bar
+from lrfr.train.fold import teacher_input
 
 LEVEL, DRAWS = 0.95, 2000  # of the intervals, and draws of people; the smallest number that is usual for intervals
+BATCH = 64  # faces a forward pass
+TEACHER = "teacher"  # instead of a model's path: dlib's network, or that of a study's teacher, fed with upsampled faces
+RESAMPLER = "area down, bicubic up (lrfr.data.degrade)"
+FACES = {  # what a model sees of an image; detectors fail on native low-resolution crops
+    "whole": "whole image as it is",
+    "landmarks": "landmarks of the set, similarity to dlib's chip",
+    "detect": "landmarks of MTCNN (facenet-pytorch), largest face, similarity to dlib's chip",
+}
+FLIP = {False: "no", True: "unit vectors of face and mirror image added"}
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `benchmark-set`."""
-    parser.add_argument("benchmark", metavar="SET", help="tinyface, survface, scface or lfw (any .bin of InsightFace)")
-    where = "where you unpacked it; a .bin file or its folder"
-    parser.add_argument("--root", type=Path, required=True, metavar="PATH", help=where)
-    parser.add_argument("--bin", metavar="NAME.bin", help="which .bin file of the folder (default: lfw.bin)")
-    text = "a .safetensors or .onnx student, or `teacher`; several are compared (default: the released student)"
-    parser.add_argument("--model", action="append", metavar="PATH", help=text)
-    faces = parser.add_mutually_exclusive_group()
-    for option, policy in (("--aligned", "whole"), ("--landmarks", "landmarks"), ("--detect", "detect")):
-        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=FACES[policy])
-    parser.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write tables as CSV (default: nowhere)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
+class Tested(NamedTuple):
+    """A model: faces uint8 (H, W, 3), `side` pixels or any other number -> unit vectors float32 (N, dimensions)."""
+
+    name: str
+    sha256: str
+    side: int
+    dimensions: int
+    embed: Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+class Embedded(NamedTuple):
+    """vectors: model -> float32 (N, D), NaN rows where the acquisition failed. problems: a sentence each."""
+
+    vectors: dict[str, np.ndarray]
+    problems: list[str]
+
+
+def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", net: nn.Module | None = None) -> Tested:
+    """A teacher fed with upsampled faces: the hard baseline that every student is held against.
+
+    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study, or None.
+    """
+    spec, net = TEACHERS[name], build_teacher(name, weights) if net is None else net
+    published = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
+    path = embedded_path() if weights == "embedded" else published
+
+    def embed(faces: Sequence[np.ndarray]) -> np.ndarray:
+        views = torch.from_numpy(np.stack([view(face, spec.chip) for face in faces]))
+        with torch.inference_mode():
+            return unit(net(teacher_input(views)).embedding).numpy()
+
+    return Tested(TEACHER, sha256(path.read_bytes()).hexdigest(), spec.chip, spec.embedding, embed)
+
+
+def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bool, description: str) -> Embedded:
+    """Every image by every model; each is decoded once, and only the models' views of one batch are held.
+
+    policy: a key of `FACES`. flip: add the unit vector of the mirror image (insightface adds raw vectors; exported
+    students give unit vectors only).
+    """
+    vectors = {model.name: np.full((images.size, model.dimensions), np.nan, np.float32) for model in models}
+    sides, problems, mtcnn = {model.side for model in models}, [], detector() if policy == "detect" else None
+    for start in bar(range(0, images.size, BATCH), description):
+        seen: dict[int, dict[int, np.ndarray]] = {}  # image -> side -> view
+        for i in range(start, min(start + BATCH, images.size)):
+            try:
+                pixels = images.read(i)
+                if policy == "whole":
+                    seen[i] = {side: view(pixels, side) for side in sides}
+                    continue
+                picture = Image.fromarray(pixels)
+                found = [points for *_, points in look(mtcnn, picture)] if mtcnn else [images.points(i)]
+                if not found:
+                    raise UserError(f"{images.name(i)}: no face found.")
+                points = max(found, key=lambda points: np.ptp(points, axis=0).prod())  # the largest face
+                seen[i] = {side: align(picture, points, side)[0] for side in sides}
+            except UserError as error:
+                problems.append(str(error))
+        for model in models if seen else ():
+            faces = [views[model.side] for views in seen.values()]
+            found = model.embed(faces) + (model.embed([*map(mirror, faces)]) if flip else 0)
+            vectors[model.name][list(seen)] = found
+    return Embedded(vectors, problems)
 
 
 def load_models(given: Sequence[str] | None) -> list[Tested]:
@@ -74,7 +146,7 @@ def assess(
 ) -> Report:
     """Embed a set with every model and score it; UserError, naming `where` it is, if it is too small for its protocols.
 
-    policy, flip: see `acquisition.embed_images`. asked: question -> pairs (a, b) of models whose difference answers it;
+    policy, flip: see `embed_images`. asked: question -> pairs (a, b) of models whose difference answers it;
     Holm's correction is within a question; comparisons have a column `question`. draws of people, level: of intervals.
     """
     embedded = {role: embed_images(images, models, policy, flip, role) for role, images in opened.images.items()}
@@ -125,6 +197,22 @@ def page(report: Report) -> str:
         numbers = first.select_dtypes("Int64").astype(int).astype(str).T.rename_axis(index="metric").reset_index()
         tables[protocol] = pd.concat([tables[protocol], numbers])
     return render("benchmark-set.md.j2", report=report, tables=tables, markdown=markdown, per_cent=per_cent)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `benchmark-set`."""
+    parser.add_argument("benchmark", metavar="SET", help="tinyface, survface, scface or lfw (any .bin of InsightFace)")
+    where = "where you unpacked it; a .bin file or its folder"
+    parser.add_argument("--root", type=Path, required=True, metavar="PATH", help=where)
+    parser.add_argument("--bin", metavar="NAME.bin", help="which .bin file of the folder (default: lfw.bin)")
+    text = "a .safetensors or .onnx student, or `teacher`; several are compared (default: the released student)"
+    parser.add_argument("--model", action="append", metavar="PATH", help=text)
+    faces = parser.add_mutually_exclusive_group()
+    for option, policy in (("--aligned", "whole"), ("--landmarks", "landmarks"), ("--detect", "detect")):
+        faces.add_argument(option, dest="policy", action="store_const", const=policy, help=FACES[policy])
+    parser.add_argument("--flip", action="store_true", help="add the embedding of the mirror image")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write tables as CSV (default: nowhere)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of tables")
 
 
 def run(arguments: argparse.Namespace) -> int:
