@@ -55,7 +55,7 @@ def write_set(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def photograph(person: int, number: int, size=ALIGNED, crop=orl.FALLBACK, scene=None) -> bytes:
-    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10, at (width, height), in the middle of a grey scene of a size."""
+    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10, at (width, height), in the middle of a grey scene."""
     name, scene = f"s{person}/{number}.pgm", scene or size
     face = read_image(orl.Photographs().read(name), name).crop(crop).resize(size, Image.Resampling.BICUBIC)
     picture = Image.new("RGB", scene, (96, 96, 96))

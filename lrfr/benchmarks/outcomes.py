@@ -114,12 +114,9 @@ def table(outcomes: Outcomes) -> pd.DataFrame:
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """McNemar's exact test (binomial, two-sided) of two models' decisions (n,), what was right, on the same items.
-
-    Returns how often only a and only b was right, and p. Raises ValueError if lengths differ.
+    """McNemar's exact test (binomial, two-sided) of two models' decisions (n,), what was right, on the same items:
+    how often only a and only b was right, and p.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"both models need decisions on the same items, not {a.shape} and {b.shape}.")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     size = only_a + only_b  # below: whole numbers, the binomial coefficients
     terms = accumulate(range(min(only_a, only_b)), lambda term, k: term * (size - k) // (k + 1), initial=1)

@@ -47,7 +47,6 @@ FACES = {  # what a model sees of an image; detectors fail on native low-resolut
     "landmarks": "landmarks of the set, similarity to dlib's chip",
     "detect": "landmarks of MTCNN (facenet-pytorch), largest face, similarity to dlib's chip",
 }
-FLIP = {False: "no", True: "unit vectors of face and mirror image added"}
 
 
 class Tested(NamedTuple):
@@ -60,18 +59,8 @@ class Tested(NamedTuple):
     embed: Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
-class Embedded(NamedTuple):
-    """vectors: model -> float32 (N, D), NaN rows where the acquisition failed. problems: a sentence each."""
-
-    vectors: dict[str, np.ndarray]
-    problems: list[str]
-
-
 def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", net: nn.Module | None = None) -> Tested:
-    """A teacher fed with upsampled faces: the hard baseline that every student is held against.
-
-    name, weights: as `build_teacher` takes them. net: the same network, fine-tuned by a study, or None.
-    """
+    """A teacher as `build_teacher` makes it, or its fine-tuned `net`, fed with upsampled faces: the hard baseline."""
     spec, net = TEACHERS[name], build_teacher(name, weights) if net is None else net
     published = inception.fetch(weights) if weights in inception.PUBLISHED else Path(weights)
     path = embedded_path() if weights == "embedded" else published
@@ -84,11 +73,13 @@ def direct_feed_teacher(name: str = "dlib_resnet", weights: str = "embedded", ne
     return Tested(TEACHER, sha256(path.read_bytes()).hexdigest(), spec.chip, spec.embedding, embed)
 
 
-def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bool, description: str) -> Embedded:
-    """Every image by every model; each is decoded once, and only the models' views of one batch are held.
+def embed_images(
+    images: Images, models: Sequence[Tested], policy: str, flip: bool, description: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Model -> float32 (N, D), NaN rows where the acquisition failed, and a sentence about each failure.
 
-    policy: a key of `FACES`. flip: add the unit vector of the mirror image (insightface adds raw vectors; exported
-    students give unit vectors only).
+    Each image is decoded once, and only the models' views of one batch are held. policy: a key of `FACES`. flip: add
+    the unit vector of the mirror image (insightface adds raw vectors; exported students give unit vectors only).
     """
     vectors = {model.name: np.full((images.size, model.dimensions), np.nan, np.float32) for model in models}
     sides, problems, mtcnn = {model.side for model in models}, [], detector() if policy == "detect" else None
@@ -110,9 +101,9 @@ def embed_images(images: Images, models: Sequence[Tested], policy: str, flip: bo
                 problems.append(str(error))
         for model in models if seen else ():
             faces = [views[model.side] for views in seen.values()]
-            found = model.embed(faces) + (model.embed([*map(mirror, faces)]) if flip else 0)
-            vectors[model.name][list(seen)] = found
-    return Embedded(vectors, problems)
+            mirrored = model.embed([*map(mirror, faces)]) if flip else 0
+            vectors[model.name][list(seen)] = model.embed(faces) + mirrored
+    return vectors, problems
 
 
 def load_models(given: Sequence[str] | None) -> list[Tested]:
@@ -122,9 +113,8 @@ def load_models(given: Sequence[str] | None) -> list[Tested]:
         if path == TEACHER:
             model = direct_feed_teacher()
         else:
-            student = Recognizer(file := find_model(path))
-            dimensions, digest = file.card["network"]["embedding"], sha256(file.data).hexdigest()
-            model = Tested(file.path.name, digest, student.size, dimensions, student.embed)
+            student, size = Recognizer(file := find_model(path)), file.card["network"]["embedding"]
+            model = Tested(file.path.name, sha256(file.data).hexdigest(), student.size, size, student.embed)
         if models.setdefault(model.name, model) is not model:
             raise UserError(f"--model: two models are called {model.name}; rename one with its card.")
     return list(models.values())
@@ -155,7 +145,7 @@ def assess(
         for name, protocol in opened.protocols.items():
             outcomes = {}
             for model in (m.name for m in models):
-                outcomes[model] = protocol.evaluate({role: found.vectors[model] for role, found in embedded.items()})
+                outcomes[model] = protocol.evaluate({role: vectors[model] for role, (vectors, _) in embedded.items()})
                 counted |= dict.fromkeys(outcomes[model].counts, "Int64")
             drawn = protocol.draw(outcomes, draws=draws, level=level)
             rows = table(outcomes).merge(intervals(drawn), how="left", on=["model", "metric"], validate="one_to_one")
@@ -164,7 +154,8 @@ def assess(
             comparisons += [rows.assign(question=question, protocol=name) for question, rows in found.items()]
     except ValueError as error:  # of protocols and intervals
         raise UserError(f"{where}: {error}") from None
-    policies = {"faces": FACES[policy], "flip": FLIP[flip], "channels": "RGB", "resampler": RESAMPLER}
+    mirrored = "unit vectors of face and mirror image added" if flip else "no"
+    policies = {"faces": FACES[policy], "flip": mirrored, "channels": "RGB", "resampler": RESAMPLER}
     policies |= {"similarity": "cosine", "intervals": f"{level:.0%}, {draws} draws of people", "lrfr": __version__}
     known = [f"{c.what} {c.observed}" + ("" if c.published is None else f" of {c.published}") for c in opened.counts]
     whole = pd.concat(results, ignore_index=True).astype(counted)
@@ -174,7 +165,7 @@ def assess(
     first = ["set", "protocol", "model", "sha256", "input", "metric", "value", "low", "high", *counted, "set_counts"]
     compared = pd.concat([pd.DataFrame(columns=["set", "protocol"]), *comparisons]).assign(set=opened.name, **policies)
     counts = pd.DataFrame(opened.counts).astype({"observed": "Int64", "published": "Int64"})
-    problems = [problem for found in embedded.values() for problem in found.problems]
+    problems = [problem for _, failed in embedded.values() for problem in failed]
     return Report(opened.name, counts, policies, whole[[*first, *policies]], compared, problems)
 
 

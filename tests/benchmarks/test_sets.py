@@ -240,7 +240,7 @@ def test_the_teacher_is_fed_with_upsampled_faces(made):
     data = tinyface.read_tinyface(made / "tinyface").probes
     (teacher,) = verb.load_models(["teacher"])
     small = images_of(data)._replace(size=2)
-    found = verb.embed_images(small, [teacher], "whole", False, "probes").vectors["teacher"]
+    found = verb.embed_images(small, [teacher], "whole", False, "probes")[0]["teacher"]
     net = build_teacher("dlib_resnet", "embedded")
     for i in range(2):
         pixels = torch.from_numpy(hr_view(data.read(i)[None], 150)).permute(0, 3, 1, 2).float()
@@ -252,10 +252,10 @@ def test_a_face_that_is_not_found_is_a_failed_acquisition(made):
     pictures = [np.array(students.orl_photograph(1, 1)), np.full((112, 92, 3), 120, np.uint8)]
     images = Images(2, lambda i: f"picture {i}", pictures.__getitem__)
     models = verb.load_models([str(made / "student.safetensors")])
-    found = verb.embed_images(images, models, "detect", False, "pictures")
-    (vectors,) = found.vectors.values()
+    found, problems = verb.embed_images(images, models, "detect", False, "pictures")
+    (vectors,) = found.values()
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5) and np.isnan(vectors[1]).all()
-    assert found.problems == ["picture 1: no face found."]
+    assert problems == ["picture 1: no face found."]
     (face, *_) = faces.find_faces(faces.detector(), Image.fromarray(pictures[0]), models[0].side)
     assert vectors[0] == pytest.approx(models[0].embed([face.image])[0], abs=1e-5)
 
