@@ -68,9 +68,9 @@ def matlab_list(**columns: list) -> bytes:
     """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers."""
     import scipy.io  # here, because only these lists need it
 
-    for key, rows in columns.items():
-        columns[key] = np.array(rows, np.uint16 if isinstance(rows[0], int) else object).reshape(len(rows), -1)
-    scipy.io.savemat(file := io.BytesIO(), columns, do_compression=True)
+    types = {key: np.uint16 if isinstance(rows[0], int) else object for key, rows in columns.items()}
+    arrays = {key: np.array(rows, types[key]).reshape(len(rows), -1) for key, rows in columns.items()}
+    scipy.io.savemat(file := io.BytesIO(), arrays, do_compression=True)
     # the first 116 bytes are for people to read; the library puts the time there, which would differ
     return b"MATLAB 5.0 MAT-file, a miniature".ljust(116) + file.getvalue()[116:]
 
@@ -80,14 +80,15 @@ def role_files(root: str, size: tuple[int, int], roles: tuple[tuple, ...]) -> di
 
     In a pattern p is the person, q the same counted from 1, n the photograph, c its camera, k a running number.
     """
-    files = {}
+    files: dict[str, bytes] = {}
     for pattern, (first, last), (start, stop), kind in roles:
         part, folder, _ = pattern.split("/")
         shown = list(product(range(first, last + 1), range(start, stop + 1)))
         names = [pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=k) for k, (p, n) in enumerate(shown, 1)]
         files |= {f"{root}/{name}": photograph(p, n, size, None) for name, (p, n) in zip(names, shown, strict=True)}
         if kind:
-            columns = {f"{kind}_set": [Path(name).name for name in names], f"{kind}_ids": [p for p, _ in shown]}
+            columns: dict[str, list] = {f"{kind}_set": [Path(name).name for name in names]}
+            columns[f"{kind}_ids"] = [p for p, _ in shown]
             files[f"{root}/{part}/{folder.lower()}_img_ID_pairs.mat"] = matlab_list(**columns)
     return files
 

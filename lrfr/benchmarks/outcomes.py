@@ -80,9 +80,8 @@ class Opened(NamedTuple):
 
 
 def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> Images:
-    """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth.
-
-    The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
+    """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth, which
+    counts twice, once for each corner: least squares over both corners are those over their mean, twice.
     """
     points = (lambda i: landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]) if landmarks else None
     return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points)
@@ -126,9 +125,8 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float
 def evaluated(
     outcomes: Outcomes, who: Sequence[NDArray], weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Every metric of every model under each of the weights; NaN under those for which no metric is defined.
-
-    Raises ValueError unless there are models, of the same metrics, and all in `who` has the outcomes' length.
+    """Every metric of every model under each of the weights, NaN where none is `defined`; ValueError unless there are
+    models, of the same metrics, and all in `who` has the outcomes' length.
     """
     metrics = {tuple(outcome.statistics) for outcome in outcomes.values()}
     if len(metrics) != 1 or len({x.shape for x in who} | {(outcome.size,) for outcome in outcomes.values()}) != 1:
@@ -153,9 +151,8 @@ def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[
 
 
 def draw_probes(outcomes: Outcomes, identities: ArrayLike, strata: ArrayLike, draws: int, level: float) -> Draws:
-    """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,).
-
-    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError like `evaluated`.
+    """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,), like mated
+    and unmated probes, so that every draw has both. Raises ValueError like `evaluated`.
     """
     who = identities, strata = np.asarray(identities), np.asarray(strata)
     values = evaluated(outcomes, who, probe_weights(identities, strata, draws), lambda w: True)
@@ -164,10 +161,9 @@ def draw_probes(outcomes: Outcomes, identities: ArrayLike, strata: ArrayLike, dr
 
 
 def draw_pairs(outcomes: Outcomes, same: ArrayLike, a: ArrayLike, b: ArrayLike, draws: int, level: float) -> Draws:
-    """Draw the people of n pairs. same: bool (n,); a, b: (n,), who is on either side.
+    """Draw the people of n pairs. same: bool (n,); a, b: (n,), who is on either side; ValueError if they contradict.
 
-    Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN). Raises ValueError if `same`
-    contradicts the identities, or like `evaluated`.
+    Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN).
     """
     who = same, a, b = np.asarray(same).astype(bool), np.asarray(a), np.asarray(b)
 
@@ -199,9 +195,8 @@ def intervals(draws: Draws) -> pd.DataFrame:
 
 
 def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions).
-
-    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
+    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions);
+    Holm's correction is over the pairs (a, b) that are asked for, for each metric.
     """
     rows = []
     for (a, b), metric in product(asked, next(iter(draws.values.values()))):

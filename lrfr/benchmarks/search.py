@@ -54,8 +54,7 @@ def rounded(cosines: NDArray[np.float64]) -> NDArray[np.float32]:
 def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Search:
     """Compare every probe (p, D) with every gallery image (g, D); labels (p,) and (g,) are compared for equality.
 
-    Memory: the embeddings, and a block of BLOCK * BLOCK similarities. Raises ValueError if labels or dimensions do not
-    fit, or like `checked_embeddings`.
+    Raises ValueError if labels or dimensions do not fit, or like `checked_embeddings`.
     """
     (probes, probe_failed), (gallery, lost) = (
         checked_embeddings(probes, "probes"),
@@ -86,7 +85,7 @@ def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, galle
             cosines[probe_failed[rows]] = -np.inf
             cosines[:, lost[columns]] = -np.inf
             np.maximum(top[rows], cosines.max(axis=1), out=top[rows])
-            here = np.flatnonzero((probe // BLOCK == above // BLOCK) & (mate // BLOCK == left // BLOCK))
+            here = (probe // BLOCK == above // BLOCK) & (mate // BLOCK == left // BLOCK)
             cosines[probe[here] - above, mate[here] - left] = np.nan  # a mate is no rival: NaN compares false
             for pair in range(*bounds[[above, above + len(cosines)]]):
                 rivals[pair] += np.count_nonzero(cosines[probe[pair] - above] >= own[pair])

@@ -22,9 +22,8 @@ LISTINGS = Path("data/sets")  # <set>.csv, ignored by git: on these the stage `s
 
 
 def open_set(name: str, root: Path, file: str | None) -> Opened:
-    """Read and check a set. file: the name of the .bin file in the folder `root`, which may be that file itself.
-
-    Raises UserError if there is no such set, a file is named for a set that has none, or like the set's reader.
+    """Read and check a set, or the .bin `file` in the folder `root`, which may be that file itself; UserError if there
+    is no such set, a file is named for a set that has none, or like the set's reader.
     """
     if name not in SETS:
         raise UserError(f"benchmark-set {name}: there is no such set; known are {', '.join(SETS)}.")
@@ -46,8 +45,8 @@ def bin_name(file: Path) -> str:
 
 def place_of(name: str) -> Place:
     """Where a study's set is remembered."""
-    option = f"--{name} DIR" if name in TREES else f"--bin {name}.bin"
-    return Place(f"set-{name}", name, f"lrfr study STUDY {option}", option.split()[0])
+    option, value = (f"--{name}", "DIR") if name in TREES else ("--bin", f"{name}.bin")
+    return Place(f"set-{name}", name, f"lrfr study STUDY {option} {value}", option)
 
 
 def choose_set(name: str, given: Path) -> Chosen:
