@@ -10,9 +10,6 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -26,11 +23,12 @@ from lrfr.gate import insightface_bin, recordio
 from lrfr.gate.images import read_image
 from lrfr.sources import orl
 
+ALIGNED = (insightface_bin.SIDE, insightface_bin.SIDE)
 TINY, SURVEILLANCE = (16, 20), (20, 24)  # mean width and height of the faces of TinyFace and QMUL-SurvFace, pixels
 # SCface by distance: width of the face, and size of the picture around it; our choice, within what is reported
 SCENES = {1: (20, (100, 75)), 2: (38, (144, 108)), 3: (60, (224, 168))}
 POINTS = np.array([(0.32, 0.45), (0.68, 0.45), (0.5, 0.62), (0.5, 0.78)])  # eyes, nose, mouth in an ORL picture, by eye
-TINYFACE = (  # names of images, first and last person, first and last photograph of each, list: see `write_roles`
+TINYFACE = (  # names of images, first and last person, first and last photograph of each, list: see `role_files`
     ("Testing_Set/Gallery_Match/{p}_{n}.jpg", (1, 8), (1, 2), "gallery"),
     ("Testing_Set/Probe/{p}_{n}.jpg", (1, 8), (3, 5), "probe"),
     ("Testing_Set/Gallery_Distractor/{k}.jpg", (9, 16), (1, 5), None),
@@ -46,169 +44,131 @@ SURVFACE = (  # person 1 of the surveillance set is 101 in its file names and 1 
 )
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears complete or not at all; UserError if there is already something."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path}: is already there; choose a new folder.")
-    with atomic_folder(path) as folder:
-        yield folder
+def write_set(folder: Path, files: dict[str, bytes]) -> None:
+    """A folder of files that appears complete or not at all; UserError if there is already something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is already there; choose a new folder.")
+    with atomic_folder(folder) as new:
+        for name, data in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(data)
 
 
-@lru_cache(maxsize=400)
-def face(person: int, photograph: int) -> Image.Image:
-    """ORL photograph, person 1 ... 40 and photograph 1 ... 10: RGB, 92 x 112."""
-    name = f"s{person}/{photograph}.pgm"
-    return read_image(orl.Photographs().read(name), name)
-
-
-def jpeg(image: Image.Image) -> bytes:
-    """Encoded as JPEG."""
-    image.save(file := io.BytesIO(), "JPEG", quality=95)
+def photograph(person: int, number: int, size=ALIGNED, crop=orl.FALLBACK, scene=None) -> bytes:
+    """JPEG of ORL's person 1 ... 40, photograph 1 ... 10, at (width, height), in the middle of a grey scene."""
+    name, scene = f"s{person}/{number}.pgm", scene or size
+    face = read_image(orl.Photographs().read(name), name).crop(crop).resize(size, Image.Resampling.BICUBIC)
+    picture = Image.new("RGB", scene, (96, 96, 96))
+    picture.paste(face, ((scene[0] - size[0]) // 2, (scene[1] - size[1]) // 2))
+    picture.save(file := io.BytesIO(), "JPEG", quality=95)
     return file.getvalue()
 
 
-def small(person: int, photograph: int, size: tuple[int, int], crop: tuple[int, int, int, int] | None = None) -> bytes:
-    """JPEG of a photograph, or of a part of it, resized to (width, height), antialiased."""
-    return jpeg(face(person, photograph).crop(crop).resize(size, Image.Resampling.BICUBIC))
-
-
-def aligned(person: int, photograph: int) -> bytes:
-    """JPEG of 112 x 112 pixels: the crop that ORL faces get where no landmarks are found."""
-    return small(person, photograph, (insightface_bin.SIDE,) * 2, orl.FALLBACK)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a new file, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def write_list(path: Path, **columns: list) -> None:
-    """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers.
-
-    Its first 116 bytes are for people to read; the library puts the time of writing there, which would differ.
-    """
+def matlab_list(**columns: list) -> bytes:
+    """A .mat file of version 5: cell arrays of names, one or two columns, and columns of numbers."""
     import scipy.io  # here, because only these lists need it
 
     types = {key: np.uint16 if isinstance(rows[0], int) else object for key, rows in columns.items()}
     arrays = {key: np.array(rows, types[key]).reshape(len(rows), -1) for key, rows in columns.items()}
-    file = io.BytesIO()
-    scipy.io.savemat(file, arrays, do_compression=True)
-    path.write_bytes(b"MATLAB 5.0 MAT-file, a miniature".ljust(116) + file.getvalue()[116:])
+    scipy.io.savemat(file := io.BytesIO(), arrays, do_compression=True)
+    # the first 116 bytes are for people to read; the library puts the time there, which would differ
+    return b"MATLAB 5.0 MAT-file, a miniature".ljust(116) + file.getvalue()[116:]
 
 
-def write_roles(root: Path, size: tuple[int, int], roles: Iterable[tuple]) -> None:
-    """Write rows (pattern, people, photographs, variables of the list beside the folder or None), as in `TINYFACE`.
+def role_files(root: str, size: tuple[int, int], roles: tuple[tuple, ...]) -> dict[str, bytes]:
+    """Files of rows (pattern, people, photographs, name of the list beside the folder or None), as in `TINYFACE`.
 
     In a pattern p is the person, q the same counted from 1, n the photograph, c its camera, k a running number.
     """
-    for pattern, (first, last), (start, stop), variables in roles:
-        paths, ids = [], []
-        for p, n in product(range(first, last + 1), range(start, stop + 1)):
-            name = pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=len(paths) + 1)
-            paths, ids = [*paths, root / name], [*ids, p]
-            write(paths[-1], small(p, n, size))
-        if variables:
-            columns = {f"{variables}_set": [path.name for path in paths], f"{variables}_ids": ids}
-            folder = paths[0].parent
-            write_list(folder.with_name(f"{folder.name.lower()}_img_ID_pairs.mat"), **columns)
+    files: dict[str, bytes] = {}
+    for pattern, (first, last), (start, stop), kind in roles:
+        part, folder, _ = pattern.split("/")
+        shown = list(product(range(first, last + 1), range(start, stop + 1)))
+        names = [pattern.format(p=p, q=p - first + 1, n=n, c=n % 3 + 1, k=k) for k, (p, n) in enumerate(shown, 1)]
+        files |= {f"{root}/{name}": photograph(p, n, size, None) for name, (p, n) in zip(names, shown, strict=True)}
+        if kind:
+            columns: dict[str, list] = {f"{kind}_set": [Path(name).name for name in names]}
+            columns[f"{kind}_ids"] = [p for p, _ in shown]
+            files[f"{root}/{part}/{folder.lower()}_img_ID_pairs.mat"] = matlab_list(**columns)
+    return files
 
 
 def write_tinyface(folder: Path) -> None:
-    """TinyFace: 8 people with 2 gallery images and 3 probes, 40 distractors of 8 others, 8 training people of 4 images.
-
-    Training people are numbered from 1 again, so that file names occur in several roles, as in the real set.
+    """TinyFace: 8 people with 2 gallery images and 3 probes, 40 distractors of 8 others, 8 training people of 4 images,
+    numbered from 1 again, so that file names occur in several roles, as in the real set.
     """
-    with new_folder(folder) as new:
-        write_roles(new / tinyface.NAME, TINY, TINYFACE)
+    write_set(folder, role_files(tinyface.NAME, TINY, TINYFACE))
 
 
 def write_survface(folder: Path) -> None:
     """QMUL-SurvFace: 7 people with 3 gallery images and 2 mated probes, 4 others with 5 unmated probes, 6 probes of 2
     more without a number; 20 positive and 20 negative pairs; 8 training people of 4 images.
     """
-    with new_folder(folder) as new:
-        root = new / survface.NAME
-        write_roles(root, SURVEILLANCE, SURVFACE)
-        for kind, step in (("positive", 0), ("negative", 1)):
-            people = [(p, (p + step - 1) % 10 + 1) for p in range(1, 11)]
-            pairs = [
-                [f"1{p:02d}_cam{i % 3 + 1}_{i}.jpg" for p, i in ((a, n), (b, n + 2))] for a, b in people for n in (1, 2)
-            ]
-            name = f"{kind}_pairs_names"
-            write_list(root / survface.PAIRED / f"{name}.mat", **{name: pairs})
+    files = role_files(survface.NAME, SURVEILLANCE, SURVFACE)
+    for kind, step in (("positive", 0), ("negative", 1)):
+        people = [(p, (p + step - 1) % 10 + 1) for p in range(1, 11)]
+        shown = [((a, n), (b, n + 2)) for a, b in people for n in (1, 2)]
+        pairs = [[f"1{p:02d}_cam{n % 3 + 1}_{n}.jpg" for p, n in pair] for pair in shown]
+        name = f"{kind}_pairs_names"
+        files[f"{survface.NAME}/{survface.PAIRED}/{name}.mat"] = matlab_list(**{name: pairs})
+    write_set(folder, files)
 
 
 def write_scface(folder: Path) -> None:
     """SCface: 9 subjects, a mugshot, five cameras at three distances, an infrared one, landmarks at nominal places."""
-    lines = ["# name, eyes, nose, mouth"]
-
-    def add(path: Path, picture: Image.Image, corner: tuple[int, int], size: tuple[int, int]) -> None:
-        points = np.round(np.array(corner) + POINTS * size, 1).ravel()
-        lines.append(" ".join([path.stem, *(f"{value:.1f}" for value in points)]))
-        write(path, jpeg(picture))
-
-    with new_folder(folder) as new:
-        root = new / scface.NAME
-        for subject in range(1, 10):
-            mugshot = face(subject, 1)
-            add(root / scface.MUGSHOTS[0] / f"{subject:03d}_frontal.JPG", mugshot, (0, 0), mugshot.size)
-            for distance, (width, scene) in SCENES.items():
-                for camera in (*scface.CAMERAS, 6):
-                    picture = face(subject, 1 + camera)
-                    size = (width, round(width * picture.height / picture.width))
-                    corner = ((scene[0] - size[0]) // 2, (scene[1] - size[1]) // 2)
-                    canvas = Image.new("RGB", scene, (96, 96, 96))
-                    canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
-                    place = root / scface.BY_DISTANCE.format(distance) / f"cam_{camera}"
-                    add(place / f"{subject:03d}_cam{camera}_{distance}.jpg", canvas, corner, size)
-        write(root / scface.ANNOTATIONS, ("\n".join(lines) + "\n").encode())
+    whole = (92, 112)  # of an ORL photograph
+    pictures = [(f"{scface.MUGSHOTS[0]}/{{:03d}}_frontal.JPG", 1, whole, whole)]  # name, photograph, face, scene
+    for (distance, (width, scene)), camera in product(SCENES.items(), (*scface.CAMERAS, 6)):
+        name = f"{scface.BY_DISTANCE.format(distance)}/cam_{camera}/{{:03d}}_cam{camera}_{distance}.jpg"
+        pictures.append((name, 1 + camera, (width, round(width * whole[1] / whole[0])), scene))
+    files, lines = {}, ["# name, eyes, nose, mouth\n"]
+    for subject, (pattern, number, size, scene) in product(range(1, 10), pictures):
+        name = pattern.format(subject)
+        files[f"{scface.NAME}/{name}"] = photograph(subject, number, size, None, scene)
+        points = np.round((np.array(scene) - size) // 2 + POINTS * size, 1).ravel()
+        lines.append(" ".join([Path(name).stem, *(f"{value:.1f}" for value in points)]) + "\n")
+    write_set(folder, files | {f"{scface.NAME}/{scface.ANNOTATIONS}": "".join(lines).encode()})
 
 
 def write_bin(path: Path) -> None:
     """A verification set: ten folds of four people each, with four pairs of one person and four of two."""
-    images, same = [], []
+    images = []
     for first in range(1, 41, 4):
         people = range(first, first + 4)
-        positive = [((person, 1), (person, 2)) for person in people]
-        negative = [((person, 3), (first + (person - first + 1) % 4, 4)) for person in people]
-        images += [aligned(*photograph) for pair in positive + negative for photograph in pair]
-        same += [True] * len(positive) + [False] * len(negative)
+        shown = [(person, n) for person in people for n in (1, 2)]
+        shown += [one for person in people for one in ((person, 3), (first + (person - first + 1) % 4, 4))]
+        images += [photograph(*one) for one in shown]
     with atomic_file(path) as temporary:
-        temporary.write_bytes(pickle.dumps((images, same), protocol=4))
+        temporary.write_bytes(pickle.dumps((images, ([True] * 4 + [False] * 4) * 10), protocol=4))
 
 
 def pack(data: bytes) -> bytes:
     """A record: magic number, flag, length, contents, padding; in parts where the contents have such a number."""
     cuts = [i for i in range(0, len(data) - 3, 4) if data[i : i + 4] == recordio.MAGIC]
-    starts, stops = [0, *(cut + 4 for cut in cuts)], [*cuts, len(data)]
-    packed = b""
-    for start, stop in zip(starts, stops, strict=True):
-        flag = recordio.MIDDLE if start and stop < len(data) else recordio.END if start else recordio.START
-        head = struct.pack("<I", (flag if cuts else recordio.WHOLE) << 29 | stop - start)
-        packed += recordio.MAGIC + head + data[start:stop] + bytes(-(stop - start) % 4)
-    return packed
+    parts = [data[start:stop] for start, stop in zip([0, *(cut + 4 for cut in cuts)], [*cuts, len(data)], strict=True)]
+    flags = [recordio.START, *[recordio.MIDDLE] * (len(cuts) - 1), recordio.END] if cuts else [recordio.WHOLE]
+    heads = [struct.pack("<I", flag << 29 | len(part)) for flag, part in zip(flags, parts, strict=True)]
+    return b"".join(
+        recordio.MAGIC + head + part + bytes(-len(part) % 4) for head, part in zip(heads, parts, strict=True)
+    )
 
 
 def labelled(labels: list[float], key: int, data: bytes = b"") -> bytes:
     """The contents of a record: header with one label, or with several behind it, then data."""
-    more = struct.pack(f"<{len(labels)}f", *labels) if len(labels) > 1 else b""
-    return recordio.HEADER.pack(len(labels) if more else 0, 0 if more else labels[0], key, 0) + more + data
+    if len(labels) == 1:
+        return recordio.HEADER.pack(0, labels[0], key, 0) + data
+    return recordio.HEADER.pack(len(labels), 0, key, 0) + struct.pack(f"<{len(labels)}f", *labels) + data
 
 
 def write_records(folder: Path, people: int, photographs: int) -> None:
     """A training set in RecordIO: the first people and photographs of ORL, 112 x 112; persons' records at the end."""
-    keys = [(person, n) for person in range(people) for n in range(1, photographs + 1)]
-    first = len(keys) + 1  # key of the first person's record
+    images = [photograph(person + 1, n + 1) for person, n in product(range(people), range(photographs))]
+    first = len(images) + 1  # key of the first person's record
     contents = [labelled([first, first + people], 0)]
-    contents += [labelled([person], key, aligned(person + 1, n)) for key, (person, n) in enumerate(keys, start=1)]
-    for person in range(people):
-        contents.append(labelled([1 + person * photographs, 1 + (person + 1) * photographs], first + person))
+    contents += [labelled([i // photographs], i + 1, data) for i, data in enumerate(images)]
+    contents += [labelled([1 + i * photographs, 1 + (i + 1) * photographs], first + i) for i in range(people)]
     records = [pack(data) for data in contents]
     offsets = np.cumsum([0, *map(len, records)])[:-1]
-    side = insightface_bin.SIDE
-    with new_folder(folder) as new:
-        write(new / recordio.RECORD, b"".join(records))
-        write(new / recordio.INDEX, "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)).encode())
-        write(new / recordio.PROPERTY, f"{people},{side},{side}\n".encode())
+    index = "".join(f"{key}\t{offset}\n" for key, offset in enumerate(offsets)).encode()
+    shape = f"{people},{ALIGNED[0]},{ALIGNED[1]}\n".encode()
+    write_set(folder, {recordio.RECORD: b"".join(records), recordio.INDEX: index, recordio.PROPERTY: shape})

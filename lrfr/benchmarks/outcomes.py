@@ -2,16 +2,15 @@
 
 Probes (identification): people are drawn with replacement within strata, their probes with them; the gallery stays as
 it is, so the intervals say nothing about another gallery. Pairs (verification): the dyadic multiplier of
-`statistics.dyadic_interval`, since these lists hold one to three pairs a person.
-
-Beside the bootstrap, McNemar's exact test for metrics that count single decisions. It takes decisions as independent,
-which probes of one person are not, so where the two disagree the bootstrap is the one to believe. Holm's correction is
-over the pairs of models that one question asks for, within one metric.
+`statistics.dyadic_interval`, since these lists hold one to three pairs a person. Beside the bootstrap, McNemar's exact
+test for metrics that count single decisions: it takes decisions as independent, which probes of one person are not, so
+where the two disagree the bootstrap is the one to believe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, product
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
@@ -28,15 +27,15 @@ SEED = 0  # of the draws: one for all, so that differences are paired
 
 Statistic = Callable[[NDArray[np.float64]], float]
 Vectors = Mapping[str, NDArray]  # role -> embeddings (N, D)
+Outcomes = Mapping[str, "Outcome"]  # by model
 
 
 class Outcome(NamedTuple):
     """One model on one set, n = size probes or pairs (the benchmark names their order).
 
-    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...), for the same row of the
-    table. decisions: bool (n,) or of the mated probes alone, what was right, for McNemar's test; only of metrics that
-    count single decisions. statistics: weights (n,) -> the metric, with thresholds estimated anew from the weighted
-    list where the protocol estimates them from the test itself; weights of one give the value in `metrics`.
+    metrics: what tables print, rates in [0, 1]. counts: sizes and failed acquisitions (fta...). decisions: bool (n,) or
+    of the mated probes alone, what was right; only of metrics that count single decisions. statistics: weights (n,) ->
+    the metric, with thresholds estimated anew where the protocol estimates them from the test itself.
     """
 
     size: int
@@ -46,30 +45,21 @@ class Outcome(NamedTuple):
     statistics: dict[str, Statistic]
 
 
-Outcomes = Mapping[str, Outcome]  # by model
-
-
 class Draws(NamedTuple):
-    """values: model -> metric -> float: the metric itself, then its draws; of pairs the draws by person, then by pair.
+    """What was drawn: of a metric the value itself, then its draws; of pairs the draws by person, then by pair."""
 
-    freedom: people minus strata, or None for pairs. level: of the intervals.
-    """
-
-    values: dict[str, dict[str, NDArray[np.float64]]]
-    freedom: int | None
-    level: float
+    values: dict[str, dict[str, NDArray[np.float64]]]  # by model and metric
+    freedom: int | None  # people minus strata; None for pairs
+    level: float  # of the intervals
 
 
 class Images(NamedTuple):
-    """Images of one role. name(i): for messages. read(i): uint8 (H, W, 3) RGB, or UserError.
-
-    points(i): float (5, 2), landmarks in pixels as `align.TEMPLATE` has them; None where the set has no landmarks.
-    """
+    """Images of one role, read or named by their number."""
 
     size: int
-    name: Callable[[int], str]
-    read: Callable[[int], NDArray]
-    points: Callable[[int], NDArray] | None = None
+    name: Callable[[int], str]  # for messages
+    read: Callable[[int], NDArray]  # uint8 (H, W, 3) RGB, or UserError
+    points: Callable[[int], NDArray] | None = None  # landmarks in pixels, (5, 2) as `align.TEMPLATE`; None: none known
 
 
 class Protocol(NamedTuple):
@@ -80,7 +70,7 @@ class Protocol(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A set that has been read and checked, images undecoded. policies: allowed `acquisition.FACES`, default first."""
+    """A set that has been read and checked, images undecoded. policies: allowed `verb.FACES`, default first."""
 
     name: str
     images: dict[str, Images]
@@ -90,9 +80,8 @@ class Opened(NamedTuple):
 
 
 def images_of(faces: Faces, landmarks: Mapping[str, NDArray] | None = None) -> Images:
-    """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth.
-
-    The mouth counts twice, once for each corner: least squares over both corners are those over their mean, twice.
+    """Files of one role. landmarks: name without suffix -> (4, 2): eyes, nose, and the middle of the mouth, which
+    counts twice, once for each corner: least squares over both corners are those over their mean, twice.
     """
     points = (lambda i: landmarks[Path(faces.names[i]).stem][[0, 1, 2, 3, 3]]) if landmarks else None
     return Images(len(faces), lambda i: str(faces.folder / faces.names[i]), faces.read, points)
@@ -102,11 +91,7 @@ def mean_of(values: NDArray, chosen: slice | NDArray[np.bool_] = slice(None)) ->
     """The weighted mean of values (n,), which belong to the `chosen` ones of all weights; NaN if nothing has weight."""
     values = np.asarray(values, dtype=np.float64)
 
-    def mean(weights: NDArray[np.float64]) -> float:
-        own = weights[chosen]
-        return float(values @ own / own.sum()) if own.any() else np.nan
-
-    return mean
+    return lambda weights: float(values @ own / own.sum()) if (own := weights[chosen]).any() else np.nan
 
 
 def accuracy_of(right: NDArray[np.bool_], same: NDArray[np.bool_]) -> Statistic:
@@ -123,38 +108,29 @@ def failures(parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
 
 def table(outcomes: Outcomes) -> pd.DataFrame:
     """Tidy rows model, metric, value, and a column for each count."""
-    found = [(model, outcome, metric) for model, outcome in outcomes.items() for metric in outcome.metrics]
-    return pd.DataFrame([{"model": m, "metric": x, "value": o.metrics[x], **o.counts} for m, o, x in found])
+    cells = [(model, cell, o.counts) for model, o in outcomes.items() for cell in o.metrics.items()]
+    return pd.DataFrame([{"model": m, "metric": metric, "value": x, **counts} for m, (metric, x), counts in cells])
 
 
-def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> tuple[int, int, float]:
-    """McNemar's exact test (binomial, two-sided) of two models' decisions, bool (n,), on the same items.
-
-    Returns how often only a and only b was right, and p. Raises ValueError if lengths differ.
+def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """McNemar's exact test (binomial, two-sided) of two models' decisions (n,), what was right, on the same items:
+    how often only a and only b was right, and p.
     """
-    right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
-    if right_a.shape != right_b.shape:
-        raise ValueError(f"both models need decisions on the same items, not {right_a.shape} and {right_b.shape}.")
-    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
-    size, term, tail = only_a + only_b, 1, 0
-    for k in range(min(only_a, only_b) + 1):  # whole numbers: binomial coefficients
-        tail += term
-        term = term * (size - k) // (k + 1)
-    return only_a, only_b, min(1.0, 2 * tail / 2**size)
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    size = only_a + only_b  # below: whole numbers, the binomial coefficients
+    terms = accumulate(range(min(only_a, only_b)), lambda term, k: term * (size - k) // (k + 1), initial=1)
+    return only_a, only_b, min(1.0, 2 * sum(terms) / 2**size)
 
 
 def evaluated(
     outcomes: Outcomes, who: Sequence[NDArray], weights: Iterator[NDArray], defined: Callable[[NDArray], bool]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Every metric of every model under each of the weights; NaN under those for which no metric is defined.
-
-    Raises ValueError unless there are models, of the same metrics, and all in `who` has the outcomes' length.
+    """Every metric of every model under each of the weights, NaN where none is `defined`; ValueError unless there are
+    models, of the same metrics, and all in `who` has the outcomes' length.
     """
-    if len({tuple(outcome.statistics) for outcome in outcomes.values()}) != 1:
-        raise ValueError("the models have different metrics, or there are none; compare outcomes of one benchmark.")
-    shapes = {vector.shape for vector in who} | {(outcome.size,) for outcome in outcomes.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"outcomes, and who is in them, must be of one length, not {sorted(shapes)}.")
+    metrics = {tuple(outcome.statistics) for outcome in outcomes.values()}
+    if len(metrics) != 1 or len({x.shape for x in who} | {(outcome.size,) for outcome in outcomes.values()}) != 1:
+        raise ValueError("only outcomes of one benchmark can be compared: with the same metrics and probes or pairs.")
     cells = [statistic for outcome in outcomes.values() for statistic in outcome.statistics.values()]
     rows = [[statistic(w) for statistic in cells] if defined(w) else [np.nan] * len(cells) for w in weights]
     columns = iter(np.array(rows).T)
@@ -164,21 +140,19 @@ def evaluated(
 def probe_weights(identities: NDArray, strata: NDArray, draws: int) -> Iterator[NDArray[np.float64]]:
     """Weights (n,) of the data themselves, all one, and of each draw, by (identities, strata) alone."""
     yield np.ones(len(identities))
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    members = [strata == stratum for stratum in np.unique(strata)]
     names = [np.unique(identities[rows], return_inverse=True) for rows in members]
     size = max(1, CHUNK // len(identities))
     for number, start in enumerate(range(0, draws, size)):
         block = np.empty((min(size, draws - start), len(identities)))
-        for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True)):
-            counts = rules.identity_counts(len(people), len(block), SEED, stratum + number * len(names))
-            block[:, rows] = counts[:, place]
+        for stratum, ((people, place), rows) in enumerate(zip(names, members, strict=True), number * len(names)):
+            block[:, rows] = rules.identity_counts(len(people), len(block), SEED, stratum)[:, place]
         yield from block
 
 
 def draw_probes(outcomes: Outcomes, identities: ArrayLike, strata: ArrayLike, draws: int, level: float) -> Draws:
-    """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,).
-
-    SurvFace: mated and unmated probes are two strata, so that every draw has both. Raises ValueError like `evaluated`.
+    """Draw the people of n probes. identities: (n,), of an unknown person a label of its own; strata: (n,), like mated
+    and unmated probes, so that every draw has both. Raises ValueError like `evaluated`.
     """
     who = identities, strata = np.asarray(identities), np.asarray(strata)
     values = evaluated(outcomes, who, probe_weights(identities, strata, draws), lambda w: True)
@@ -187,10 +161,9 @@ def draw_probes(outcomes: Outcomes, identities: ArrayLike, strata: ArrayLike, dr
 
 
 def draw_pairs(outcomes: Outcomes, same: ArrayLike, a: ArrayLike, b: ArrayLike, draws: int, level: float) -> Draws:
-    """Draw the people of n pairs. same: bool (n,); a, b: (n,), who is on either side.
+    """Draw the people of n pairs. same: bool (n,); a, b: (n,), who is on either side; ValueError if they contradict.
 
-    Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN). Raises ValueError if `same`
-    contradicts the identities, or like `evaluated`.
+    Of few people, a draw may give one kind of pairs no weight: it has no rates (NaN).
     """
     who = same, a, b = np.asarray(same).astype(bool), np.asarray(a), np.asarray(b)
 
@@ -221,32 +194,24 @@ def intervals(draws: Draws) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["model", "metric", "low", "high"])
 
 
-def difference(a: NDArray, b: NDArray, draws: Draws) -> tuple[float, float, float, float]:
-    """a - b of two models' values, its interval and two-sided p; for pairs p is of the normal distribution."""
-    if draws.freedom is not None:
-        return rules.paired_difference(a[0], b[0], a[1:], b[1:], draws.level, draws.freedom)
-    point, (low, high) = float(a[0] - b[0]), ends(a - b, draws)
-    error = (high - low) / 2 / rules.normal_quantile(draws.level)
-    return point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0
-
-
 def differences(draws: Draws, outcomes: Outcomes, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions).
-
-    asked: the pairs (a, b) of one question; Holm's correction is over them, for each metric.
+    """Rows a, b, metric, diff (a - b), low, high, p, p_holm, only_a, only_b, mcnemar, mcnemar_holm (NaN: no decisions);
+    Holm's correction is over the pairs (a, b) that are asked for, for each metric.
     """
     rows = []
-    for a, b in asked:
-        for metric, values in draws.values[a].items():
-            found = difference(values, draws.values[b][metric], draws)
-            decided = metric in outcomes[a].decisions
-            test = mcnemar(*(outcomes[m].decisions[metric] for m in (a, b))) if decided else (np.nan,) * 3
-            rows.append((a, b, metric, *found, *test))
-    columns = ["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"]
-    table = pd.DataFrame(rows, columns=columns)
+    for (a, b), metric in product(asked, next(iter(draws.values.values()))):
+        x, y = (draws.values[model][metric] for model in (a, b))
+        if draws.freedom is None:  # p of the normal distribution
+            point, (low, high) = float(x[0] - y[0]), ends(x - y, draws)
+            error = (high - low) / 2 / rules.normal_quantile(draws.level)
+            found = point, low, high, 2 * NormalDist().cdf(-abs(point) / error) if error else 1.0
+        else:
+            found = rules.paired_difference(x[0], y[0], x[1:], y[1:], draws.level, draws.freedom)
+        decided = [outcomes[model].decisions[metric] for model in (a, b) if metric in outcomes[model].decisions]
+        rows.append((a, b, metric, *found, *(mcnemar(*decided) if decided else (np.nan,) * 3)))
+    table = pd.DataFrame(rows, columns=["a", "b", "metric", "diff", "low", "high", "p", "only_a", "only_b", "mcnemar"])
     for p in ("p", "mcnemar"):
-        corrected = table.groupby("metric")[p].transform(
-            lambda family: family if family.isna().any() else rules.holm(family)
-        )
+        families = table.groupby("metric")[p]
+        corrected = families.transform(lambda family: family if family.isna().any() else rules.holm(family))
         table.insert(table.columns.get_loc(p) + 1, f"{p}_holm", corrected)
     return table

@@ -54,20 +54,18 @@ def rounded(cosines: NDArray[np.float64]) -> NDArray[np.float32]:
 def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Search:
     """Compare every probe (p, D) with every gallery image (g, D); labels (p,) and (g,) are compared for equality.
 
-    Memory: the embeddings, and a block of BLOCK * BLOCK similarities. Raises ValueError if labels or dimensions do not
-    fit, or like `checked_embeddings`.
+    Raises ValueError if labels or dimensions do not fit, or like `checked_embeddings`.
     """
-    (probes, probe_failed), (gallery, gallery_failed) = (
-        checked_embeddings(x, name) for x, name in ((probes, "probes"), (gallery, "gallery"))
+    (probes, probe_failed), (gallery, lost) = (
+        checked_embeddings(probes, "probes"),
+        checked_embeddings(gallery, "gallery"),
     )
-    labels = [np.asarray(probe_labels), np.asarray(gallery_labels)]
-    for x, own, other, name in ((probes, labels[0], gallery, "probes"), (gallery, labels[1], probes, "gallery")):
-        if own.shape != x.shape[:1] or x.shape[1] != other.shape[1]:
-            raise ValueError(f"the {name} {x.shape} need one dimension and one label per row, not labels {own.shape}.")
-    number = np.unique(np.concatenate(labels), return_inverse=True)[1]
-    sides = [pd.DataFrame({"person": x, "row": np.arange(len(x))}) for x in np.split(number, [len(probes)])]
+    labels, shapes = [np.asarray(probe_labels), np.asarray(gallery_labels)], (probes.shape, gallery.shape)
+    if [x.shape for x in labels] != [shape[:1] for shape in shapes] or probes.shape[1] != gallery.shape[1]:
+        raise ValueError("probes {} and gallery {} need one dimension, and one label per row.".format(*shapes))
+    sides = [pd.DataFrame({"person": x}).reset_index() for x in labels]
     mated = sides[0].merge(sides[1], on="person")  # a row for every pair of a probe and a mate
-    probe, mate = mated.row_x.to_numpy(), mated.row_y.to_numpy()
+    probe, mate = mated.index_x.to_numpy(), mated.index_y.to_numpy()
     own = np.empty(len(probe), dtype=np.float32)
     for start in range(0, len(probe), BLOCK):
         some = slice(start, start + BLOCK)
@@ -85,14 +83,13 @@ def search(probes: ArrayLike, gallery: ArrayLike, probe_labels: ArrayLike, galle
             rows = slice(above, above + BLOCK)
             cosines = rounded(unit(probes[rows]) @ images)
             cosines[probe_failed[rows]] = -np.inf
-            cosines[:, gallery_failed[columns]] = -np.inf
+            cosines[:, lost[columns]] = -np.inf
             np.maximum(top[rows], cosines.max(axis=1), out=top[rows])
-            here = np.flatnonzero((probe // BLOCK == above // BLOCK) & (mate // BLOCK == left // BLOCK))
+            here = (probe // BLOCK == above // BLOCK) & (mate // BLOCK == left // BLOCK)
             cosines[probe[here] - above, mate[here] - left] = np.nan  # a mate is no rival: NaN compares false
-            for i in above + np.flatnonzero(np.diff(bounds[above : above + len(cosines) + 1])):
-                mine = slice(bounds[i], bounds[i + 1])
-                rivals[mine] += np.count_nonzero(cosines[i - above] >= own[mine, None], axis=1)
-                betters[mine] += np.count_nonzero(cosines[i - above] > own[mine, None], axis=1)
+            for pair in range(*bounds[[above, above + len(cosines)]]):
+                rivals[pair] += np.count_nonzero(cosines[probe[pair] - above] >= own[pair])
+                betters[pair] += np.count_nonzero(cosines[probe[pair] - above] > own[pair])
     return Search(top, probe, np.arange(len(probe)) - bounds[probe], own, rivals, betters)
 
 

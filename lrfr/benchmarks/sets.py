@@ -22,20 +22,18 @@ LISTINGS = Path("data/sets")  # <set>.csv, ignored by git: on these the stage `s
 
 
 def open_set(name: str, root: Path, file: str | None) -> Opened:
-    """Read and check a set. file: the name of the .bin file in the folder `root`, which may be that file itself.
-
-    Raises UserError if there is no such set, a file is named for a set that has none, or like the set's reader.
+    """Read and check a set, or the .bin `file` in the folder `root`, which may be that file itself; UserError if there
+    is no such set, a file is named for a set that has none, or like the set's reader.
     """
     if name not in SETS:
         raise UserError(f"benchmark-set {name}: there is no such set; known are {', '.join(SETS)}.")
-    if file is not None and (name in TREES or not root.is_dir()):
+    inside = name not in TREES and root.is_dir()
+    if file is not None and not inside:
         reason = f"{name} has no .bin file" if name in TREES else f"{root} is not a folder"
         raise UserError(f"--bin {file}: {reason}; leave --bin out.")
-    if name not in TREES and root.is_dir():
-        file = file or f"{name}.bin"
-        check_name(file, "--bin")
-        root = root / file
-    return SETS[name](root)
+    if inside:
+        check_name(file := file or f"{name}.bin", "--bin")
+    return SETS[name](root / file if inside else root)
 
 
 def bin_name(file: Path) -> str:
@@ -47,8 +45,8 @@ def bin_name(file: Path) -> str:
 
 def place_of(name: str) -> Place:
     """Where a study's set is remembered."""
-    option = f"--{name} DIR" if name in TREES else f"--bin {name}.bin"
-    return Place(f"set-{name}", name, f"lrfr study STUDY {option}", option.split()[0])
+    option, value = (f"--{name}", "DIR") if name in TREES else ("--bin", f"{name}.bin")
+    return Place(f"set-{name}", name, f"lrfr study STUDY {option} {value}", option)
 
 
 def choose_set(name: str, given: Path) -> Chosen:

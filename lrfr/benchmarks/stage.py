@@ -1,9 +1,8 @@
 """The `sets` stage: a benchmark set of the user by its own protocol, for the study's students and its teacher.
 
 Scored are the students of the first fold and seed, and, fed with the low-resolution faces as they are, the teacher that
-taught them: a student that does not beat it has learned nothing about small faces. Nothing is chosen by any number
-here. Writes, as CSV and as Markdown, tables/set-<name> with a row per protocol, model and metric, and
-tables/set-<name>-comparisons with the paired differences that a study asks for (`lrfr.formats.families`).
+taught them: a student that does not beat it has learned nothing about small faces. Writes, as CSV and as Markdown,
+tables/set-<name> with a row per protocol, model and metric, and tables/set-<name>-comparisons with paired differences.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lrfr.benchmarks.acquisition import Tested, direct_feed_teacher
 from lrfr.benchmarks.sets import open_known
-from lrfr.benchmarks.verb import Report, assess, rates
+from lrfr.benchmarks.verb import Report, Tested, assess, direct_feed_teacher, rates
 from lrfr.config import Study
 from lrfr.deploy.find_faces import view
 from lrfr.evaluate.scores import unit
@@ -39,9 +37,8 @@ def student(study: Study, name: str) -> Tested:
 
 
 def teacher(study: Study) -> Tested:
-    """The teacher of the first fold, in the setting that taught the students; similarity is the cosine, as in the verb.
-
-    So it is also for dlib's network, which the study itself compares by the distance of raw vectors.
+    """The teacher of the first fold, in the setting that taught the students; similarity is the cosine, also of dlib's
+    network, which the study itself compares by the distance of raw vectors.
     """
     net = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
     fed = direct_feed_teacher(study.teacher.name, study.teacher.weights, net)
@@ -59,17 +56,14 @@ def comparisons_page(report: Report) -> str:
     for (question, protocol), rows in report.comparisons.groupby(["question", "protocol"], sort=False):
         cells = [f"{per_cent(row.diff, row.low, row.high, '+')}, {row.p_holm:.3f}" for row in rows.itertuples()]
         five = question == "five"
-        shown = rows.assign(pair=rows.a + " - " + rows.b if five else rows.a)
         title = f"{protocol}, {'the five among each other' if five else f'against {question}'}"
-        tables[title] = wide(shown, cells, "pair", "metric")
+        pairs = rows.assign(pair=rows.a + " - " + rows.b if five else rows.a)
+        tables[title] = wide(pairs, cells, "pair", "metric")
     return render("set-comparisons.md.j2", report=report, tables=tables, markdown=markdown)
 
 
 def run(study: Study, name: str) -> None:
-    """Score one set.
-
-    Raises UserError if it is not where `lrfr study` found it, has other bytes, or is too small for its protocols.
-    """
+    """Score one set; UserError if it is not as `lrfr study` found it, or is too small for its protocols."""
     limit_threads(study.threads)
     opened = open_known(name)
     models = [teacher(study), *(student(study, model) for model in order(study.models))]

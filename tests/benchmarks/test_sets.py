@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from lrfr import cli, config
-from lrfr.benchmarks import acquisition, lfw_family, miniatures, scface, survface, tinyface, verb
+from lrfr.benchmarks import lfw_family, miniatures, scface, survface, tinyface, verb
 from lrfr.benchmarks.outcomes import Images, images_of
 from lrfr.data.align import TEMPLATE, similarity
 from lrfr.data.degrade import hr_view, mirror
@@ -162,12 +162,12 @@ def test_every_row_says_how_it_came_about(made, ask, tmp_path):
     assert row.set_counts.startswith("subjects 9 of 130; probes at distance 1 45 of 650") and row["probes@d1"] == 45
     assert answer["counts"][0] == {"what": "subjects", "observed": 9, "published": 130}
     assert (row.faces, row.flip, row.channels, row.input) == (
-        acquisition.FACES["landmarks"],
+        verb.FACES["landmarks"],
         "no",
         "RGB",
         students.SIZE,
     )
-    assert row.resampler == acquisition.RESAMPLER and row.similarity == "cosine" and len(row.sha256) == 64
+    assert row.resampler == verb.RESAMPLER and row.similarity == "cosine" and len(row.sha256) == 64
     assert answer["policies"] == {key: row[key] for key in answer["policies"]}
 
 
@@ -239,7 +239,7 @@ def test_the_teacher_is_fed_with_upsampled_faces(made):
     data = tinyface.read_tinyface(made / "tinyface").probes
     (teacher,) = verb.load_models(["teacher"])
     small = images_of(data)._replace(size=2)
-    found = acquisition.embed_images(small, [teacher], "whole", False, "probes").vectors["teacher"]
+    found = verb.embed_images(small, [teacher], "whole", False, "probes")[0]["teacher"]
     net = build_teacher("dlib_resnet", "embedded")
     for i in range(2):
         pixels = torch.from_numpy(hr_view(data.read(i)[None], 150)).permute(0, 3, 1, 2).float()
@@ -251,10 +251,10 @@ def test_a_face_that_is_not_found_is_a_failed_acquisition(made):
     pictures = [np.array(students.orl_photograph(1, 1)), np.full((112, 92, 3), 120, np.uint8)]
     images = Images(2, lambda i: f"picture {i}", pictures.__getitem__)
     models = verb.load_models([str(made / "student.safetensors")])
-    found = acquisition.embed_images(images, models, "detect", False, "pictures")
-    (vectors,) = found.vectors.values()
+    found, problems = verb.embed_images(images, models, "detect", False, "pictures")
+    (vectors,) = found.values()
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5) and np.isnan(vectors[1]).all()
-    assert found.problems == ["picture 1: no face found."]
+    assert problems == ["picture 1: no face found."]
     (face, *_) = faces.find_faces(faces.detector(), Image.fromarray(pictures[0]), models[0].side)
     assert vectors[0] == pytest.approx(models[0].embed([face.image])[0], abs=1e-5)
 
@@ -263,7 +263,7 @@ def test_images_are_decoded_once_for_all_models(made):
     data, decoded = tinyface.read_tinyface(made / "tinyface").distractors, []
     images = images_of(data)._replace(size=7, read=lambda i: decoded.append(i) or data.read(i))
     models = verb.load_models([str(made / f"{name}.safetensors") for name in ("student", "other")])
-    acquisition.embed_images(images, models, "whole", True, "distractors")
+    verb.embed_images(images, models, "whole", True, "distractors")
     assert decoded == list(range(7))
 
 
@@ -282,7 +282,7 @@ def test_a_mouth_counts_for_both_its_corners():
 def test_aligned_sets_have_the_landmarks_of_their_template(made, ask):
     arguments = ("lfw", "--root", made / "lfw", "--bin", "lfw.bin", "--model", made / "student.safetensors", "--json")
     moved = answered(ask(*arguments, "--landmarks"))
-    assert moved["policies"]["faces"] == acquisition.FACES["landmarks"]
+    assert moved["policies"]["faces"] == verb.FACES["landmarks"]
     data = insightface_bin.read_bin(made / "lfw" / "lfw.bin")
     points = np.array(
         [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
