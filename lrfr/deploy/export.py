@@ -6,6 +6,7 @@ an application would, r x r pixels and never enlarged outside of the graph; torc
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
 from lrfr.data.degrade import area, hr_view
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.release import WORDS, card, chosen, sha256, write_card
+from lrfr.deploy.release import WORDS, card, chosen, write_card
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.formats import markdown, render, write_table
 from lrfr.models.student import StudentNet
@@ -32,17 +33,14 @@ from lrfr.train.fold import Fold, read_fold
 CALIBRATION = 300  # faces: our choice; onnxruntime's documentation advises a few hundred
 BATCH = 50  # faces at once in the comparison; no influence on the numbers beyond float sums
 RUNTIMES = ("torch", "float", "int8")
-COLUMNS = ["resolution", *(f"eer_{runtime}" for runtime in RUNTIMES)]
-COLUMNS += [f"{what}_{runtime}" for what in ("diff", "distance", "shift", "bytes") for runtime in RUNTIMES[1:]]
 
 
 def run(study: Study) -> None:
     model, table = export(study, None, study.runs / "export")
-    shown = table.drop(columns=["bytes_float", "bytes_int8"]).astype(object)
+    shown, sizes = table.drop(columns=["bytes_float", "bytes_int8"]).astype(object), table.iloc[0]
     per_cent = [c for c in shown.columns if c.startswith(("eer", "diff"))]
     shown[per_cent] = table[per_cent].map(lambda value: f"{round(100 * value, 2) + 0.0:.2f}")  # never "-0.00"
-    large, small = (int(table[f"bytes_{runtime}"].iloc[0]) for runtime in RUNTIMES[1:])
-    page = render("export.md.j2", model=model, table=markdown(shown), large=large, small=small)
+    page = render("export.md.j2", model=model, table=markdown(shown), large=sizes.bytes_float, small=sizes.bytes_int8)
     write_table(study.reports / "tables", "export", table, page)
 
 
@@ -74,15 +72,12 @@ def finish(released: dict[str, Any], files: list[Path]) -> None:
     face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     face |= {key: WORDS[key] for key in ("resize", "alignment")}
     face |= {"chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
-    shape = ["batch", released["network"]["embedding"]]
-    exported = {
-        "input": {**released["input"], **face},
-        "output": {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": shape, "length": 1},
-        "files": [
-            {"file": file.name, "weights": kind, "bytes": file.stat().st_size, "sha256": sha256(file)}
-            for kind, file in zip(("float32", "int8"), files, strict=False)
-        ],
-    }
+    output = {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]]}
+    exported = {"input": {**released["input"], **face}, "output": {**output, "length": 1}, "files": []}
+    for file, kind in zip(files, ("float32", "int8"), strict=False):
+        data = file.read_bytes()
+        row = {"file": file.name, "weights": kind, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+        exported["files"].append(row)
     write_card(files[0].with_suffix(".json"), {**released, **exported})
     print(f"Exported: {', '.join(file.as_posix() for file in files)}.")
 
@@ -102,25 +97,25 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
     """
     fold = build_fold(study, number, draws=0)
     chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
-    sessions, rows = [onnx_graph.session(file, study.threads) for file in files], []
+    sessions, table = [onnx_graph.session(file, study.threads) for file in files], []
     for name in bar(study.resolutions, "exported students"):
-        parts: dict[str, list[np.ndarray]] = {runtime: [] for runtime in RUNTIMES}
+        parts = []
         for start in range(0, len(chips), BATCH):
             batch = torch.from_numpy(chips[start : start + BATCH])
             faces = (batch if name == "hr" else area(batch, int(name))).numpy()
-            parts["torch"].append(unit(embed_views(student, hr_view(faces, study.views.size))))
-            for runtime, session in zip(RUNTIMES[1:], sessions, strict=True):
-                parts[runtime].append(unit(onnx_graph.embed(session, faces)))
-        x = {runtime: np.concatenate(arrays) for runtime, arrays in parts.items()}
-        scores = {runtime: fold.test_pairs.scores(similarity(v, v)) for runtime, v in x.items()}
-        cosine = {runtime: 1 - distance**2 / 2 for runtime, distance in scores.items()}  # of unit vectors
-        row: dict[str, object] = {"resolution": name}
-        row |= {f"eer_{runtime}": equal_error_rate(scores[runtime], fold.test_pairs.same) for runtime in RUNTIMES}
-        for runtime, file in zip(RUNTIMES[1:], files, strict=True):
-            furthest = 1 - float((x["torch"] * x[runtime]).sum(1).min())
-            row[f"diff_{runtime}"] = row[f"eer_{runtime}"] - row["eer_torch"]
-            row[f"distance_{runtime}"] = float(f"{max(furthest, 0):.1e}")
-            row[f"shift_{runtime}"] = float(f"{np.abs(cosine[runtime] - cosine['torch']).max():.1e}")
-            row[f"bytes_{runtime}"] = file.stat().st_size
-        rows.append(row)
-    return pd.DataFrame(rows)[COLUMNS]
+            own = embed_views(student, hr_view(faces, study.views.size))
+            parts.append([unit(x) for x in (own, *(onnx_graph.embed(session, faces) for session in sessions))])
+        x = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        scores = [fold.test_pairs.scores(similarity(v, v)) for v in x]
+        cosine = [1 - distance**2 / 2 for distance in scores]  # of unit vectors
+        error = [equal_error_rate(distances, fold.test_pairs.same) for distances in scores]
+        columns = {
+            "eer": error,
+            "diff": [value - error[0] for value in error],
+            "distance": [float(f"{max(1 - (x[0] * v).sum(1).min(), 0):.1e}") for v in x],
+            "shift": [float(f"{np.abs(c - cosine[0]).max():.1e}") for c in cosine],
+            "bytes": [0, *(file.stat().st_size for file in files)],
+        }
+        rows = {f"{what}_{r}": value for what, values in columns.items() for r, value in zip(RUNTIMES, values)}
+        table.append({"resolution": name, **rows})
+    return pd.DataFrame(table).drop(columns=[f"{what}_torch" for what in columns if what != "eer"])

@@ -19,7 +19,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write graphs and card. UserError if the extra `export` is not installed, or the model cannot be exported."""
     from lrfr import config
     from lrfr.deploy import export, onnx_graph
     from lrfr.deploy.recognizer import find_model, released_student
@@ -27,10 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     name, out = arguments.model, arguments.out
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; name one.")
-    if name is None or not name.endswith(".safetensors"):
+    if name and name.endswith(".safetensors"):
+        model, file = find_model(name), out / f"{Path(name).stem}.onnx"
+        onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
+        export.finish(model.card, [file])
+    else:
         export.export(config.load(), name, out)
-        return 0
-    model, file = find_model(name), out / f"{Path(name).stem}.onnx"
-    onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
-    export.finish(model.card, [file])
     return 0

@@ -36,7 +36,6 @@ WORDS = yaml.safe_load((Path(__file__).parent / "card.yaml").read_text(encoding=
 REFERENCE = "scratch"
 MEASURED = ((DENSE, "eer"), (OFFICIAL, "accuracy"))  # both faces at the same resolution
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: stored, but no parameters
-
 # Impostor errors that a rate must allow, or no threshold is given for it: our choice. Ten independent errors fix a rate
 # to about a factor of two (95 % interval of a Poisson count of ten: 4.8 to 18.4); pairs that share people do less well.
 LEAST = 10
@@ -47,9 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The verb `release`; UserError like `release`."""
-    paths = release(config.load(), arguments.name)
-    print(f"Released: {', '.join(path.as_posix() for path in paths)}.")
+    print(f"Released: {', '.join(path.as_posix() for path in release(config.load(), arguments.name))}.")
     return 0
 
 
@@ -68,7 +65,7 @@ def release(study: Study, name: str) -> list[Path]:
     paths = {model: WEIGHTS / f"{name}-{model}.safetensors" for model in cards}
     for model, path in paths.items():
         with atomic_file(path) as temporary:
-            shutil.copyfile(weights_of(study, model), temporary)
+            shutil.copyfile(Path(cards[model]["run"]["output"], cards[model]["run"]["file"]), temporary)
         write_card(path.with_suffix(".json"), cards[model])
     for old in WEIGHTS.glob(f"{name}-*"):
         if old.with_suffix(".safetensors") not in paths.values():
@@ -80,9 +77,9 @@ def dvc_md5(path: Path) -> str:
     """The hash by which dvc.lock knows a file or a folder (DVC 3)."""
     if not path.is_dir():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    files = [file for file in path.rglob("*") if file.is_file()]
-    rows = [{"md5": dvc_md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
-    text = json.dumps(sorted(rows, key=lambda row: row["relpath"]), sort_keys=True)
+    files = ((file.relative_to(path).as_posix(), dvc_md5(file)) for file in path.rglob("*") if file.is_file())
+    rows = [{"md5": md5, "relpath": name} for name, md5 in sorted(files)]
+    text = json.dumps(rows)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
@@ -92,8 +89,7 @@ def confirm(*paths: Path) -> list[str]:
         stages = yaml.load(LOCK.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         known = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        advice = f"run this in the top folder of a clone, or `git restore {LOCK}`."
-        raise UserError(f"{LOCK}: missing or damaged; {advice}") from None
+        raise UserError(f"{LOCK}: missing or damaged; run this in a clone, or `git restore {LOCK}`.") from None
     for path in paths:
         name = path.as_posix()
         if not path.exists():
@@ -113,33 +109,23 @@ def ranking(study: Study) -> pd.DataFrame:
 def chosen(study: Study) -> str:
     """The model that the validation people ranked first."""
     ranks = ranking(study)
-    for name in ranks.candidate[ranks.chosen == 1]:
-        return str(name)
-    raise UserError("tables/tuning.csv: ranks no model first; run `dvc repro rank`.")
-
-
-def weights_of(study: Study, name: str) -> Path:
-    """Where the student of one model lies: its first training. UserError if there is no such model, or no student."""
-    if name not in study.models:
-        raise UserError(f"params.yaml: there is no model '{name}' in models; known are {', '.join(study.models)}.")
-    file = f"fold{folds_of(study, name)[0]}-seed{study.train.seeds[0]}.safetensors"
-    weights = study.reports / "students" / name / file
-    if not weights.is_file():
-        raise UserError(f"{weights.as_posix()}: not there; run `dvc repro` first.")
-    return weights
+    if not (ranks.chosen == 1).any():
+        raise UserError("tables/tuning.csv: ranks no model first; run `dvc repro rank`.")
+    return str(ranks.candidate[ranks.chosen == 1].iloc[0])
 
 
 def card(study: Study, name: str) -> dict[str, Any]:
     """What a reader of the weights must know. UserError unless they and their results are those of dvc.lock."""
-    weights, tables = weights_of(study, name), study.reports / "tables"
-    md5, *_ = confirm(weights.parent, tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings")
+    if name not in study.models:
+        raise UserError(f"params.yaml: there is no model '{name}' in models; known are {', '.join(study.models)}.")
     model, number, seed = study.models[name], folds_of(study, name)[0], study.train.seeds[0]
-    ranks = ranking(study)
-    row = ranks[ranks.candidate == name]
+    folder, tables = study.reports / "students" / name, study.reports / "tables"
+    md5, *_ = confirm(folder, tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings")
+    ranks, weights = ranking(study), folder / f"fold{number}-seed{seed}.safetensors"
+    row, state = ranks[ranks.candidate == name], read_state(weights)
     if row.empty:
         raise UserError(f"tables/tuning.csv: does not rank '{name}'; run `dvc repro` first.")
     teacher = "none" if model.teacher == "none" else study.teacher.name
-    state = read_state(weights)
     return {
         "name": f"{study.study}-{name}",
         "method": model.method,
@@ -151,8 +137,8 @@ def card(study: Study, name: str) -> dict[str, Any]:
         "embedding": study.student.embedding,
         "parameters": sum(tensor.numel() for key, tensor in state.items() if not key.endswith(BUFFERS)),
         "stored_as": "float16",
-        "sha256": sha256(weights),
-        "run": {"output": weights.parent.as_posix(), "md5": md5, "file": weights.name},
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "run": {"output": folder.as_posix(), "md5": md5, "file": weights.name},
         "measured": measured(study, name),
         "validation": {
             "metric": str(row.metric.item()),
@@ -174,16 +160,14 @@ def measured(study: Study, name: str) -> list[dict[str, Any]]:
     rows = rows.sort_values("resolution", key=lambda names: names.map(pixels))
     parts = [rows[(rows.protocol == protocol) & (rows.metric == metric)] for protocol, metric in MEASURED]
     table = pd.concat(parts)[["protocol", "metric", "resolution", "seeds", "value", "low", "high"]]
-    if table.empty:
-        raise UserError(f"tables/results.csv: holds no row of '{name}'; run `dvc repro` first.")
     return table.astype({"seeds": int}).astype(object).where(table.notna(), None).to_dict("records")
 
 
 def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tuple[float, float]:
     """The smallest threshold whose empirical FAR <= far, and the TAR there: the operating point of `tar_at_far`.
 
-    scores: float (n,); same: bool (n,). The threshold is a score of the list, or infinite if even the highest is an
-    error too many. Raises ValueError like `operating_points`.
+    scores: float (n,); same: bool (n,). It is a score of the list, or infinite if even the highest is an error too
+    many. Raises ValueError like `operating_points`.
     """
     points = operating_points(scores, same)
     last = np.flatnonzero(points.false_match <= far * (1 + ROUNDING))[-1]
@@ -191,12 +175,12 @@ def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tu
 
 
 def validation_thresholds(study: Study, model: str, number: int, seed: int) -> dict[str, Any]:
-    """At which similarity two faces should pass for one person, for every resolution (of both) and FAR of the study.
+    """At which cosine two faces should pass for one person, for every resolution (of both) and FAR of the study.
 
-    The study decides by the L2 distance d of unit vectors; here the same order is told as their cosine, 1 - d^2 / 2.
-    number, seed: of the training. Returns two entries of a card: `thresholds`, a row for each resolution and FAR with
-    the similarity from which two faces are accepted, the validation people's TAR there, and the numbers of genuine and
-    impostor pairs (a FAR that allows fewer than LEAST errors has no rows); and `thresholds_from`, their origin.
+    number, seed: of the training. Returns two entries of a card: `thresholds`, rows with the cosine from which two
+    faces are accepted (in the order of the study's L2 distances d of unit vectors: 1 - d^2 / 2), the validation
+    people's TAR there and their numbers of genuine and impostor pairs, none for a FAR that allows fewer than LEAST
+    errors; and `thresholds_from`, their origin.
 
     Raises UserError if the embeddings are missing or are not those of the study's held-out faces.
     """
@@ -208,23 +192,18 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     file, found = study.runs / "embeddings" / f"{model}.npz", []
     if not file.is_file():
         raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
+    rates = [far for far in study.evaluate.far if far * pairs["impostor"] * (1 + ROUNDING) >= LEAST]
     with np.load(file) as archive:
         for resolution in study.resolutions:
             x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
             x = unit(x)[rows.validation]
-            scores = np.einsum("id,jd->ij", x, x, optimize=False)  # no BLAS, whose sums depend on its threads
-            for far in study.evaluate.far:
-                if far * pairs["impostor"] * (1 + ROUNDING) < LEAST:
-                    continue
-                similarity, tar = threshold_at_far(scores[first, second], same, far)
+            scores = np.einsum("id,jd->ij", x, x, optimize=False)[first, second]  # no BLAS: its sums depend on threads
+            for far in rates:
+                similarity, tar = threshold_at_far(scores, same, far)
                 if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
                     found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
     origin = WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people))
     return {"thresholds": found, "thresholds_from": origin}
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_card(path: Path, content: dict[str, Any]) -> None:
@@ -240,8 +219,7 @@ def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
     """
     found = find_model(path).card
     run = found.get("run", {})
-    student = Path(root) / run.get("output", "") / run.get("file", "")
-    if student.is_file() and sha256(student) != found["sha256"]:
-        advice = "run `dvc repro` or `git restore` for its folder."
-        raise UserError(f"{found['name']}: not the student {student.as_posix()}; {advice}")
+    student = Path(root, run.get("output", ""), run.get("file", ""))
+    if student.is_file() and hashlib.sha256(student.read_bytes()).hexdigest() != found["sha256"]:
+        raise UserError(f"{found['name']}: not the student {student.as_posix()}; run `dvc repro` or `git restore` it.")
     return found
