@@ -1,12 +1,11 @@
 """The `benchmark` stage: what is measured in seconds, in one run on one machine, so that ratios mean something.
 
-First what training costs, by model and by scheme; then the student beside what an engineer would use instead, other
-networks and runtimes. No other result of the study reads what this stage writes; times differ from run to run.
+First the student beside what an engineer would use instead, other networks and runtimes; then what training costs, by
+model and by scheme. Nothing else of the study reads what this stage writes; times differ from run to run.
 
-In the latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. In it,
-rounds in which every network has its turn; a ratio is taken within a round, so that a slow minute of the machine hits
-both of its sides. How each is fed is said in `templates/latency.md.j2`. In eager torch the student, InceptionResnetV1
-and MobileFaceNet have random weights: weights change no time.
+In the latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. There,
+every network has its turn in every round; a ratio is taken within a round, so that a slow minute hits both of its
+sides. Weights may be random, which changes no time.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from lrfr.config import Study
 from lrfr.data.degrade import hr_view
 from lrfr.data.draws import epoch_batches
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.release import chosen
+from lrfr.deploy.release import ranking
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import markdown, read_table, render, write_table
@@ -64,39 +63,38 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "am
 INSTRUCTIONS += ("asimd", "asimddp", "i8mm", "sve")
 FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
 BATCHES = (1, 64)  # a single face, and many
-EMBEDDING = 512  # of the MobileFaceNet: 1.2 M parameters
-PHONE = 112  # pixels of a MobileFaceNet's faces
-BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # its Table 1's t, c, n, s
+# MobileFaceNet's Table 1: expansion, channels, repeats, stride of the first
+BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 MEASURED = ("16", "hr")  # resolutions whose equal error rate stands beside the times
 STUDENT, DLIB = "student", "dlib_resnet"
 ORDER = ["network", "runtime", "threads", "batch", "median_ms", "low_ms", "high_ms", "faces_per_second", "ratio"]
+ORDER += ["megabytes", "params", "macs", "input"]
 
 
 def run(study: Study) -> None:
     for name in ("scratch", "kd"):
         if name not in study.models:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
-    folder, picked = study.reports / "tables", chosen(study)
-    beside = latency(study, picked, read_table(folder / "runs.csv")).map(round_off)
-    shown = beside.drop(columns=["threads", "batch"]).astype(object).where(beside.notna(), "")
-    groups = beside.groupby(["threads", "batch"]).groups
-    tables = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
-    write_table(folder, "latency", beside, render("latency.md.j2", model=picked, face=FACE, tables=tables))
+    folder, picked = study.reports / "tables", ranking(study).candidate[0]
+    beside = latency(study, picked, read_table(folder / "runs.csv"))
     limit_threads(study.threads)
     epochs, extra = epoch_costs(study)
     for name, title, table in (
+        ("latency", "", beside),
         ("cost", "Cost of every model", network_costs(study).merge(epochs, on="model", how="left")),
         ("schemes", "Cost of whole training schemes", schemes(study, epochs, extra)),
         ("throughput", "Images a second in training", throughput(study)),
     ):
-        write_table(folder, name, table.map(round_off), f"# {title}\n\n{markdown(table.map(round_off))}")
+        table = table.map(lambda x: float(f"{x:.4g}") if isinstance(x, float) else x)  # times vary in the second digit
+        page = f"# {title}\n\n{markdown(table)}"
+        if name == "latency":
+            shown = table.drop(columns=["threads", "batch"]).astype(object).where(table.notna(), "")
+            groups = table.groupby(["threads", "batch"]).groups
+            parts = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
+            page = render("latency.md.j2", model=picked, face=FACE, tables=parts)
+        write_table(folder, name, table, page)
     with atomic_file(study.reports / "environment.json") as file:
         file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")
-
-
-def round_off(value: object) -> object:
-    """Four significant digits: times vary in the second."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def timed(parts: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
@@ -141,10 +139,9 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
             online[name] = whole * seconds(epochs[name])
     trainers["kd"].source.low_resolution = True
     extra = {"kd_lr_online": whole * seconds(epochs["kd"]), "kd_online": online["kd"]}
-    medians, ratios = times.median(), times.div(times.scratch, axis=0).median()
-    columns = {"epoch_seconds": medians, "epoch_ratio": ratios}
-    columns["online_epoch_ratio"] = pd.Series(online, medians.index, dtype=float) / medians["scratch"]
-    return pd.DataFrame(columns).rename_axis("model").reset_index(), extra
+    table = pd.DataFrame({"epoch_seconds": times.median(), "epoch_ratio": times.div(times.scratch, axis=0).median()})
+    table["online_epoch_ratio"] = pd.Series(online, dtype=float) / table.epoch_seconds["scratch"]
+    return table.rename_axis("model").reset_index(), extra
 
 
 def throughput(study: Study) -> pd.DataFrame:
@@ -152,21 +149,20 @@ def throughput(study: Study) -> pd.DataFrame:
 
     All of `scratch`, on the same batches, interleaved; medians over rounds. `share` is of the limit.
     """
-    fold, last = read_fold(study, study.faces.run_folds[0]), study.train.epochs - 1
-    trainer = Trainer(training(study, "scratch"), fold, study.train.seeds[0])
-    batches = trainer.batches(last)[: study.benchmark.batches]
-    ready = [trainer.inputs(ids, draw) for ids, draw in batches]
+    trainer = Trainer(training(study, "scratch"), read_fold(study, study.faces.run_folds[0]), study.train.seeds[0])
+    last, most = study.train.epochs - 1, study.benchmark.batches
+    batches = trainer.batches(last)[:most]
     trainer.student.train()
 
-    def passes() -> None:
-        for inputs in ready:
-            Features(*trainer.student(inputs)).embedding.square().sum().backward()
+    def inputs() -> list[Tensor]:
+        return [trainer.inputs(ids, draw) for ids, draw in batches]
 
-    parts = {
-        "data path": lambda: [trainer.inputs(ids, draw) for ids, draw in batches],
-        "forward and backward": passes,
-        "whole loop": lambda: trainer.epoch(last, most=study.benchmark.batches),
-    }
+    def passes(ready: list[Tensor]) -> None:
+        for batch in ready:
+            Features(*trainer.student(batch)).embedding.square().sum().backward()
+
+    loop = partial(trainer.epoch, last, most=most)
+    parts = {"data path": inputs, "forward and backward": partial(passes, inputs()), "whole loop": loop}
     times = timed(parts, study.benchmark.rounds).median().to_numpy()
     rates = sum(len(ids) for ids, _ in batches) / times
     return pd.DataFrame({"part": [*parts], "images_per_second": rates, "share": rates / rates[1]})
@@ -220,18 +216,13 @@ def environment(study: Study) -> dict[str, object]:
 
 
 class Runner(NamedTuple):
-    """A network in a runtime.
+    """A network in a runtime: its row of the table, and what is timed: `call`, with what `ready` makes of faces.
 
-    input: what it is given, in words. megabytes: 10^6 bytes of its file (onnx, dlib) or of its tensors in memory
-    (torch). side: of its faces, in pixels. call: is timed, with what `ready` makes of uint8 faces (B, side, side, 3).
+    row: network, runtime, input in words, megabytes (10^6 bytes of its file, in torch of its tensors), params, macs.
+    faces: uint8 (B, side, side, 3), RGB.
     """
 
-    network: str
-    runtime: str
-    input: str
-    megabytes: float
-    params: int
-    macs: int
+    row: dict[str, Any]
     side: int
     ready: Callable[[np.ndarray], Any]
     call: Callable[[Any], object]
@@ -239,8 +230,7 @@ class Runner(NamedTuple):
     def prepare(self, batch: int) -> Callable[[], object]:
         """The call that is timed. Its faces, made already, are noise, which takes as long, and always the same."""
         draw, shape = np.random.Generator(np.random.Philox(key=self.side)), (batch, self.side, self.side, 3)
-        given = self.ready(draw.integers(0, 256, shape, dtype=np.uint8))
-        return lambda: self.call(given)
+        return partial(self.call, self.ready(draw.integers(0, 256, shape, dtype=np.uint8)))
 
 
 def seconds(function: Callable[..., object], *arguments: object) -> float:
@@ -263,9 +253,10 @@ def counts(net: nn.Module, inputs: Tensor) -> dict[str, int]:
 
 def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
     """Eager torch, channels last in memory, which is the faster layout on CPUs."""
-    cost, text = counts(net, torch.zeros(1, 3, side, side)), f"float {side} x {side}"
-    size = cost["bytes"] / 1e6, cost["params"], cost["macs"]
-    return Runner(network, "torch", text, *size, side, lambda x: torch.from_numpy(x).permute(0, 3, 1, 2).float(), net)
+    row: dict[str, Any] = {"network": network, "runtime": "torch", "input": f"float {side} x {side}"}
+    row |= counts(net, torch.zeros(1, 3, side, side))
+    row["megabytes"] = row.pop("bytes") / 1e6
+    return Runner(row, side, lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).float(), net)
 
 
 def student_runners(net: StudentNet, size: int, files: dict[str, Path], threads: int) -> list[Runner]:
@@ -274,14 +265,13 @@ def student_runners(net: StudentNet, size: int, files: dict[str, Path], threads:
     def call(faces: Tensor) -> Tensor:
         return unit(net(normalise(hr_view(faces, size))).embedding)
 
-    alone = torch_runner(STUDENT, net, size)
-    eager = alone._replace(input=f"uint8 {FACE} x {FACE}", side=FACE, ready=torch.from_numpy, call=call)
+    row = {**torch_runner("student", net, size).row, "input": f"uint8 {FACE} x {FACE}"}
     found = []
     for runtime, path in files.items():
-        run_file = partial(onnx_graph.embed, onnx_graph.session(path, threads))
-        megabytes = path.stat().st_size / 1e6
-        found.append(eager._replace(runtime=runtime, megabytes=megabytes, ready=np.asarray, call=run_file))
-    return [*found, eager]
+        exported = partial(onnx_graph.embed, onnx_graph.session(path, threads))
+        of_file = {**row, "runtime": runtime, "megabytes": path.stat().st_size / 1e6}
+        found.append(Runner(of_file, FACE, np.asarray, exported))
+    return [*found, Runner(row, FACE, torch.from_numpy, call)]
 
 
 def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> list[Runner]:
@@ -293,17 +283,17 @@ def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> li
     if importlib.util.find_spec("dlib"):  # its own descriptor: the network that torch has above, in C++
         import dlib
 
-        path, side = embedded_path(), found[-2].side
-        call = dlib.face_recognition_model_v1(str(path)).compute_face_descriptor
-        same = {"input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
-        found.append(found[-2]._replace(runtime="dlib", ready=list, call=call, **same))
-    return [*found, torch_runner("mobilefacenet", build_mobilefacenet(EMBEDDING), PHONE)]
+        path, (row, side, *_) = embedded_path(), found[-2]
+        row = {**row, "runtime": "dlib", "input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
+        found.append(Runner(row, side, list, dlib.face_recognition_model_v1(str(path)).compute_face_descriptor))
+    return [*found, torch_runner("mobilefacenet", build_mobilefacenet(512), 112)]  # 512: 1.2 M parameters
 
 
-def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> np.ndarray:
-    """Seconds of every call, float (runners, rounds, calls): a turn has about `runs` faces, and one batch at least.
+def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> pd.DataFrame:
+    """Times of batches: medians and quartiles over all calls, ratios to the first runner as medians over rounds.
 
-    It begins with a call of one face that does not count, so that the threads of the turn before have gone to sleep.
+    A runner's turn in a round has about `runs` faces, and one batch at least. It begins with a call of one face that
+    does not count, so that the threads of the turn before have gone to sleep.
     """
     turns = [(runner.prepare(1), runner.prepare(batch)) for runner in found]
     times = np.empty((len(found), rounds, max(1, runs // batch)))
@@ -313,11 +303,6 @@ def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> 
         for k, (wake, call) in enumerate(turns):
             wake()
             times[k, number] = [seconds(call) for _ in range(times.shape[2])]
-    return times
-
-
-def summary(times: np.ndarray, batch: int) -> pd.DataFrame:
-    """Medians and quartiles over all calls; medians over rounds of the ratio to the first runner in the same round."""
     low, median, high = 1000 * np.quantile(times.reshape(len(times), -1), (0.25, 0.5, 0.75), axis=1)
     within = np.median(times, axis=2)
     columns = {"median_ms": median, "low_ms": low, "high_ms": high, "faces_per_second": 1000 * batch / median}
@@ -328,34 +313,21 @@ def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batch
     """The rows of one number of threads."""
     limit_threads(threads)
     found, parts = runners(study, kind, files, threads), []
-    rows = pd.DataFrame(found, columns=Runner._fields).drop(columns=["side", "ready", "call"])
     with torch.inference_mode():
         for batch in batches:
             times = interleaved(found, batch, study.benchmark.rounds, study.benchmark.latency_runs)
-            parts.append(rows.join(summary(times, batch)).assign(threads=threads, batch=batch))
+            parts.append(
+                times.join(pd.DataFrame([runner.row for runner in found])).assign(threads=threads, batch=batch)
+            )
     return pd.concat(parts)
-
-
-def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Equal error rates of `dense`, both faces at one resolution, where the timed weights are evaluated.
-
-    The exported student is that of the first fold and seed, hence runs.csv and not the means of results.csv. dlib's
-    published weights are evaluated where they are the study's teacher.
-    """
-    owner = {(STUDENT, "torch"): model, (STUDENT, "onnx"): model}
-    if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):
-        owner |= {(DLIB, "torch"): "teacher", (DLIB, "dlib"): "teacher"}
-    first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])
-    rows = runs[first & (runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
-    value = rows.set_index(["model", "resolution"]).value.to_dict()
-    owners = [owner.get(key) for key in zip(table.network, table.runtime, strict=True)]
-    return table.assign(**{f"eer_{r}": [value.get((name, r), float("nan")) for name in owners] for r in MEASURED})
 
 
 def latency(study: Study, model: str, runs: pd.DataFrame) -> pd.DataFrame:
     """latency.csv: one row per network, runtime, number of threads and size of a batch.
 
-    model: whose student is measured, also as the stage `export` wrote it, if onnxruntime is there. runs: runs.csv.
+    model: whose student is measured, also as the stage `export` wrote it, if onnxruntime is there. runs: runs.csv, for
+    the equal error rates of `dense`, both faces at one resolution, where the timed weights are evaluated: the exported
+    student of the first fold and seed; and dlib's published weights where they are the study's teacher.
     """
     files, parts = {}, []
     for runtime, end in (("onnx", ""), ("onnx int8", "-int8")):
@@ -365,8 +337,16 @@ def latency(study: Study, model: str, runs: pd.DataFrame) -> pd.DataFrame:
     for threads in sorted({1, os.cpu_count() or 1}):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
             parts.append(apart.submit(measure, study, study.models[model].student, files, threads, BATCHES).result())
-    table = with_errors(study, pd.concat(parts, ignore_index=True), runs, model)
-    return table[[*ORDER, "megabytes", "params", "macs", "input", *(f"eer_{r}" for r in MEASURED)]]
+    table = pd.concat(parts, ignore_index=True)[ORDER]
+    owner = {("student", "torch"): model, ("student", "onnx"): model}
+    if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):
+        owner |= {(DLIB, "torch"): "teacher", (DLIB, "dlib"): "teacher"}
+    first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])
+    rows = runs[first & (runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
+    errors, owners = rows.set_index(["model", "resolution"]).value, table[["network", "runtime"]].apply(tuple, axis=1)
+    for resolution in MEASURED:
+        table[f"eer_{resolution}"] = [errors.get((owner.get(key), resolution), float("nan")) for key in owners]
+    return table
 
 
 class Skip(nn.Sequential):

@@ -18,7 +18,7 @@ from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
 from lrfr.data.degrade import area, hr_view
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.release import WORDS, card, chosen, write_card
+from lrfr.deploy.release import WORDS, card, ranking, write_card
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.formats import markdown, render, write_table
 from lrfr.models.student import StudentNet
@@ -52,7 +52,7 @@ def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataF
     """
     onnx_graph.extra(*onnx_graph.PACKAGES)  # better before the work than after it
     limit_threads(study.threads)
-    model = model or chosen(study)
+    model = model or ranking(study).candidate[0]
     released = card(study, model)
     student, fold = load_student(study, model, released["fold"], released["seed"]), read_fold(study, released["fold"])
     files = [folder / f"{released['name']}{end}.onnx" for end in ("", "-int8")]
@@ -112,7 +112,7 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
         columns = {
             "eer": error,
             "diff": [value - error[0] for value in error],
-            "distance": [float(f"{max(1 - (x[0] * v).sum(1).min(), 0):.1e}") for v in x],
+            "distance": [float(f"{max(1 - float((x[0] * v).sum(1).min()), 0):.1e}") for v in x],
             "shift": [float(f"{np.abs(c - cosine[0]).max():.1e}") for c in cosine],
             "bytes": [0, *(file.stat().st_size for file in files)],
         }

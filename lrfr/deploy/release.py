@@ -33,8 +33,6 @@ from lrfr.train.trainings import folds_of
 WEIGHTS = Path("lrfr") / "weights"
 LOCK = Path("dvc.lock")
 WORDS = yaml.safe_load((Path(__file__).parent / "card.yaml").read_text(encoding="utf-8"))
-REFERENCE = "scratch"
-MEASURED = ((DENSE, "eer"), (OFFICIAL, "accuracy"))  # both faces at the same resolution
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: stored, but no parameters
 # Impostor errors that a rate must allow, or no threshold is given for it: our choice. Ten independent errors fix a rate
 # to about a factor of two (95 % interval of a Poisson count of ten: 4.8 to 18.4); pairs that share people do less well.
@@ -61,7 +59,7 @@ def release(study: Study, name: str) -> list[Path]:
     for what, used in (("teacher", study.teacher.name), ("faces", study.faces.source)):
         if used not in WORDS["faces" if what == "faces" else "teachers"]:
             raise UserError(f"params.yaml: students of the {what} '{used}' are not released; see docs/model-card.md.")
-    cards = {model: card(study, model) for model in dict.fromkeys([chosen(study), REFERENCE])}
+    cards = {model: card(study, model) for model in dict.fromkeys([ranking(study).candidate[0], "scratch"])}
     paths = {model: WEIGHTS / f"{name}-{model}.safetensors" for model in cards}
     for model, path in paths.items():
         with atomic_file(path) as temporary:
@@ -101,17 +99,12 @@ def confirm(*paths: Path) -> list[str]:
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """The rows of tuning.csv about all models (`candidate`), the best first."""
+    """The rows of tuning.csv about all models (`candidate`), at least one, the best on the validation people first."""
     tuning = read_table(study.reports / "tables" / "tuning.csv")
-    return tuning[tuning.method == "ranking"].reset_index(drop=True)
-
-
-def chosen(study: Study) -> str:
-    """The model that the validation people ranked first."""
-    ranks = ranking(study)
-    if not (ranks.chosen == 1).any():
-        raise UserError("tables/tuning.csv: ranks no model first; run `dvc repro rank`.")
-    return str(ranks.candidate[ranks.chosen == 1].iloc[0])
+    ranks = tuning[tuning.method == "ranking"].reset_index(drop=True)
+    if ranks.empty:
+        raise UserError("tables/tuning.csv: ranks no model; run `dvc repro rank`.")
+    return ranks
 
 
 def card(study: Study, name: str) -> dict[str, Any]:
@@ -125,6 +118,12 @@ def card(study: Study, name: str) -> dict[str, Any]:
     row, state = ranks[ranks.candidate == name], read_state(weights)
     if row.empty:
         raise UserError(f"tables/tuning.csv: does not rank '{name}'; run `dvc repro` first.")
+    results = read_table(tables / "results.csv")  # means over the folds and `seeds` that were run
+    results = results[(results.model == name) & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
+    results = results.sort_values("resolution", key=lambda names: names.map(pixels))
+    pairs = ((DENSE, "eer"), (OFFICIAL, "accuracy"))
+    table = pd.concat([results[(results.protocol == where) & (results.metric == metric)] for where, metric in pairs])
+    table = table[["protocol", "metric", "resolution", "seeds", "value", "low", "high"]].astype({"seeds": int})
     teacher = "none" if model.teacher == "none" else study.teacher.name
     return {
         "name": f"{study.study}-{name}",
@@ -139,7 +138,7 @@ def card(study: Study, name: str) -> dict[str, Any]:
         "stored_as": "float16",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "run": {"output": folder.as_posix(), "md5": md5, "file": weights.name},
-        "measured": measured(study, name),
+        "measured": table.astype(object).where(table.notna(), None).to_dict("records"),
         "validation": {
             "metric": str(row.metric.item()),
             "value": float(row.value.item()),
@@ -151,16 +150,6 @@ def card(study: Study, name: str) -> dict[str, Any]:
         "teacher": WORDS["teachers"].get(teacher, teacher),
         **WORDS["ending"],
     }
-
-
-def measured(study: Study, name: str) -> list[dict[str, Any]]:
-    """A model's numbers on its card: means over the folds and `seeds` that were run; the weights are of the first."""
-    results = read_table(study.reports / "tables" / "results.csv")
-    rows = results[(results.model == name) & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
-    rows = rows.sort_values("resolution", key=lambda names: names.map(pixels))
-    parts = [rows[(rows.protocol == protocol) & (rows.metric == metric)] for protocol, metric in MEASURED]
-    table = pd.concat(parts)[["protocol", "metric", "resolution", "seeds", "value", "low", "high"]]
-    return table.astype({"seeds": int}).astype(object).where(table.notna(), None).to_dict("records")
 
 
 def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tuple[float, float]:
