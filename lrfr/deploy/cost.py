@@ -251,42 +251,35 @@ def counts(net: nn.Module, inputs: Tensor) -> dict[str, int]:
     }
 
 
-def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
-    """Eager torch, channels last in memory, which is the faster layout on CPUs."""
-    row: dict[str, Any] = {"network": network, "runtime": "torch", "input": f"float {side} x {side}"}
-    row |= counts(net, torch.zeros(1, 3, side, side))
-    row["megabytes"] = row.pop("bytes") / 1e6
-    return Runner(row, side, lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).float(), net)
+def runners(student: StudentNet, size: int, files: dict[str, Path], threads: int) -> list[Runner]:
+    """Everything that is compared, the reference first. size: of the student's input. files: runtime -> its export."""
 
+    def eager(network: str, net: nn.Module, side: int) -> Runner:
+        row: dict[str, Any] = {"network": network, "runtime": "torch", "input": f"float {side} x {side}"}
+        row |= counts(net, torch.zeros(1, 3, side, side))
+        row["megabytes"] = row.pop("bytes") / 1e6
+        # channels last in memory is the faster layout on CPUs
+        return Runner(row, side, lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).float(), net)
 
-def student_runners(net: StudentNet, size: int, files: dict[str, Path], threads: int) -> list[Runner]:
-    """A student from small uint8 faces, exported and in eager torch; its operations are those of the network alone."""
+    def whole(faces: Tensor) -> Tensor:
+        return unit(student(normalise(hr_view(faces, size))).embedding)
 
-    def call(faces: Tensor) -> Tensor:
-        return unit(net(normalise(hr_view(faces, size))).embedding)
-
-    row = {**torch_runner("student", net, size).row, "input": f"uint8 {FACE} x {FACE}"}
-    found = []
+    found, row = [], {**eager("student", student, size).row, "input": f"uint8 {FACE} x {FACE}"}
     for runtime, path in files.items():
         exported = partial(onnx_graph.embed, onnx_graph.session(path, threads))
-        of_file = {**row, "runtime": runtime, "megabytes": path.stat().st_size / 1e6}
-        found.append(Runner(of_file, FACE, np.asarray, exported))
-    return [*found, Runner(row, FACE, torch.from_numpy, call)]
-
-
-def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> list[Runner]:
-    """Everything that is compared, the reference first. kind: of the student; files: runtime -> its exported file."""
-    size = study.views.size
-    found = student_runners(build_student(study.student, kind, size, study.seed), size, files, threads)
+        of_file = {"runtime": runtime, "megabytes": path.stat().st_size / 1e6}
+        found.append(Runner({**row, **of_file}, FACE, np.asarray, exported))
+    found.append(Runner(row, FACE, torch.from_numpy, whole))  # the operations of its row are the network's alone
     for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
-        found.append(torch_runner(name, build_teacher(name, weights), TEACHERS[name].chip))
+        found.append(eager(name, build_teacher(name, weights), TEACHERS[name].chip))
     if importlib.util.find_spec("dlib"):  # its own descriptor: the network that torch has above, in C++
         import dlib
 
         path, (row, side, *_) = embedded_path(), found[-2]
-        row = {**row, "runtime": "dlib", "input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
-        found.append(Runner(row, side, list, dlib.face_recognition_model_v1(str(path)).compute_face_descriptor))
-    return [*found, torch_runner("mobilefacenet", build_mobilefacenet(512), 112)]  # 512: 1.2 M parameters
+        of_file = {"runtime": "dlib", "input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
+        own = dlib.face_recognition_model_v1(str(path)).compute_face_descriptor
+        found.append(Runner({**row, **of_file}, side, list, own))
+    return [*found, eager("mobilefacenet", build_mobilefacenet(512), 112)]  # 512: 1.2 M parameters
 
 
 def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> pd.DataFrame:
@@ -312,7 +305,8 @@ def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> 
 def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: Sequence[int]) -> pd.DataFrame:
     """The rows of one number of threads."""
     limit_threads(threads)
-    found, parts = runners(study, kind, files, threads), []
+    student = build_student(study.student, kind, study.views.size, study.seed)
+    found, parts = runners(student, study.views.size, files, threads), []
     with torch.inference_mode():
         for batch in batches:
             times = interleaved(found, batch, study.benchmark.rounds, study.benchmark.latency_runs)

@@ -36,16 +36,16 @@ RUNTIMES = ("torch", "float", "int8")
 
 
 def run(study: Study) -> None:
-    model, table = export(study, None, study.runs / "export")
-    shown, sizes = table.drop(columns=["bytes_float", "bytes_int8"]).astype(object), table.iloc[0]
+    model, table, files = export(study, None, study.runs / "export")
+    (large, small), shown = [file.stat().st_size for file in files], table.astype(object)
     per_cent = [c for c in shown.columns if c.startswith(("eer", "diff"))]
     shown[per_cent] = table[per_cent].map(lambda value: f"{round(100 * value, 2) + 0.0:.2f}")  # never "-0.00"
-    page = render("export.md.j2", model=model, table=markdown(shown), large=sizes.bytes_float, small=sizes.bytes_int8)
-    write_table(study.reports / "tables", "export", table, page)
+    page = render("export.md.j2", model=model, table=markdown(shown), large=large, small=small)
+    write_table(study.reports / "tables", "export", table.assign(bytes_float=large, bytes_int8=small), page)
 
 
-def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataFrame]:
-    """Write one trained model's two graphs and, last, their card; returns the model's name and the comparison.
+def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataFrame, list[Path]]:
+    """Write one trained model's two graphs and, last, their card; returns its name, the comparison and the graphs.
 
     model: a key of `models`, or None for the one that was ranked first. Raises UserError if the extra `export` is not
     installed, or the model or its results are not there, or are not those that dvc.lock knows.
@@ -59,25 +59,21 @@ def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataF
     onnx_graph.export_onnx(student, study.views.size, files[0])
     onnx_graph.quantise(*files, calibration_faces(study, fold))
     table = parity(study, student, fold.number, files)
-    measured = table.drop(columns=["bytes_float", "bytes_int8"]).to_dict("records")
-    finish({**released, "exported": measured}, files)
-    return model, table
+    finish({**released, "exported": table.to_dict("records")}, files)
+    return model, table, files
 
 
 def finish(released: dict[str, Any], files: list[Path]) -> None:
-    """Write the card of exported files (float32, then 8-bit weights if there are any), and say where they are.
-
-    released: the card of the student, to which is added what is particular to the files.
-    """
+    """Write the card of exported files (float32, then 8 bits if there are any), its student's `released` and more."""
     face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
     face |= {key: WORDS[key] for key in ("resize", "alignment")}
     face |= {"chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
     output = {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]]}
-    exported = {"input": {**released["input"], **face}, "output": {**output, "length": 1}, "files": []}
+    rows = []
     for file, kind in zip(files, ("float32", "int8"), strict=False):
         data = file.read_bytes()
-        row = {"file": file.name, "weights": kind, "bytes": len(data), "sha256": sha256(data).hexdigest()}
-        exported["files"].append(row)
+        rows.append({"file": file.name, "weights": kind, "bytes": len(data), "sha256": sha256(data).hexdigest()})
+    exported = {"input": {**released["input"], **face}, "output": {**output, "length": 1}, "files": rows}
     write_card(files[0].with_suffix(".json"), {**released, **exported})
     print(f"Exported: {', '.join(file.as_posix() for file in files)}.")
 
@@ -98,6 +94,7 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
     fold = build_fold(study, number, draws=0)
     chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
     sessions, table = [onnx_graph.session(file, study.threads) for file in files], []
+    others = [*enumerate(RUNTIMES)][1:]
     for name in bar(study.resolutions, "exported students"):
         parts = []
         for start in range(0, len(chips), BATCH):
@@ -109,13 +106,11 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
         scores = [fold.test_pairs.scores(similarity(v, v)) for v in x]
         cosine = [1 - distance**2 / 2 for distance in scores]  # of unit vectors
         error = [equal_error_rate(distances, fold.test_pairs.same) for distances in scores]
-        columns = {
-            "eer": error,
-            "diff": [value - error[0] for value in error],
-            "distance": [float(f"{max(1 - float((x[0] * v).sum(1).min()), 0):.1e}") for v in x],
-            "shift": [float(f"{np.abs(c - cosine[0]).max():.1e}") for c in cosine],
-            "bytes": [0, *(file.stat().st_size for file in files)],
-        }
-        rows = {f"{what}_{r}": value for what, values in columns.items() for r, value in zip(RUNTIMES, values)}
-        table.append({"resolution": name, **rows})
-    return pd.DataFrame(table).drop(columns=[f"{what}_torch" for what in columns if what != "eer"])
+        row = {"resolution": name, **{f"eer_{runtime}": value for runtime, value in zip(RUNTIMES, error, strict=True)}}
+        row |= {f"diff_{runtime}": error[k] - error[0] for k, runtime in others}
+        furthest = {runtime: max(1 - float((x[0] * x[k]).sum(1).min()), 0) for k, runtime in others}
+        shift = {runtime: np.abs(cosine[k] - cosine[0]).max() for k, runtime in others}
+        for what, values in (("distance", furthest), ("shift", shift)):
+            row |= {f"{what}_{runtime}": float(f"{value:.1e}") for runtime, value in values.items()}
+        table.append(row)
+    return pd.DataFrame(table)

@@ -76,13 +76,12 @@ def dvc_md5(path: Path) -> str:
     if not path.is_dir():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     files = ((file.relative_to(path).as_posix(), dvc_md5(file)) for file in path.rglob("*") if file.is_file())
-    rows = [{"md5": md5, "relpath": name} for name, md5 in sorted(files)]
-    text = json.dumps(rows)
+    text = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files)])
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def confirm(*paths: Path) -> list[str]:
-    """dvc.lock's hashes of these outputs; UserError unless all are there, and are the ones that it knows."""
+    """dvc.lock's hashes of these outputs; UserError unless all are the ones that it knows."""
     try:
         stages = yaml.load(LOCK.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         known = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
@@ -90,8 +89,6 @@ def confirm(*paths: Path) -> list[str]:
         raise UserError(f"{LOCK}: missing or damaged; run this in a clone, or `git restore {LOCK}`.") from None
     for path in paths:
         name = path.as_posix()
-        if not path.exists():
-            raise UserError(f"{name}: not there; run `dvc repro` first.")
         if known.get(name) != dvc_md5(path):
             how = "differs from" if name in known else "unknown to"
             raise UserError(f"{name}: {how} {LOCK}; run `dvc repro`, or `git restore {name}`.")
@@ -124,7 +121,7 @@ def card(study: Study, name: str) -> dict[str, Any]:
     pairs = ((DENSE, "eer"), (OFFICIAL, "accuracy"))
     table = pd.concat([results[(results.protocol == where) & (results.metric == metric)] for where, metric in pairs])
     table = table[["protocol", "metric", "resolution", "seeds", "value", "low", "high"]].astype({"seeds": int})
-    teacher = "none" if model.teacher == "none" else study.teacher.name
+    rank, teacher = int(row.index[0]) + 1, "none" if model.teacher == "none" else study.teacher.name
     return {
         "name": f"{study.study}-{name}",
         "method": model.method,
@@ -139,12 +136,7 @@ def card(study: Study, name: str) -> dict[str, Any]:
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "run": {"output": folder.as_posix(), "md5": md5, "file": weights.name},
         "measured": table.astype(object).where(table.notna(), None).to_dict("records"),
-        "validation": {
-            "metric": str(row.metric.item()),
-            "value": float(row.value.item()),
-            "rank": int(row.index[0]) + 1,
-            "of": len(ranks),
-        },
+        "validation": {"metric": row.metric.item(), "value": row.value.item(), "rank": rank, "of": len(ranks)},
         **validation_thresholds(study, name, number, seed),
         "trained_on": WORDS["faces"].get(study.faces.source, WORDS["brought"]),
         "teacher": WORDS["teachers"].get(teacher, teacher),
@@ -179,26 +171,26 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     same = people[first] == people[second]
     pairs = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     file, found = study.runs / "embeddings" / f"{model}.npz", []
-    if not file.is_file():
-        raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
     rates = [far for far in study.evaluate.far if far * pairs["impostor"] * (1 + ROUNDING) >= LEAST]
     with np.load(file) as archive:
         for resolution in study.resolutions:
-            x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
-            x = unit(x)[rows.validation]
+            key = f"fold{number}/seed{seed}/{resolution}"
+            x = unit(read_embedding(archive, file, key, len(rows.images)))[rows.validation]
             scores = np.einsum("id,jd->ij", x, x, optimize=False)[first, second]  # no BLAS: its sums depend on threads
             for far in rates:
                 similarity, tar = threshold_at_far(scores, same, far)
                 if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
                     found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
-    origin = WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people))
-    return {"thresholds": found, "thresholds_from": origin}
+    return {
+        "thresholds": found,
+        "thresholds_from": WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people)),
+    }
 
 
 def write_card(path: Path, content: dict[str, Any]) -> None:
     with atomic_file(path) as temporary:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", "utf-8", newline="\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        temporary.write_text(text, "utf-8", newline="\n")
 
 
 def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
