@@ -17,12 +17,12 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,8 +65,7 @@ FACE = 16  # pixels, side of the student's faces: the resolution of the study's 
 BATCHES = (1, 64)  # a single face, and many
 # MobileFaceNet's Table 1: expansion, channels, repeats, stride of the first
 BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
-MEASURED = ("16", "hr")  # resolutions whose equal error rate stands beside the times
-STUDENT, DLIB = "student", "dlib_resnet"
+DLIB = "dlib_resnet"
 ORDER = ["network", "runtime", "threads", "batch", "median_ms", "low_ms", "high_ms", "faces_per_second", "ratio"]
 ORDER += ["megabytes", "params", "macs", "input"]
 
@@ -215,24 +214,6 @@ def environment(study: Study) -> dict[str, object]:
     }
 
 
-class Runner(NamedTuple):
-    """A network in a runtime: its row of the table, and what is timed: `call`, with what `ready` makes of faces.
-
-    row: network, runtime, input in words, megabytes (10^6 bytes of its file, in torch of its tensors), params, macs.
-    faces: uint8 (B, side, side, 3), RGB.
-    """
-
-    row: dict[str, Any]
-    side: int
-    ready: Callable[[np.ndarray], Any]
-    call: Callable[[Any], object]
-
-    def prepare(self, batch: int) -> Callable[[], object]:
-        """The call that is timed. Its faces, made already, are noise, which takes as long, and always the same."""
-        draw, shape = np.random.Generator(np.random.Philox(key=self.side)), (batch, self.side, self.side, 3)
-        return partial(self.call, self.ready(draw.integers(0, 256, shape, dtype=np.uint8)))
-
-
 def seconds(function: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
     function(*arguments)
@@ -251,68 +232,75 @@ def counts(net: nn.Module, inputs: Tensor) -> dict[str, int]:
     }
 
 
-def runners(student: StudentNet, size: int, files: dict[str, Path], threads: int) -> list[Runner]:
-    """Everything that is compared, the reference first. size: of the student's input. files: runtime -> its export."""
+def prepare(side: int, ready: Callable, call: Callable, batch: int) -> Callable[[], object]:
+    """`call`, with what `ready` makes of uint8 faces (batch, side, side, 3): noise, always the same, takes as long."""
+    draw = np.random.Generator(np.random.Philox(key=side))
+    return partial(call, ready(draw.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)))
 
-    def eager(network: str, net: nn.Module, side: int) -> Runner:
+
+def runners(
+    student: StudentNet, size: int, files: dict[str, Path], threads: int
+) -> list[tuple[dict[str, Any], Callable[[int], Callable[[], object]]]]:
+    """Networks in a runtime, the reference first: a row for each, and what makes the timed call for a size of a batch.
+
+    size: of the student's input in pixels. files: runtime -> its exported file. In a row `input` is said in words;
+    `megabytes` are 10^6 bytes of the file, in torch of the tensors in memory.
+    """
+
+    def eager(network: str, net: nn.Module, side: int) -> tuple[dict[str, Any], partial]:
         row: dict[str, Any] = {"network": network, "runtime": "torch", "input": f"float {side} x {side}"}
         row |= counts(net, torch.zeros(1, 3, side, side))
         row["megabytes"] = row.pop("bytes") / 1e6
         # channels last in memory is the faster layout on CPUs
-        return Runner(row, side, lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).float(), net)
+        return row, partial(prepare, side, lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).float(), net)
 
     def whole(faces: Tensor) -> Tensor:
         return unit(student(normalise(hr_view(faces, size))).embedding)
 
-    found, row = [], {**eager("student", student, size).row, "input": f"uint8 {FACE} x {FACE}"}
+    def from_file(row: dict[str, Any], runtime: str, path: Path) -> dict[str, Any]:
+        return {**row, "runtime": runtime, "megabytes": path.stat().st_size / 1e6}
+
+    found, row = [], {**eager("student", student, size)[0], "input": f"uint8 {FACE} x {FACE}"}
     for runtime, path in files.items():
         exported = partial(onnx_graph.embed, onnx_graph.session(path, threads))
-        of_file = {"runtime": runtime, "megabytes": path.stat().st_size / 1e6}
-        found.append(Runner({**row, **of_file}, FACE, np.asarray, exported))
-    found.append(Runner(row, FACE, torch.from_numpy, whole))  # the operations of its row are the network's alone
+        found.append((from_file(row, runtime, path), partial(prepare, FACE, np.asarray, exported)))
+    found.append((row, partial(prepare, FACE, torch.from_numpy, whole)))  # its row counts the network's work alone
     for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
         found.append(eager(name, build_teacher(name, weights), TEACHERS[name].chip))
     if importlib.util.find_spec("dlib"):  # its own descriptor: the network that torch has above, in C++
         import dlib
 
-        path, (row, side, *_) = embedded_path(), found[-2]
-        of_file = {"runtime": "dlib", "input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
+        path, side = embedded_path(), TEACHERS[DLIB].chip
         own = dlib.face_recognition_model_v1(str(path)).compute_face_descriptor
-        found.append(Runner({**row, **of_file}, side, list, own))
+        row = {**from_file(found[-2][0], "dlib", path), "input": f"uint8 {side} x {side}"}
+        found.append((row, partial(prepare, side, list, own)))
     return [*found, eager("mobilefacenet", build_mobilefacenet(512), 112)]  # 512: 1.2 M parameters
 
 
-def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> pd.DataFrame:
-    """Times of batches: medians and quartiles over all calls, ratios to the first runner as medians over rounds.
+def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: tuple[int, ...]) -> pd.DataFrame:
+    """The rows of one number of threads: medians and quartiles over all calls, medians over rounds of the ratios.
 
-    A runner's turn in a round has about `runs` faces, and one batch at least. It begins with a call of one face that
-    does not count, so that the threads of the turn before have gone to sleep.
+    A runner's turn in a round has about `latency_runs` faces, and one batch at least. It begins with a call of one
+    face that does not count, so that the threads of the turn before have gone to sleep.
     """
-    turns = [(runner.prepare(1), runner.prepare(batch)) for runner in found]
-    times = np.empty((len(found), rounds, max(1, runs // batch)))
-    for _, call in turns:
-        call()  # the first call of a shape plans and allocates
-    for number in bar(range(rounds), f"latency, batches of {batch}"):
-        for k, (wake, call) in enumerate(turns):
-            wake()
-            times[k, number] = [seconds(call) for _ in range(times.shape[2])]
-    low, median, high = 1000 * np.quantile(times.reshape(len(times), -1), (0.25, 0.5, 0.75), axis=1)
-    within = np.median(times, axis=2)
-    columns = {"median_ms": median, "low_ms": low, "high_ms": high, "faces_per_second": 1000 * batch / median}
-    return pd.DataFrame({**columns, "ratio": np.median(within / within[0], axis=1)})
-
-
-def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: Sequence[int]) -> pd.DataFrame:
-    """The rows of one number of threads."""
     limit_threads(threads)
-    student = build_student(study.student, kind, study.views.size, study.seed)
-    found, parts = runners(student, study.views.size, files, threads), []
-    with torch.inference_mode():
-        for batch in batches:
-            times = interleaved(found, batch, study.benchmark.rounds, study.benchmark.latency_runs)
-            parts.append(
-                times.join(pd.DataFrame([runner.row for runner in found])).assign(threads=threads, batch=batch)
-            )
+    student, parts = build_student(study.student, kind, study.views.size, study.seed), []
+    rows, prepared = zip(*runners(student, study.views.size, files, threads), strict=True)
+    for batch in batches:
+        turns = [(calls(1), calls(batch)) for calls in prepared]
+        times = np.empty((len(turns), study.benchmark.rounds, max(1, study.benchmark.latency_runs // batch)))
+        with torch.inference_mode():
+            for _, call in turns:
+                call()  # the first call of a shape plans and allocates
+            for number in bar(range(study.benchmark.rounds), f"latency, batches of {batch}"):
+                for k, (wake, call) in enumerate(turns):
+                    wake()
+                    times[k, number] = [seconds(call) for _ in range(times.shape[2])]
+        low, median, high = 1000 * np.quantile(times.reshape(len(times), -1), (0.25, 0.5, 0.75), axis=1)
+        within = np.median(times, axis=2)
+        columns = {"median_ms": median, "low_ms": low, "high_ms": high, "faces_per_second": 1000 * batch / median}
+        columns |= {"ratio": np.median(within / within[0], axis=1), "threads": threads, "batch": batch}
+        parts.append(pd.DataFrame(rows).assign(**columns))
     return pd.concat(parts)
 
 
@@ -338,7 +326,7 @@ def latency(study: Study, model: str, runs: pd.DataFrame) -> pd.DataFrame:
     first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])
     rows = runs[first & (runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
     errors, owners = rows.set_index(["model", "resolution"]).value, table[["network", "runtime"]].apply(tuple, axis=1)
-    for resolution in MEASURED:
+    for resolution in ("16", "hr"):
         table[f"eer_{resolution}"] = [errors.get((owner.get(key), resolution), float("nan")) for key in owners]
     return table
 

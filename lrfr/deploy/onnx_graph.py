@@ -25,7 +25,6 @@ from lrfr.models.student import StudentNet, normalise
 
 FACES, EMBEDDINGS = "faces", "embeddings"  # names of the input and the output
 AXES = ("batch", "height", "width")  # names of the input's free axes
-OPSET = 20  # what torch 2.14 writes by default; onnxruntime reads it from 1.17 on
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
 
 
@@ -86,8 +85,9 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
         warnings.simplefilter("ignore")  # functions traced without their caches, and what torch deprecates
         # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
+        # 20: what torch 2.14 writes by default; onnxruntime reads it from 1.17 on
         exported = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
+            program, dynamo=True, opset_version=20, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
         )
     model = exported.model_proto  # a new one for every call
     model.ClearField("producer_version")  # names the build of torch

@@ -220,7 +220,11 @@ def test_embed_has_a_row_for_every_face_and_for_every_photograph_without_one(ask
     with np.load(out, allow_pickle=False) as table:
         assert table["name"].tolist() == ["cut.png", "nobody.png", "pair.png", "pair.png"]
         assert table["face"].tolist() == [0, 0, 1, 2]
-        assert "cannot be read as an image" in table["problem"][0] and "no face" in table["problem"][1] and table["problem"][2] == ""
+        assert (
+            "cannot be read as an image" in table["problem"][0]
+            and "no face" in table["problem"][1]
+            and table["problem"][2] == ""
+        )
         assert np.isnan(table["embedding"][:2]).all() and np.isfinite(table["embedding"][2:]).all()
         assert table["pixels"][2] > table["pixels"][3] and table["left"][2] > table["left"][3]
 
