@@ -1,11 +1,9 @@
 """The `benchmark` stage: what is measured in seconds, in one run on one machine, so that ratios mean something.
 
-First the student beside what an engineer would use instead, other networks and runtimes; then what training costs, by
-model and by scheme. Nothing else of the study reads what this stage writes; times differ from run to run.
-
-In the latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. There,
-every network has its turn in every round; a ratio is taken within a round, so that a slow minute hits both of its
-sides. Weights may be random, which changes no time.
+First the student beside what an engineer would use instead, then what training costs, by model and by scheme. In the
+latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. There, every
+network has its turn in every round; a ratio is taken within a round, so that a slow minute hits both of its sides.
+Times differ from run to run, and weights may be random, which changes no time.
 """
 
 from __future__ import annotations
@@ -151,17 +149,13 @@ def throughput(study: Study) -> pd.DataFrame:
     trainer = Trainer(training(study, "scratch"), read_fold(study, study.faces.run_folds[0]), study.train.seeds[0])
     last, most = study.train.epochs - 1, study.benchmark.batches
     batches = trainer.batches(last)[:most]
-    trainer.student.train()
-
-    def inputs() -> list[Tensor]:
-        return [trainer.inputs(ids, draw) for ids, draw in batches]
-
-    def passes(ready: list[Tensor]) -> None:
-        for batch in ready:
-            Features(*trainer.student(batch)).embedding.square().sum().backward()
-
-    loop = partial(trainer.epoch, last, most=most)
-    parts = {"data path": inputs, "forward and backward": partial(passes, inputs()), "whole loop": loop}
+    ready = [trainer.inputs(ids, draw) for ids, draw in batches]
+    net = trainer.student.train()
+    parts = {
+        "data path": lambda: [trainer.inputs(ids, draw) for ids, draw in batches],
+        "forward and backward": lambda: [Features(*net(x)).embedding.square().sum().backward() for x in ready],
+        "whole loop": lambda: trainer.epoch(last, most=most),
+    }
     times = timed(parts, study.benchmark.rounds).median().to_numpy()
     rates = sum(len(ids) for ids, _ in batches) / times
     return pd.DataFrame({"part": [*parts], "images_per_second": rates, "share": rates / rates[1]})
@@ -238,16 +232,14 @@ def prepare(side: int, ready: Callable, call: Callable, batch: int) -> Callable[
     return partial(call, ready(draw.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)))
 
 
-def runners(
-    student: StudentNet, size: int, files: dict[str, Path], threads: int
-) -> list[tuple[dict[str, Any], Callable[[int], Callable[[], object]]]]:
+def runners(student: StudentNet, size: int, files: dict[str, Path], threads: int) -> list[tuple[dict, Callable]]:
     """Networks in a runtime, the reference first: a row for each, and what makes the timed call for a size of a batch.
 
     size: of the student's input in pixels. files: runtime -> its exported file. In a row `input` is said in words;
     `megabytes` are 10^6 bytes of the file, in torch of the tensors in memory.
     """
 
-    def eager(network: str, net: nn.Module, side: int) -> tuple[dict[str, Any], partial]:
+    def eager(network: str, net: nn.Module, side: int) -> tuple[dict[str, Any], Callable]:
         row: dict[str, Any] = {"network": network, "runtime": "torch", "input": f"float {side} x {side}"}
         row |= counts(net, torch.zeros(1, 3, side, side))
         row["megabytes"] = row.pop("bytes") / 1e6
@@ -257,13 +249,11 @@ def runners(
     def whole(faces: Tensor) -> Tensor:
         return unit(student(normalise(hr_view(faces, size))).embedding)
 
-    def from_file(row: dict[str, Any], runtime: str, path: Path) -> dict[str, Any]:
-        return {**row, "runtime": runtime, "megabytes": path.stat().st_size / 1e6}
-
     found, row = [], {**eager("student", student, size)[0], "input": f"uint8 {FACE} x {FACE}"}
     for runtime, path in files.items():
         exported = partial(onnx_graph.embed, onnx_graph.session(path, threads))
-        found.append((from_file(row, runtime, path), partial(prepare, FACE, np.asarray, exported)))
+        changed = {"runtime": runtime, "megabytes": path.stat().st_size / 1e6}
+        found.append(({**row, **changed}, partial(prepare, FACE, np.asarray, exported)))
     found.append((row, partial(prepare, FACE, torch.from_numpy, whole)))  # its row counts the network's work alone
     for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
         found.append(eager(name, build_teacher(name, weights), TEACHERS[name].chip))
@@ -272,8 +262,8 @@ def runners(
 
         path, side = embedded_path(), TEACHERS[DLIB].chip
         own = dlib.face_recognition_model_v1(str(path)).compute_face_descriptor
-        row = {**from_file(found[-2][0], "dlib", path), "input": f"uint8 {side} x {side}"}
-        found.append((row, partial(prepare, side, list, own)))
+        changed = {"runtime": "dlib", "input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
+        found.append(({**found[-2][0], **changed}, partial(prepare, side, list, own)))
     return [*found, eager("mobilefacenet", build_mobilefacenet(512), 112)]  # 512: 1.2 M parameters
 
 

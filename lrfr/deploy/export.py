@@ -1,11 +1,12 @@
 """The `export` stage: the student that was ranked first as ONNX, in float32 and with 8-bit weights, and its card.
 
-The files go to runs/<study>/export, the comparison of equal error rates to tables/export.csv. The graphs get faces as
-an application would, r x r pixels and never enlarged outside of the graph; torch gets the study's views.
+The graphs (runs/<study>/export) get faces as an application would, r x r pixels, never enlarged outside of the graph;
+torch gets the study's views. The comparison of equal error rates is tables/export.csv.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,7 @@ def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataF
 
 def finish(released: dict[str, Any], files: list[Path]) -> None:
     """Write the card of exported files (float32, then 8 bits if there are any), its student's `released` and more."""
-    face = {"name": onnx_graph.FACES, "type": "uint8", "shape": ["batch", "height", "width", 3], "colours": "RGB"}
-    face |= {key: WORDS[key] for key in ("resize", "alignment")}
-    face |= {"chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
+    face = {**WORDS["face"], "chip": CHIP, "padding": PADDING, "template": TEMPLATE.round(2).tolist()}
     output = {"name": onnx_graph.EMBEDDINGS, "type": "float32", "shape": ["batch", released["network"]["embedding"]]}
     rows = []
     for file, kind in zip(files, ("float32", "int8"), strict=False):
@@ -93,16 +92,13 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
     """
     fold = build_fold(study, number, draws=0)
     chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
-    sessions, table = [onnx_graph.session(file, study.threads) for file in files], []
+    forward = [lambda faces: embed_views(student, hr_view(faces, study.views.size))]
+    forward += [partial(onnx_graph.embed, onnx_graph.session(file, study.threads)) for file in files]
+    batches, table = [torch.from_numpy(chips[i : i + BATCH]) for i in range(0, len(chips), BATCH)], []
     others = [*enumerate(RUNTIMES)][1:]
     for name in bar(study.resolutions, "exported students"):
-        parts = []
-        for start in range(0, len(chips), BATCH):
-            batch = torch.from_numpy(chips[start : start + BATCH])
-            faces = (batch if name == "hr" else area(batch, int(name))).numpy()
-            own = embed_views(student, hr_view(faces, study.views.size))
-            parts.append([unit(x) for x in (own, *(onnx_graph.embed(session, faces) for session in sessions))])
-        x = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        faces = [(batch if name == "hr" else area(batch, int(name))).numpy() for batch in batches]
+        x = [np.concatenate([unit(embed(batch)) for batch in faces]) for embed in forward]
         scores = [fold.test_pairs.scores(similarity(v, v)) for v in x]
         cosine = [1 - distance**2 / 2 for distance in scores]  # of unit vectors
         error = [equal_error_rate(distances, fold.test_pairs.same) for distances in scores]

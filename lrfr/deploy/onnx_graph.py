@@ -86,10 +86,9 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
         # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
         # 20: what torch 2.14 writes by default; onnxruntime reads it from 1.17 on
-        exported = torch.onnx.export(
+        model = torch.onnx.export(
             program, dynamo=True, opset_version=20, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
-        )
-    model = exported.model_proto  # a new one for every call
+        ).model_proto
     model.ClearField("producer_version")  # names the build of torch
     with atomic_file(path) as temporary:
         finish(model, temporary)

@@ -1,7 +1,7 @@
 """Release a study's students: weights and a card each, in lrfr/weights, only if they are those that dvc.lock knows.
 
-Two students are released, so that the repository stays small: the model that the validation people ranked first, and
-`scratch`, which learned without a teacher; of each the first fold and seed. No test face was read before the choice.
+Two are released, so that the repository stays small: the model that the validation people ranked first, and `scratch`,
+which learned without a teacher; of each the first fold and seed. No test face was read before the choice.
 """
 
 from __future__ import annotations
@@ -90,18 +90,14 @@ def confirm(*paths: Path) -> list[str]:
     for path in paths:
         name = path.as_posix()
         if known.get(name) != dvc_md5(path):
-            how = "differs from" if name in known else "unknown to"
-            raise UserError(f"{name}: {how} {LOCK}; run `dvc repro`, or `git restore {name}`.")
+            raise UserError(f"{name}: differs from {LOCK}; run `dvc repro`, or `git restore {name}`.")
     return [known[path.as_posix()] for path in paths]
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """The rows of tuning.csv about all models (`candidate`), at least one, the best on the validation people first."""
+    """The rows of tuning.csv about all models (`candidate`), the best on the validation people first."""
     tuning = read_table(study.reports / "tables" / "tuning.csv")
-    ranks = tuning[tuning.method == "ranking"].reset_index(drop=True)
-    if ranks.empty:
-        raise UserError("tables/tuning.csv: ranks no model; run `dvc repro rank`.")
-    return ranks
+    return tuning[tuning.method == "ranking"].reset_index(drop=True)
 
 
 def card(study: Study, name: str) -> dict[str, Any]:
@@ -159,11 +155,9 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     """At which cosine two faces should pass for one person, for every resolution (of both) and FAR of the study.
 
     number, seed: of the training. Returns two entries of a card: `thresholds`, rows with the cosine from which two
-    faces are accepted (in the order of the study's L2 distances d of unit vectors: 1 - d^2 / 2), the validation
-    people's TAR there and their numbers of genuine and impostor pairs, none for a FAR that allows fewer than LEAST
-    errors; and `thresholds_from`, their origin.
-
-    Raises UserError if the embeddings are missing or are not those of the study's held-out faces.
+    faces are accepted (the study's L2 distance d is 1 - d^2 / 2), the validation people's TAR there and their numbers
+    of pairs, none for a FAR that allows fewer than LEAST errors; and `thresholds_from`, their origin. Raises UserError
+    if the embeddings are not those of the study's held-out faces.
     """
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
     people = rows.people[rows.validation]
@@ -181,10 +175,8 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
                 similarity, tar = threshold_at_far(scores, same, far)
                 if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
                     found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
-    return {
-        "thresholds": found,
-        "thresholds_from": WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people)),
-    }
+    origin = WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people))
+    return {"thresholds": found, "thresholds_from": origin}
 
 
 def write_card(path: Path, content: dict[str, Any]) -> None:

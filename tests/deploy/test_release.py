@@ -77,7 +77,7 @@ def test_missing_results_are_refused(study):
 
 def test_a_student_that_dvc_does_not_know_is_refused(study):
     write_lock(study, ("kd",))
-    refused(study, "students/scratch: unknown to dvc.lock")
+    refused(study, "students/scratch: differs from dvc.lock")
 
 
 def test_a_changed_student_is_refused(study):
