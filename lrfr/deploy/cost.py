@@ -86,8 +86,7 @@ def run(study: Study) -> None:
         page = f"# {title}\n\n{markdown(table)}"
         if name == "latency":
             shown = table.drop(columns=["threads", "batch"]).astype(object).where(table.notna(), "")
-            groups = table.groupby(["threads", "batch"]).groups
-            parts = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
+            parts = {key: markdown(shown.loc[rows.index]) for key, rows in table.groupby(["threads", "batch"])}
             page = render("latency.md.j2", model=picked, face=FACE, tables=parts)
         write_table(folder, name, table, page)
     with atomic_file(study.reports / "environment.json") as file:
@@ -183,8 +182,7 @@ def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.Dat
         batches = len(epoch_batches(study.seed, 1, fold.images, fold.persons, spec.batch, spec.batch // 8))
         one = seconds(tuner.epoch, 1, most) * max(1.0, batches / most)
         one += seconds(validation_error, study.teacher.name, tuner.trained, fold)
-        online = epochs * extra["kd_lr_online"]
-        rows.insert(0, ("teacher tuned on LR, then on line", tuning, tuning * one, 0.0, online))
+        rows.insert(0, ("teacher tuned on LR, then on line", tuning, tuning * one, 0.0, epochs * extra["kd_lr_online"]))
     columns = ["scheme", "teacher_epochs", "teacher_seconds", "targets_seconds", "student_seconds"]
     table = pd.DataFrame(rows, columns=columns)
     total = table.teacher_seconds + table.targets_seconds + table.student_seconds
@@ -194,9 +192,8 @@ def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.Dat
 def environment(study: Study) -> dict[str, object]:
     """Versions and machine, as far as they explain times; no names, no paths. What is not known is None."""
     lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
-    pairs = (line.partition(":") for line in reversed(lines))  # so that the first core's stay
-    core = {key.strip(): value.strip() for key, _, value in pairs}
-    flags = core.get("flags", core.get("Features"))  # x86, ARM
+    core = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = core.get("flags", core.get("Features"))  # of the first core, which comes last; x86, ARM
     return {
         "python": platform.python_version(),
         "system": platform.system(),
@@ -353,5 +350,4 @@ def build_mobilefacenet(embedding: int) -> nn.Sequential:
                 layers.append((Skip if stride == 1 and inputs == outputs else nn.Sequential)(*block))
                 inputs = outputs
         layers += [conv(inputs, 512), conv(512, 512, 7, groups=512, prelu=False), conv(512, embedding, prelu=False)]
-        net = nn.Sequential(*layers, nn.Flatten())
-    return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    return nn.Sequential(*layers, nn.Flatten()).to(memory_format=torch.channels_last).requires_grad_(False).eval()

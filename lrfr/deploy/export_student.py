@@ -1,7 +1,7 @@
 """`lrfr export --out DIR`: any student as ONNX, with its card.
 
-A model of the study in params.yaml gets two graphs, and the comparison with torch on its card; a released student needs
-no study and gets one, in float32, from its own file: 8-bit weights need training faces.
+A model of the study in params.yaml gets two graphs, compared with torch on the card; a released student needs no study
+and gets one, in float32, from its own file: 8-bit weights need training faces.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
-The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
-the bit. Of its two kernels, a branch each, one runs. Packages of the extra `export` are imported when needed.
+The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, the same to the bit, a branch for each
+of its two kernels. Packages of the optional extra `export` are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
     """Write the same graph with 8-bit weights and activations (QDQ), calibrated on training faces uint8 (n, S, S, 3).
 
-    Two choices of ours keep the error rates: the resize, the first convolution and the normalisation of the embedding
-    stay as they are, and weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits,
-    which 8 would overflow (onnxruntime's documentation, "Quantize ONNX models").
+    Our choices keep the error rates: the resize, the first convolution and the normalisation of the embedding stay as
+    they are; weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits, which 8 would
+    overflow (onnxruntime's documentation, "Quantize ONNX models").
     """
     onnx = extra("onnx")
     quantization, shapes = (extra(f"onnxruntime.quantization{part}") for part in ("", ".shape_inference"))

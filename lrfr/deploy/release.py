@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from lrfr import config
 from lrfr.config import Study
-from lrfr.deploy.recognizer import find_model
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import ROUNDING, operating_points
 from lrfr.files import atomic_file
@@ -88,9 +87,8 @@ def confirm(*paths: Path) -> list[str]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{LOCK}: missing or damaged; run this in a clone, or `git restore {LOCK}`.") from None
     for path in paths:
-        name = path.as_posix()
-        if known.get(name) != dvc_md5(path):
-            raise UserError(f"{name}: differs from {LOCK}; run `dvc repro`, or `git restore {name}`.")
+        if known.get(path.as_posix()) != dvc_md5(path):
+            raise UserError(f"{path.as_posix()}: differs from {LOCK}; run `dvc repro`, or `git restore` for it.")
     return [known[path.as_posix()] for path in paths]
 
 
@@ -121,9 +119,7 @@ def card(study: Study, name: str) -> dict[str, Any]:
     return {
         "name": f"{study.study}-{name}",
         "method": model.method,
-        "study": study.study,
-        "fold": number,
-        "seed": seed,
+        **{"study": study.study, "fold": number, "seed": seed},
         "network": {"kind": model.student, **study.student.model_dump(mode="json")},
         "input": {"size": study.views.size, "channels": 3, "normalisation": WORDS["normalisation"]},
         "embedding": study.student.embedding,
@@ -155,7 +151,7 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     """At which cosine two faces should pass for one person, for every resolution (of both) and FAR of the study.
 
     number, seed: of the training. Returns two entries of a card: `thresholds`, rows with the cosine from which two
-    faces are accepted (the study's L2 distance d is 1 - d^2 / 2), the validation people's TAR there and their numbers
+    faces are accepted (1 - d^2 / 2 for the study's L2 distance d), the validation people's TAR there and their numbers
     of pairs, none for a FAR that allows fewer than LEAST errors; and `thresholds_from`, their origin. Raises UserError
     if the embeddings are not those of the study's held-out faces.
     """
@@ -181,18 +177,5 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
 
 def write_card(path: Path, content: dict[str, Any]) -> None:
     with atomic_file(path) as temporary:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        temporary.write_text(text, "utf-8", newline="\n")
-
-
-def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
-    """The card of released weights (path: of either), if their sha256 is the card's, else UserError.
-
-    root: a clone; the student in its reports, if it is there, must have the same sha256.
-    """
-    found = find_model(path).card
-    run = found.get("run", {})
-    student = Path(root, run.get("output", ""), run.get("file", ""))
-    if student.is_file() and hashlib.sha256(student.read_bytes()).hexdigest() != found["sha256"]:
-        raise UserError(f"{found['name']}: not the student {student.as_posix()}; run `dvc repro` or `git restore` it.")
-    return found
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(f"{text}\n", "utf-8", newline="\n")

@@ -15,6 +15,7 @@ from lrfr.deploy.release import LEAST, threshold_at_far, validation_thresholds
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import tar_at_far
 from lrfr.models.student import build_student
+from tests.deploy import students
 from tests.deploy.conftest import write_lock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
     paths = release.release(study, study.study)
     assert [path.name for path in paths] == [f"{study.study}-kd.safetensors", f"{study.study}-scratch.safetensors"]
     assert paths[0].read_bytes() == (study.reports / "students" / "kd" / "fold0-seed0.safetensors").read_bytes()
-    card = release.check_release(paths[0])
+    card = students.check_release(paths[0])
     assert (card["method"], card["embedding"], card["input"]["size"]) == ("kd", 32, study.views.size)
     assert card["validation"] == {"metric": "validation_eer@16", "value": 0.1, "rank": 1, "of": 2}
     net = build_student(study.student, "plain", study.views.size, 0)
@@ -41,7 +42,7 @@ def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
     assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [(r, 0.5) for r in study.resolutions]
     assert all(-1 < row["similarity"] < 1 and row["impostor"] == 36 for row in card["thresholds"])
     assert "2 validation people of fold 0" in card["thresholds_from"]
-    assert release.check_release(paths[1].with_suffix(".json"))["teacher"] == "none"
+    assert students.check_release(paths[1].with_suffix(".json"))["teacher"] == "none"
 
 
 def test_a_second_release_writes_the_same_bytes_and_removes_what_is_no_longer_chosen(study):
@@ -105,16 +106,16 @@ def test_check_release_sees_changed_weights_cards_and_students(study):
     changed = data[:-1] + bytes([data[-1] ^ 1])
     path.write_bytes(changed)
     with pytest.raises(UserError, match="not the model of its card"):
-        release.check_release(path)
+        students.check_release(path)
     path.write_bytes(data)
     student.write_bytes(changed)
     with pytest.raises(UserError, match="not the student reports/tiny/students/kd/fold0"):
-        release.check_release(path)
+        students.check_release(path)
     student.unlink()
-    release.check_release(path)  # outside of a clone the card alone is checked
+    students.check_release(path)  # outside of a clone the card alone is checked
     path.with_suffix(".json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="not the card of a student, or damaged"):
-        release.check_release(path)
+        students.check_release(path)
 
 
 def test_the_folder_hash_is_dvcs(tmp_path):
@@ -230,5 +231,5 @@ def test_missing_embeddings_are_named(seven: Study):
     "path", sorted({path.with_suffix("") for path in RELEASED + CARDS}), ids=lambda path: path.name
 )
 def test_released_weights_are_those_of_the_committed_study(path):
-    card = release.check_release(path.with_name(path.name + ".safetensors"), ROOT)
+    card = students.check_release(path.with_name(path.name + ".safetensors"), ROOT)
     assert json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8")) == card

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from lrfr.config import Study
-from lrfr.deploy.release import check_release, dvc_md5
+from lrfr.deploy.release import dvc_md5
 from lrfr.report.ablation import rescheduled
+from tests.deploy.students import check_release
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "reports" / "lfw"
