@@ -51,16 +51,14 @@ from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import training
 from lrfr.train.tuned_teacher import Tuner, validation_error
 
-CACHED = 400  # images from which the cost of caching is estimated
-THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
+CACHED, THROUGHPUT_BATCH = 400, 64  # images: from which the cost of caching is estimated; of a common batch
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
 PACKAGES += ("onnxruntime", "dlib", "dlib-bin")  # optional; dlib's wheels have a name of their own
 CPUINFO = Path("/proc/cpuinfo")
 # Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; of x86, then ARM, as in /proc/cpuinfo.
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 INSTRUCTIONS += ("asimd", "asimddp", "i8mm", "sve")
-FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
-BATCHES = (1, 64)  # a single face, and many
+FACE, BATCHES = 16, (1, 64)  # side of the student's faces in pixels, as in the headline; a single face, and many
 # MobileFaceNet's Table 1: expansion, channels, repeats, stride of the first
 BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 DLIB = "dlib_resnet"

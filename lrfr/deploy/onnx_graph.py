@@ -1,7 +1,7 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
-The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, the same to the bit, a branch for each
-of its two kernels. Packages of the optional extra `export` are imported when they are needed.
+The resize inside is the study's own code, traced: `lrfr.data.degrade`, the same to the bit. Packages of the optional
+extra `export` are imported when they are needed.
 """
 
 from __future__ import annotations

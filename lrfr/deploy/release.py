@@ -75,8 +75,8 @@ def dvc_md5(path: Path) -> str:
     if not path.is_dir():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     files = ((file.relative_to(path).as_posix(), dvc_md5(file)) for file in path.rglob("*") if file.is_file())
-    text = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files)])
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    text = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files)]).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
 
 
 def confirm(*paths: Path) -> list[str]:
