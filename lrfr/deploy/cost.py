@@ -1,12 +1,9 @@
 """The `benchmark` stage: what is measured in seconds, in one run on one machine, so that ratios mean something.
 
-First what training costs, by model and by scheme; then the student beside what an engineer would use instead, other
-networks and runtimes. No other result of the study reads what this stage writes; times differ from run to run.
-
-In the latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. In it,
-rounds in which every network has its turn; a ratio is taken within a round, so that a slow minute of the machine hits
-both of its sides. How each is fed is said in `templates/latency.md.j2`. In eager torch the student, InceptionResnetV1
-and MobileFaceNet have random weights: weights change no time.
+First the student beside what an engineer would use instead, then what training costs, by model and by scheme. In the
+latency table a number of threads has a process of its own, so that no pool of threads disturbs another's. There, every
+network has its turn in every round; a ratio is taken within a round, so that a slow minute hits both of its sides.
+Times differ from run to run, and weights may be random, which changes no time.
 """
 
 from __future__ import annotations
@@ -16,15 +13,14 @@ import json
 import multiprocessing
 import os
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +32,7 @@ from lrfr.config import Study
 from lrfr.data.degrade import hr_view
 from lrfr.data.draws import epoch_batches
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.release import chosen
+from lrfr.deploy.release import ranking
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import markdown, read_table, render, write_table
@@ -49,56 +45,49 @@ from lrfr.parallel import limit_threads
 from lrfr.progress import bar
 from lrfr.protocol.folds import DENSE
 from lrfr.train.distill import Trainer
-from lrfr.train.fold import Fold, read_fold
+from lrfr.train.fold import read_fold
 from lrfr.train.targets import allocate, fill
 from lrfr.train.teacher import Tuner, load_trained, validation_error
 from lrfr.train.trainings import training
 
-CACHED = 400  # images from which the cost of caching is estimated
-THROUGHPUT_BATCH = 64  # a common batch for throughput on a CPU
+CACHED, THROUGHPUT_BATCH = 400, 64  # images: from which the cost of caching is estimated; of a common batch
 PACKAGES = ("torch", "torchvision", "numpy", "facenet-pytorch", "lightning-fabric", "dvc", "papermill")
 PACKAGES += ("onnxruntime", "dlib", "dlib-bin")  # optional; dlib's wheels have a name of their own
 CPUINFO = Path("/proc/cpuinfo")
-# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; of x86 and ARM, as in /proc/cpuinfo.
-X86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-ARM = ("asimd", "asimddp", "i8mm", "sve")
-FACE = 16  # pixels, side of the student's faces: the resolution of the study's headline
-BATCHES = (1, 64)  # a single face, and many
-EMBEDDING = 512  # of the MobileFaceNet: 1.2 M parameters
-PHONE = 112  # pixels of a MobileFaceNet's faces
-BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # its Table 1's t, c, n, s
-MEASURED = ("16", "hr")  # resolutions whose equal error rate stands beside the times
-STUDENT, DLIB = "student", "dlib_resnet"
+# Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; of x86, then ARM, as in /proc/cpuinfo.
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+INSTRUCTIONS += ("asimd", "asimddp", "i8mm", "sve")
+FACE, BATCHES = 16, (1, 64)  # side of the student's faces in pixels, as in the headline; a single face, and many
+# MobileFaceNet's Table 1: expansion, channels, repeats, stride of the first
+BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+DLIB = "dlib_resnet"
 ORDER = ["network", "runtime", "threads", "batch", "median_ms", "low_ms", "high_ms", "faces_per_second", "ratio"]
+ORDER += ["megabytes", "params", "macs", "input"]
 
 
 def run(study: Study) -> None:
     for name in ("scratch", "kd"):
         if name not in study.models:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
-    folder, picked = study.reports / "tables", chosen(study)
-    beside = latency(study, picked, exported(study, picked), read_table(folder / "runs.csv")).map(round_off)
-    shown = beside.drop(columns=["threads", "batch"]).astype(object).where(beside.notna(), "")
-    groups = beside.groupby(["threads", "batch"]).groups
-    tables = {key: markdown(shown.loc[rows]) for key, rows in groups.items()}
-    write_table(folder, "latency", beside, render("latency.md.j2", model=picked, face=FACE, tables=tables))
+    folder, picked = study.reports / "tables", ranking(study).candidate[0]
+    beside = latency(study, picked, read_table(folder / "runs.csv"))
     limit_threads(study.threads)
-    networks = network_costs(study)
     epochs, extra = epoch_costs(study)
     for name, title, table in (
-        ("cost", "Cost of every model", networks.merge(epochs, on="model", how="left")),
+        ("latency", "", beside),
+        ("cost", "Cost of every model", network_costs(study).merge(epochs, on="model", how="left")),
         ("schemes", "Cost of whole training schemes", schemes(study, epochs, extra)),
         ("throughput", "Images a second in training", throughput(study)),
     ):
-        table = table.map(round_off)
-        write_table(folder, name, table, f"# {title}\n\n{markdown(table)}")
+        table = table.map(lambda x: float(f"{x:.4g}") if isinstance(x, float) else x)  # times vary in the second digit
+        page = f"# {title}\n\n{markdown(table)}"
+        if name == "latency":
+            shown = table.drop(columns=["threads", "batch"]).astype(object).where(table.notna(), "")
+            parts = {key: markdown(shown.loc[rows.index]) for key, rows in table.groupby(["threads", "batch"])}
+            page = render("latency.md.j2", model=picked, face=FACE, tables=parts)
+        write_table(folder, name, table, page)
     with atomic_file(study.reports / "environment.json") as file:
         file.write_text(json.dumps(environment(study), indent=1) + "\n", encoding="utf-8")
-
-
-def round_off(value: object) -> object:
-    """Four significant digits: times vary in the second."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def timed(parts: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
@@ -107,27 +96,22 @@ def timed(parts: dict[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
     return pd.DataFrame(rows[1:])
 
 
-def network_cost(net: nn.Module, inputs: Tensor, runs: int) -> dict[str, float]:
-    """`counts`, median latency of one image and throughput in batches. inputs: one image, float (1, 3, S, S)."""
-    counted = counts(net, inputs)
-    batch = inputs.expand(THROUGHPUT_BATCH, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        net(batch)  # warm-up
-        one = statistics.median(seconds(net, inputs) for _ in range(runs))
-        many = statistics.median(seconds(net, batch) for _ in range(max(3, runs // 10)))
-    return {**counted, "latency_ms": 1000 * one, "throughput": THROUGHPUT_BATCH / many}
-
-
 def network_costs(study: Study) -> pd.DataFrame:
-    """`network_cost` of every model's student and of the teacher."""
-    size, chip, runs = study.views.size, TEACHERS[study.teacher.name].chip, study.benchmark.latency_runs
-    students = {kind: build_student(study.student, kind, size, study.seed) for kind in ("plain", "se")}
-    nets = {kind: network_cost(net, torch.zeros(1, 3, size, size), runs) for kind, net in students.items()}
+    """Of every model's student and of the teacher: `counts`, median latency of one image, throughput in batches."""
+    size, runs, costs = study.views.size, study.benchmark.latency_runs, {}
+    nets = {kind: (build_student(study.student, kind, size, study.seed), size) for kind in ("plain", "se")}
     teacher = load_trained(study, study.faces.run_folds[0], study.teacher.setting).net
-    costs = {name: nets[model.student] for name, model in study.models.items()}
-    costs["teacher"] = network_cost(teacher, torch.zeros(1, 3, chip, chip), runs)
-    table = pd.DataFrame(costs).T.rename_axis("model").reset_index()
-    return table.astype({"params": int, "macs": int, "bytes": int})
+    for kind, (net, side) in {**nets, "teacher": (teacher, TEACHERS[study.teacher.name].chip)}.items():
+        image = torch.zeros(1, 3, side, side)
+        batch = image.expand(THROUGHPUT_BATCH, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        costs[kind] = counts(net, image)
+        with torch.inference_mode():
+            net(batch)  # warm-up
+            costs[kind]["latency_ms"] = 1000 * np.median([seconds(net, image) for _ in range(runs)])
+            many = np.median([seconds(net, batch) for _ in range(max(3, runs // 10))])
+        costs[kind]["throughput"] = THROUGHPUT_BATCH / many
+    owners = {**{name: model.student for name, model in study.models.items()}, "teacher": "teacher"}
+    return pd.DataFrame([{"model": name, **costs[kind]} for name, kind in owners.items()])
 
 
 def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -136,13 +120,11 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     Timed are the first `benchmark.batches` batches of a late epoch, when every term is switched on; scaled to the
     whole. Ratios are medians over rounds of ratios within a round.
     """
-    fold = read_fold(study, study.faces.run_folds[0])
-    seed, last, most = study.train.seeds[0], study.train.epochs - 1, study.benchmark.batches
+    fold, last, most = read_fold(study, study.faces.run_folds[0]), study.train.epochs - 1, study.benchmark.batches
     names = [name for name, model in study.models.items() if model.teacher != "tuned"]
-    trainers = {name: Trainer(training(study, name), fold, seed) for name in names}
+    trainers = {name: Trainer(training(study, name), fold, study.train.seeds[0]) for name in names}
     epochs = {name: partial(trainer.epoch, last, most=most) for name, trainer in trainers.items()}
-    batches = len(trainers["scratch"].batches(last))
-    whole = batches / min(most, batches)
+    whole = max(1.0, len(trainers["scratch"].batches(last)) / most)
     times, online = whole * timed(epochs, study.benchmark.rounds), {}
     for name, trainer in bar(list(trainers.items()), "on-line epochs"):
         if trainer.source.cached is not None:
@@ -150,10 +132,9 @@ def epoch_costs(study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
             online[name] = whole * seconds(epochs[name])
     trainers["kd"].source.low_resolution = True
     extra = {"kd_lr_online": whole * seconds(epochs["kd"]), "kd_online": online["kd"]}
-    medians, ratios = times.median(), times.div(times.scratch, axis=0).median()
-    columns = {"epoch_seconds": medians, "epoch_ratio": ratios}
-    columns["online_epoch_ratio"] = pd.Series(online, medians.index, dtype=float) / medians["scratch"]
-    return pd.DataFrame(columns).rename_axis("model").reset_index(), extra
+    table = pd.DataFrame({"epoch_seconds": times.median(), "epoch_ratio": times.div(times.scratch, axis=0).median()})
+    table["online_epoch_ratio"] = pd.Series(online, dtype=float) / table.epoch_seconds["scratch"]
+    return table.rename_axis("model").reset_index(), extra
 
 
 def throughput(study: Study) -> pd.DataFrame:
@@ -161,20 +142,15 @@ def throughput(study: Study) -> pd.DataFrame:
 
     All of `scratch`, on the same batches, interleaved; medians over rounds. `share` is of the limit.
     """
-    fold, last = read_fold(study, study.faces.run_folds[0]), study.train.epochs - 1
-    trainer = Trainer(training(study, "scratch"), fold, study.train.seeds[0])
-    batches = trainer.batches(last)[: study.benchmark.batches]
+    trainer = Trainer(training(study, "scratch"), read_fold(study, study.faces.run_folds[0]), study.train.seeds[0])
+    last, most = study.train.epochs - 1, study.benchmark.batches
+    batches = trainer.batches(last)[:most]
     ready = [trainer.inputs(ids, draw) for ids, draw in batches]
-    trainer.student.train()
-
-    def passes() -> None:
-        for inputs in ready:
-            Features(*trainer.student(inputs)).embedding.square().sum().backward()
-
+    net = trainer.student.train()
     parts = {
         "data path": lambda: [trainer.inputs(ids, draw) for ids, draw in batches],
-        "forward and backward": passes,
-        "whole loop": lambda: trainer.epoch(last, most=study.benchmark.batches),
+        "forward and backward": lambda: [Features(*net(x)).embedding.square().sum().backward() for x in ready],
+        "whole loop": lambda: trainer.epoch(last, most=most),
     }
     times = timed(parts, study.benchmark.rounds).median().to_numpy()
     rates = sum(len(ids) for ids, _ in batches) / times
@@ -182,87 +158,48 @@ def throughput(study: Study) -> pd.DataFrame:
 
 
 def schemes(study: Study, cost: pd.DataFrame, extra: dict[str, float]) -> pd.DataFrame:
-    """Whole training schemes for one fold, from measured epochs times their number; `speedup` is over the first row."""
-    fold, epochs = read_fold(study, study.faces.run_folds[0]), study.train.epochs
-    cached = epochs * float(cost.set_index("model").epoch_seconds["kd"])
+    """Whole training schemes for one fold, from measured epochs times their number; `speedup` is over the first row.
+
+    The teacher's epochs are those that early stopping took in this study's own run. Caching is measured in one
+    process, on a part of the images where the fold is large.
+    """
+    fold, epochs, most = read_fold(study, study.faces.run_folds[0]), study.train.epochs, study.benchmark.batches
+    count = min(len(fold.images), CACHED)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "targets"
+        names = allocate(study, fold.number, "plain", folder)
+        caching = seconds(fill, study, fold.number, "plain", folder, names, 0, count) * len(fold.images) / count
     rows = [
         ("frozen HR teacher, on line", 0, 0.0, 0.0, epochs * extra["kd_online"]),
-        ("frozen HR teacher, cached", 0, 0.0, caching_seconds(study, fold), cached),
+        ("frozen HR teacher, cached", 0, 0.0, caching, epochs * cost.set_index("model").epoch_seconds["kd"]),
     ]
-    for tuned in [name for name, model in study.models.items() if model.tuned][:1]:
-        spent = teacher_seconds(study, tuned, fold)
-        rows.insert(0, ("teacher tuned on LR, then on line", *spent, 0.0, epochs * extra["kd_lr_online"]))
+    for name, spec in [(name, model.tuned) for name, model in study.models.items() if model.tuned][:1]:
+        log = pd.read_csv(study.reports / "students" / name / "log.csv")
+        tuning, tuner = int(log[log.term == "teacher_face"].epoch.max()), Tuner(training(study, name), fold)
+        batches = len(epoch_batches(study.seed, 1, fold.images, fold.persons, spec.batch, spec.batch // 8))
+        one = seconds(tuner.epoch, 1, most) * max(1.0, batches / most)
+        one += seconds(validation_error, study.teacher.name, tuner.trained, fold)
+        rows.insert(0, ("teacher tuned on LR, then on line", tuning, tuning * one, 0.0, epochs * extra["kd_lr_online"]))
     columns = ["scheme", "teacher_epochs", "teacher_seconds", "targets_seconds", "student_seconds"]
     table = pd.DataFrame(rows, columns=columns)
     total = table.teacher_seconds + table.targets_seconds + table.student_seconds
     return table.assign(total_seconds=total, speedup=total.iloc[0] / total)
 
 
-def teacher_seconds(study: Study, tuned: str, fold: Fold) -> tuple[int, float]:
-    """Epochs that early stopping of the fine-tuned teacher took in this study's own run, and their seconds."""
-    log = pd.read_csv(study.reports / "students" / tuned / "log.csv")
-    epochs = int(log[log.term == "teacher_face"].epoch.max())
-    spec, most = study.models[tuned].tuned, study.benchmark.batches
-    tuner = Tuner(training(study, tuned), fold)
-    batches = len(epoch_batches(study.seed, 1, fold.images, fold.persons, spec.batch, spec.batch // 8))
-    tuning = seconds(tuner.epoch, 1, most) * max(1.0, batches / most)
-    return epochs, epochs * (tuning + seconds(validation_error, study.teacher.name, tuner.trained, fold))
-
-
-def caching_seconds(study: Study, fold: Fold) -> float:
-    """Seconds to compute one fold's targets in one process, from a part of them where the fold is large."""
-    images = len(fold.images)
-    count = min(images, CACHED)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "targets"
-        names = allocate(study, fold.number, "plain", folder)
-        return seconds(fill, study, fold.number, "plain", folder, names, 0, count) * images / count
-
-
-def processor() -> tuple[str, list[str] | None]:
-    """Name of the processor, and which of the instructions above it has; None where the system does not say."""
-    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    flags = found.get("flags", found.get("Features"))  # of the first core; x86, ARM
-    name = found.get("model name", platform.processor() or platform.machine())
-    return name, flags and [flag for flag in X86 + ARM if flag in flags.split()]
-
-
 def environment(study: Study) -> dict[str, object]:
-    """Versions and machine, as far as they explain times; no names, no paths."""
-    name, instructions = processor()
+    """Versions and machine, as far as they explain times; no names, no paths. What is not known is None."""
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
+    core = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = core.get("flags", core.get("Features"))  # of the first core, which comes last; x86, ARM
     return {
         "python": platform.python_version(),
         "system": platform.system(),
-        "processor": name,
-        "instructions": instructions,
+        "processor": core.get("model name", platform.processor() or platform.machine()),
+        "instructions": flags and [flag for flag in INSTRUCTIONS if flag in flags.split()],
         "cores": os.cpu_count(),
         "threads": study.threads,
         "packages": dict(sorted((d.name, d.version) for d in distributions() if d.name in PACKAGES)),
     }
-
-
-class Runner(NamedTuple):
-    """A network in a runtime.
-
-    input: what it is given, in words. megabytes: 10^6 bytes of its file (onnx, dlib) or of its tensors in memory
-    (torch). side: of its faces, in pixels. call: is timed, with what `ready` makes of uint8 faces (B, side, side, 3).
-    """
-
-    network: str
-    runtime: str
-    input: str
-    megabytes: float
-    params: int
-    macs: int
-    side: int
-    ready: Callable[[np.ndarray], Any]
-    call: Callable[[Any], object]
-
-    def prepare(self, batch: int) -> Callable[[], object]:
-        """The call that is timed, its input made already."""
-        given = self.ready(noise(batch, self.side))
-        return lambda: self.call(given)
 
 
 def seconds(function: Callable[..., object], *arguments: object) -> float:
@@ -283,139 +220,99 @@ def counts(net: nn.Module, inputs: Tensor) -> dict[str, int]:
     }
 
 
-def noise(batch: int, side: int) -> np.ndarray:
-    """uint8 (batch, side, side, 3), the same every time: faces without a meaning take as long as faces."""
-    return np.random.Generator(np.random.Philox(key=side)).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+def prepare(side: int, ready: Callable, call: Callable, batch: int) -> Callable[[], object]:
+    """`call`, with what `ready` makes of uint8 faces (batch, side, side, 3): noise, always the same, takes as long."""
+    draw = np.random.Generator(np.random.Philox(key=side))
+    return partial(call, ready(draw.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)))
 
 
-def torch_runner(network: str, net: nn.Module, side: int) -> Runner:
-    """Eager torch, channels last in memory, which is the faster layout on CPUs."""
+def runners(student: StudentNet, size: int, files: dict[str, Path], threads: int) -> list[tuple[dict, Callable]]:
+    """Networks in a runtime, the reference first: a row for each, and what makes the timed call for a size of a batch.
 
-    def ready(faces: np.ndarray) -> Tensor:
-        return torch.from_numpy(faces).permute(0, 3, 1, 2).to(torch.float32)
-
-    cost, text = counts(net, torch.zeros(1, 3, side, side)), f"float {side} x {side}"
-    return Runner(network, "torch", text, cost["bytes"] / 1e6, cost["params"], cost["macs"], side, ready, net)
-
-
-def student_runner(net: StudentNet, size: int) -> Runner:
-    """The student in eager torch, from small uint8 faces; its operations are those of the network alone."""
-
-    def call(faces: Tensor) -> Tensor:
-        return unit(net(normalise(hr_view(faces, size))).embedding)
-
-    alone = torch_runner(STUDENT, net, size)
-    return alone._replace(input=f"uint8 {FACE} x {FACE}", side=FACE, ready=torch.from_numpy, call=call)
-
-
-def runners(study: Study, kind: str, files: dict[str, Path], threads: int) -> list[Runner]:
-    """Everything that is compared, the reference first. kind: of the student; files: runtime -> its exported file."""
-    eager = student_runner(build_student(study.student, kind, study.views.size, study.seed), study.views.size)
-    found = [*(onnx_runner(eager, runtime, path, threads) for runtime, path in files.items()), eager]
-    for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
-        found.append(torch_runner(name, build_teacher(name, weights), TEACHERS[name].chip))
-    if importlib.util.find_spec("dlib"):
-        found.append(dlib_runner(found[-2]))
-    return [*found, torch_runner("mobilefacenet", build_mobilefacenet(EMBEDDING), PHONE)]
-
-
-def onnx_runner(eager: Runner, runtime: str, path: Path, threads: int) -> Runner:
-    """An exported student, which resizes and normalises itself."""
-    running, megabytes = onnx_graph.session(path, threads), path.stat().st_size / 1e6
-    call = partial(onnx_graph.embed, running)
-    return eager._replace(runtime=runtime, megabytes=megabytes, ready=np.asarray, call=call)
-
-
-def dlib_runner(ported: Runner) -> Runner:
-    """dlib's own descriptor: the network that `ported` is, in C++; it takes no number of threads."""
-    import dlib
-
-    call = dlib.face_recognition_model_v1(str(embedded_path())).compute_face_descriptor
-    text, megabytes = f"uint8 {ported.side} x {ported.side}", embedded_path().stat().st_size / 1e6
-    return ported._replace(runtime="dlib", input=text, megabytes=megabytes, ready=list, call=call)
-
-
-def interleaved(found: Sequence[Runner], batch: int, rounds: int, runs: int) -> np.ndarray:
-    """Seconds of every call, float (runners, rounds, calls): a turn has about `runs` faces, and one batch at least.
-
-    It begins with a call of one face that does not count, so that the threads of the turn before have gone to sleep.
+    size: of the student's input in pixels. files: runtime -> its exported file. In a row `input` is said in words;
+    `megabytes` are 10^6 bytes of the file, in torch of the tensors in memory.
     """
-    turns = [(runner.prepare(1), runner.prepare(batch)) for runner in found]
-    times = np.empty((len(found), rounds, max(1, runs // batch)))
-    for _, call in turns:
-        call()  # the first call of a shape plans and allocates
-    for number in bar(range(rounds), f"latency, batches of {batch}"):
-        for k, (wake, call) in enumerate(turns):
-            wake()
-            times[k, number] = [seconds(call) for _ in range(times.shape[2])]
-    return times
+
+    def eager(network: str, net: nn.Module, side: int) -> tuple[dict[str, Any], Callable]:
+        row: dict[str, Any] = {"network": network, "runtime": "torch", "input": f"float {side} x {side}"}
+        row |= counts(net, torch.zeros(1, 3, side, side))
+        row["megabytes"] = row.pop("bytes") / 1e6
+        # channels last in memory is the faster layout on CPUs
+        return row, partial(prepare, side, lambda faces: torch.from_numpy(faces).permute(0, 3, 1, 2).float(), net)
+
+    def whole(faces: Tensor) -> Tensor:
+        return unit(student(normalise(hr_view(faces, size))).embedding)
+
+    found, row = [], {**eager("student", student, size)[0], "input": f"uint8 {FACE} x {FACE}"}
+    for runtime, path in files.items():
+        exported = partial(onnx_graph.embed, onnx_graph.session(path, threads))
+        changed = {"runtime": runtime, "megabytes": path.stat().st_size / 1e6}
+        found.append(({**row, **changed}, partial(prepare, FACE, np.asarray, exported)))
+    found.append((row, partial(prepare, FACE, torch.from_numpy, whole)))  # its row counts the network's work alone
+    for name, weights in ((DLIB, "embedded"), ("inception_resnet_v1", "random")):
+        found.append(eager(name, build_teacher(name, weights), TEACHERS[name].chip))
+    if importlib.util.find_spec("dlib"):  # its own descriptor: the network that torch has above, in C++
+        import dlib
+
+        path, side = embedded_path(), TEACHERS[DLIB].chip
+        own = dlib.face_recognition_model_v1(str(path)).compute_face_descriptor
+        changed = {"runtime": "dlib", "input": f"uint8 {side} x {side}", "megabytes": path.stat().st_size / 1e6}
+        found.append(({**found[-2][0], **changed}, partial(prepare, side, list, own)))
+    return [*found, eager("mobilefacenet", build_mobilefacenet(512), 112)]  # 512: 1.2 M parameters
 
 
-def summary(times: np.ndarray, batch: int) -> pd.DataFrame:
-    """Medians and quartiles over all calls; medians over rounds of the ratio to the first runner in the same round."""
-    low, median, high = 1000 * np.quantile(times.reshape(len(times), -1), (0.25, 0.5, 0.75), axis=1)
-    within = np.median(times, axis=2)
-    columns = {"median_ms": median, "low_ms": low, "high_ms": high, "faces_per_second": 1000 * batch / median}
-    return pd.DataFrame({**columns, "ratio": np.median(within / within[0], axis=1)})
+def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: tuple[int, ...]) -> pd.DataFrame:
+    """The rows of one number of threads: medians and quartiles over all calls, medians over rounds of the ratios.
 
-
-def measure(study: Study, kind: str, files: dict[str, Path], threads: int, batches: Sequence[int]) -> pd.DataFrame:
-    """The rows of one number of threads."""
+    A runner's turn in a round has about `latency_runs` faces, and one batch at least. It begins with a call of one
+    face that does not count, so that the threads of the turn before have gone to sleep.
+    """
     limit_threads(threads)
-    found, parts = runners(study, kind, files, threads), []
-    rows = pd.DataFrame(found, columns=Runner._fields).drop(columns=["side", "ready", "call"])
-    with torch.inference_mode():
-        for batch in batches:
-            times = interleaved(found, batch, study.benchmark.rounds, study.benchmark.latency_runs)
-            parts.append(rows.join(summary(times, batch)).assign(threads=threads, batch=batch))
+    student, parts = build_student(study.student, kind, study.views.size, study.seed), []
+    rows, prepared = zip(*runners(student, study.views.size, files, threads), strict=True)
+    for batch in batches:
+        turns = [(calls(1), calls(batch)) for calls in prepared]
+        times = np.empty((len(turns), study.benchmark.rounds, max(1, study.benchmark.latency_runs // batch)))
+        with torch.inference_mode():
+            for _, call in turns:
+                call()  # the first call of a shape plans and allocates
+            for number in bar(range(study.benchmark.rounds), f"latency, batches of {batch}"):
+                for k, (wake, call) in enumerate(turns):
+                    wake()
+                    times[k, number] = [seconds(call) for _ in range(times.shape[2])]
+        low, median, high = 1000 * np.quantile(times.reshape(len(times), -1), (0.25, 0.5, 0.75), axis=1)
+        within = np.median(times, axis=2)
+        columns = {"median_ms": median, "low_ms": low, "high_ms": high, "faces_per_second": 1000 * batch / median}
+        columns |= {"ratio": np.median(within / within[0], axis=1), "threads": threads, "batch": batch}
+        parts.append(pd.DataFrame(rows).assign(**columns))
     return pd.concat(parts)
 
 
-def exported(study: Study, model: str) -> dict[str, Path]:
-    """runtime -> the file that the stage `export` wrote of a model, the reference first; none without onnxruntime."""
-    stem = study.runs / "export" / f"{study.study}-{model}"
-    files = {"onnx": Path(f"{stem}.onnx"), "onnx int8": Path(f"{stem}-int8.onnx")}
-    return {r: path for r, path in files.items() if path.is_file() and importlib.util.find_spec("onnxruntime")}
+def latency(study: Study, model: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """latency.csv: one row per network, runtime, number of threads and size of a batch.
 
-
-def with_errors(study: Study, table: pd.DataFrame, runs: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Equal error rates of `dense`, both faces at one resolution, where the timed weights are evaluated.
-
-    The exported student is that of the first fold and seed, hence runs.csv and not the means of results.csv. dlib's
-    published weights are evaluated where they are the study's teacher.
+    model: whose student is measured, also as the stage `export` wrote it, if onnxruntime is there. runs: runs.csv, for
+    the equal error rates of `dense`, both faces at one resolution, where the timed weights are evaluated: the exported
+    student of the first fold and seed; and dlib's published weights where they are the study's teacher.
     """
-    owner = {(STUDENT, "torch"): model, (STUDENT, "onnx"): model}
+    files, parts = {}, []
+    for runtime, end in (("onnx", ""), ("onnx int8", "-int8")):
+        path = study.runs / "export" / f"{study.study}-{model}{end}.onnx"
+        if path.is_file() and importlib.util.find_spec("onnxruntime"):
+            files[runtime] = path
+    for threads in sorted({1, os.cpu_count() or 1}):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+            parts.append(apart.submit(measure, study, study.models[model].student, files, threads, BATCHES).result())
+    table = pd.concat(parts, ignore_index=True)[ORDER]
+    owner = {("student", "torch"): model, ("student", "onnx"): model}
     if (study.teacher.name, study.teacher.setting) == (DLIB, "pretrained"):
         owner |= {(DLIB, "torch"): "teacher", (DLIB, "dlib"): "teacher"}
     first = (runs.fold == study.faces.run_folds[0]) & (runs.seed == study.train.seeds[0])
     rows = runs[first & (runs.protocol == DENSE) & (runs.metric == "eer") & (runs.pairing == "lr_lr")]
-    value = rows.set_index(["model", "resolution"]).value.to_dict()
-    owners = [owner.get(key) for key in zip(table.network, table.runtime, strict=True)]
-    return table.assign(**{f"eer_{r}": [value.get((name, r), float("nan")) for name in owners] for r in MEASURED})
-
-
-def latency(study: Study, model: str, files: dict[str, Path], runs: pd.DataFrame) -> pd.DataFrame:
-    """latency.csv: one row per network, runtime, number of threads and size of a batch.
-
-    model: whose student is measured. files: runtime -> its exported file. runs: runs.csv.
-    """
-    kind, parts = study.models[model].student, []
-    for threads in sorted({1, os.cpu_count() or 1}):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-            parts.append(apart.submit(measure, study, kind, files, threads, BATCHES).result())
-    table = with_errors(study, pd.concat(parts, ignore_index=True), runs, model)
-    return table[[*ORDER, "megabytes", "params", "macs", "input", *(f"eer_{r}" for r in MEASURED)]]
-
-
-def linear(inputs: int, outputs: int, side: int, stride: int = 1, padding: int = 0, groups: int = 1) -> nn.Sequential:
-    """Convolution and batch norm."""
-    layer = nn.Conv2d(inputs, outputs, side, stride, padding, groups=groups, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
-
-
-def conv(inputs: int, outputs: int, *shape: int) -> nn.Sequential:
-    """The same with PReLU."""
-    return nn.Sequential(linear(inputs, outputs, *shape), nn.PReLU(outputs))
+    errors, owners = rows.set_index(["model", "resolution"]).value, table[["network", "runtime"]].apply(tuple, axis=1)
+    for resolution in ("16", "hr"):
+        table[f"eer_{resolution}"] = [errors.get((owner.get(key), resolution), float("nan")) for key in owners]
+    return table
 
 
 class Skip(nn.Sequential):
@@ -429,18 +326,25 @@ def build_mobilefacenet(embedding: int) -> nn.Sequential:
     """MobileFaceNet (Chen et al., CCBR 2018, arXiv 1804.07573, Table 1): what one would use on a phone.
 
     float (B, 3, 112, 112) in -1 ... 1 -> float (B, embedding), before L2 normalisation. Random weights, the same every
-    time, in eval mode without gradients. With the paper's 128 dimensions it has 1.00 M parameters and 221 M
-    multiply-accumulates, as published.
+    time, in eval mode. With the paper's 128 dimensions it has 1.00 M parameters and 221 M multiply-accumulates.
     """
+
+    def conv(inputs: int, outputs: int, *shape: int, groups: int = 1, prelu: bool = True) -> nn.Sequential:
+        layer = nn.Conv2d(inputs, outputs, *(shape or [1]), groups=groups, bias=False)
+        return nn.Sequential(layer, nn.BatchNorm2d(outputs), *[nn.PReLU(outputs) for _ in range(prelu)])
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers, inputs = [conv(3, 64, 3, 2, 1), conv(64, 64, 3, 1, 1, 64)], 64
+        layers, inputs = [conv(3, 64, 3, 2, 1), conv(64, 64, 3, 1, 1, groups=64)], 64
         for expansion, outputs, count, first in BLOCKS:
-            middle = expansion * inputs
             for stride in (first, *[1] * (count - 1)):
-                block = conv(inputs, middle, 1), conv(middle, middle, 3, stride, 1, middle), linear(middle, outputs, 1)
+                wide = expansion * inputs
+                block = (
+                    conv(inputs, wide),
+                    conv(wide, wide, 3, stride, 1, groups=wide),
+                    conv(wide, outputs, prelu=False),
+                )
                 layers.append((Skip if stride == 1 and inputs == outputs else nn.Sequential)(*block))
-                inputs, middle = outputs, expansion * outputs
-        layers += [conv(inputs, 512, 1), linear(512, 512, 7, groups=512), linear(512, embedding, 1)]
-        net = nn.Sequential(*layers, nn.Flatten())
-    return net.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+                inputs = outputs
+        layers += [conv(inputs, 512), conv(512, 512, 7, groups=512, prelu=False), conv(512, embedding, prelu=False)]
+    return nn.Sequential(*layers, nn.Flatten()).to(memory_format=torch.channels_last).requires_grad_(False).eval()

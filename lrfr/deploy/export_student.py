@@ -1,7 +1,7 @@
 """`lrfr export --out DIR`: any student as ONNX, with its card.
 
-A model of the study in params.yaml gets two graphs, float32 and 8 bits, and the comparison with torch on its card. A
-released student needs no study: its graph is made from its own file, in float32; 8-bit weights need training faces.
+A model of the study in params.yaml gets two graphs, compared with torch on the card; a released student needs no study
+and gets one, in float32, from its own file: 8-bit weights need training faces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write graphs and card. UserError if the extra `export` is not installed, or the model cannot be exported."""
     from lrfr import config
     from lrfr.deploy import export, onnx_graph
     from lrfr.deploy.recognizer import find_model, released_student
@@ -27,10 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     name, out = arguments.model, arguments.out
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; name one.")
-    if name is None or not name.endswith(".safetensors"):
+    if name and name.endswith(".safetensors"):
+        model, file = find_model(name), out / f"{Path(name).stem}.onnx"
+        onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
+        export.finish(model.card, [file])
+    else:
         export.export(config.load(), name, out)
-        return 0
-    model, file = find_model(name), out / f"{Path(name).stem}.onnx"
-    onnx_graph.export_onnx(released_student(model), model.card["input"]["size"], file)
-    export.finish(model.card, [file])
     return 0

@@ -1,9 +1,7 @@
 """A student as an ONNX graph: uint8 faces of any side in, unit-length embeddings out, in float32 or with 8-bit weights.
 
-The resize inside is the study's own code, traced: `lrfr.data.degrade` in float64, so a face becomes the same view to
-the bit. Its two kernels are computed in the graph, in a branch each, of which only one runs.
-
-The packages of the optional extra `export` are imported when they are needed.
+The resize inside is the study's own code, traced: `lrfr.data.degrade`, the same to the bit. Packages of the optional
+extra `export` are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,33 +23,22 @@ from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.models.student import StudentNet, normalise
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-    from onnxruntime import InferenceSession
-
 FACES, EMBEDDINGS = "faces", "embeddings"  # names of the input and the output
 AXES = ("batch", "height", "width")  # names of the input's free axes
-OPSET = 20  # what torch 2.14 writes by default; onnxruntime reads it from 1.17 on
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
-BATCH = 50  # faces at once in calibration; no influence on the numbers
 
 
 def extra(*modules: str) -> ModuleType:
     """Modules of the optional extra `export`; the last is returned. Raises UserError if a package is not installed."""
-    for module in modules:
-        try:
-            found = import_module(module)
-        except ImportError:
-            why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
-            raise UserError(f"{module.split('.')[0]}: {why}") from None
-    return found
+    try:
+        return [import_module(module) for module in modules][-1]
+    except ImportError as error:
+        why = "not installed; it belongs to the optional extra `export`, run `pip install -e '.[export]'`."
+        raise UserError(f"{(error.name or modules[0]).split('.')[0]}: {why}") from None
 
 
 class Embedder(nn.Module):
-    """Aligned faces uint8 (N, H, W, 3), RGB, of any side -> unit-length float32 (N, D).
-
-    Faces become the student's input as in `lrfr.data.degrade.hr_view`, by `bicubic` or `area`.
-    """
+    """Aligned faces uint8 (N, H, W, 3), RGB, of any side -> unit-length float32 (N, D), as by `hr_view`."""
 
     def __init__(self, student: StudentNet, size: int) -> None:
         super().__init__()
@@ -63,7 +50,7 @@ class Embedder(nn.Module):
         return F.normalize(self.student(normalise(views)).embedding)
 
 
-def finish(model: ModelProto, path: Path) -> None:
+def finish(model: Any, path: Path) -> None:
     """Check a graph and write it without what exporters leave behind: paths of this machine, unused constants."""
     parts = [model.graph]
     for part in parts:  # the list grows by the branches inside
@@ -87,9 +74,9 @@ def finish(model: ModelProto, path: Path) -> None:
 
 
 def export_onnx(student: StudentNet, size: int, path: Path) -> None:
-    """Write a student in float32, batch norm folded, with free batch, height and width; always the same bytes.
+    """Write a student for inputs of `size` pixels in float32, batch norm folded; always the same bytes.
 
-    size: of the student's input in pixels. Raises UserError if the extra `export` is not installed.
+    Batch, height and width are free. Raises UserError if the extra `export` is not installed.
     """
     extra(*PACKAGES)
     example = torch.zeros(2, size // 2, size // 2, 3, dtype=torch.uint8)
@@ -98,10 +85,10 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
         warnings.simplefilter("ignore")  # functions traced without their caches, and what torch deprecates
         # strict: Python's own `max` and `min` of two sides become part of the graph, not a decision about the example
         program = torch.export.export(Embedder(student, size), (example,), dynamic_shapes=(axes,), strict=True)
-        exported = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
-        )
-    model = exported.model_proto  # a new one for every call
+        # 20: what torch 2.14 writes by default; onnxruntime reads it from 1.17 on
+        model = torch.onnx.export(
+            program, dynamo=True, opset_version=20, input_names=[FACES], output_names=[EMBEDDINGS], verbose=False
+        ).model_proto
     model.ClearField("producer_version")  # names the build of torch
     with atomic_file(path) as temporary:
         finish(model, temporary)
@@ -110,16 +97,16 @@ def export_onnx(student: StudentNet, size: int, path: Path) -> None:
 def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -> None:
     """Write the same graph with 8-bit weights and activations (QDQ), calibrated on training faces uint8 (n, S, S, 3).
 
-    Two choices of ours keep the error rates: the resize, the first convolution and the normalisation of the embedding
-    stay as they are, and weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits,
-    which 8 would overflow (onnxruntime's documentation, "Quantize ONNX models").
+    Our choices keep the error rates: the resize, the first convolution and the normalisation of the embedding stay as
+    they are; weights use 7 of the 8 bits, since processors without VNNI add pairs of products in 16 bits, which 8 would
+    overflow (onnxruntime's documentation, "Quantize ONNX models").
     """
     onnx = extra("onnx")
     quantization, shapes = (extra(f"onnxruntime.quantization{part}") for part in ("", ".shape_inference"))
     nodes = onnx.load(float_path).graph.node
     first = next(place for place, node in enumerate(nodes) if node.op_type == "Conv")
     last = max(place for place, node in enumerate(nodes) if node.op_type == "Gemm")
-    batches = iter([{FACES: calibration_faces[i : i + BATCH]} for i in range(0, len(calibration_faces), BATCH)])
+    batches = ({FACES: calibration_faces[i : i + 50]} for i in range(0, len(calibration_faces), 50))
     with tempfile.TemporaryDirectory() as folder, atomic_file(int8_path) as temporary:
         inferred = Path(folder) / "inferred.onnx"
         shapes.quant_pre_process(str(float_path), str(inferred), skip_optimization=True, skip_symbolic_shape=True)
@@ -136,7 +123,7 @@ def quantise(float_path: Path, int8_path: Path, calibration_faces: np.ndarray) -
         finish(onnx.load(temporary), temporary)
 
 
-def session(path: Path, threads: int) -> InferenceSession:
+def session(path: Path, threads: int) -> Any:
     """An ONNX file, ready to run on the CPU. Raises UserError if the extra `export` is not installed."""
     runtime = extra("onnxruntime")
     options = runtime.SessionOptions()
@@ -144,6 +131,6 @@ def session(path: Path, threads: int) -> InferenceSession:
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def embed(running: InferenceSession, faces: np.ndarray) -> np.ndarray:
+def embed(running: Any, faces: np.ndarray) -> np.ndarray:
     """Aligned faces uint8 (N, H, W, 3) -> unit-length float32 (N, D)."""
     return running.run([EMBEDDINGS], {FACES: faces})[0]

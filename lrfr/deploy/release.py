@@ -1,7 +1,7 @@
 """Release a study's students: weights and a card each, in lrfr/weights, only if they are those that dvc.lock knows.
 
-Two students are released, so that the repository stays small: the model that the validation people ranked first, and
-`scratch`, which learned without a teacher; of each the first fold and seed. No test face was read before the choice.
+Two are released, so that the repository stays small: the model that the validation people ranked first, and `scratch`,
+which learned without a teacher; of each the first fold and seed. No test face was read before the choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from lrfr import config
 from lrfr.config import Study
-from lrfr.deploy.recognizer import find_model
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import ROUNDING, operating_points
 from lrfr.files import atomic_file
@@ -33,10 +32,7 @@ from lrfr.train.trainings import folds_of
 WEIGHTS = Path("lrfr") / "weights"
 LOCK = Path("dvc.lock")
 WORDS = yaml.safe_load((Path(__file__).parent / "card.yaml").read_text(encoding="utf-8"))
-REFERENCE = "scratch"
-MEASURED = ((DENSE, "eer"), (OFFICIAL, "accuracy"))  # both faces at the same resolution
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: stored, but no parameters
-
 # Impostor errors that a rate must allow, or no threshold is given for it: our choice. Ten independent errors fix a rate
 # to about a factor of two (95 % interval of a Poisson count of ten: 4.8 to 18.4); pairs that share people do less well.
 LEAST = 10
@@ -47,9 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The verb `release`; UserError like `release`."""
-    paths = release(config.load(), arguments.name)
-    print(f"Released: {', '.join(path.as_posix() for path in paths)}.")
+    print(f"Released: {', '.join(path.as_posix() for path in release(config.load(), arguments.name))}.")
     return 0
 
 
@@ -64,11 +58,11 @@ def release(study: Study, name: str) -> list[Path]:
     for what, used in (("teacher", study.teacher.name), ("faces", study.faces.source)):
         if used not in WORDS["faces" if what == "faces" else "teachers"]:
             raise UserError(f"params.yaml: students of the {what} '{used}' are not released; see docs/model-card.md.")
-    cards = {model: card(study, model) for model in dict.fromkeys([chosen(study), REFERENCE])}
+    cards = {model: card(study, model) for model in dict.fromkeys([ranking(study).candidate[0], "scratch"])}
     paths = {model: WEIGHTS / f"{name}-{model}.safetensors" for model in cards}
     for model, path in paths.items():
         with atomic_file(path) as temporary:
-            shutil.copyfile(weights_of(study, model), temporary)
+            shutil.copyfile(Path(cards[model]["run"]["output"], cards[model]["run"]["file"]), temporary)
         write_card(path.with_suffix(".json"), cards[model])
     for old in WEIGHTS.glob(f"{name}-*"):
         if old.with_suffix(".safetensors") not in paths.values():
@@ -80,86 +74,61 @@ def dvc_md5(path: Path) -> str:
     """The hash by which dvc.lock knows a file or a folder (DVC 3)."""
     if not path.is_dir():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    files = [file for file in path.rglob("*") if file.is_file()]
-    rows = [{"md5": dvc_md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
-    text = json.dumps(sorted(rows, key=lambda row: row["relpath"]), sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    files = ((file.relative_to(path).as_posix(), dvc_md5(file)) for file in path.rglob("*") if file.is_file())
+    text = json.dumps([{"md5": md5, "relpath": name} for name, md5 in sorted(files)]).encode()
+    return hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
 
 
 def confirm(*paths: Path) -> list[str]:
-    """dvc.lock's hashes of these outputs; UserError unless all are there, and are the ones that it knows."""
+    """dvc.lock's hashes of these outputs; UserError unless all are the ones that it knows."""
     try:
         stages = yaml.load(LOCK.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         known = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        advice = f"run this in the top folder of a clone, or `git restore {LOCK}`."
-        raise UserError(f"{LOCK}: missing or damaged; {advice}") from None
+        raise UserError(f"{LOCK}: missing or damaged; run this in a clone, or `git restore {LOCK}`.") from None
     for path in paths:
-        name = path.as_posix()
-        if not path.exists():
-            raise UserError(f"{name}: not there; run `dvc repro` first.")
-        if known.get(name) != dvc_md5(path):
-            how = "differs from" if name in known else "unknown to"
-            raise UserError(f"{name}: {how} {LOCK}; run `dvc repro`, or `git restore {name}`.")
+        if known.get(path.as_posix()) != dvc_md5(path):
+            raise UserError(f"{path.as_posix()}: differs from {LOCK}; run `dvc repro`, or `git restore` for it.")
     return [known[path.as_posix()] for path in paths]
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """The rows of tuning.csv about all models (`candidate`), the best first."""
+    """The rows of tuning.csv about all models (`candidate`), the best on the validation people first."""
     tuning = read_table(study.reports / "tables" / "tuning.csv")
     return tuning[tuning.method == "ranking"].reset_index(drop=True)
 
 
-def chosen(study: Study) -> str:
-    """The model that the validation people ranked first."""
-    ranks = ranking(study)
-    for name in ranks.candidate[ranks.chosen == 1]:
-        return str(name)
-    raise UserError("tables/tuning.csv: ranks no model first; run `dvc repro rank`.")
-
-
-def weights_of(study: Study, name: str) -> Path:
-    """Where the student of one model lies: its first training. UserError if there is no such model, or no student."""
-    if name not in study.models:
-        raise UserError(f"params.yaml: there is no model '{name}' in models; known are {', '.join(study.models)}.")
-    file = f"fold{folds_of(study, name)[0]}-seed{study.train.seeds[0]}.safetensors"
-    weights = study.reports / "students" / name / file
-    if not weights.is_file():
-        raise UserError(f"{weights.as_posix()}: not there; run `dvc repro` first.")
-    return weights
-
-
 def card(study: Study, name: str) -> dict[str, Any]:
     """What a reader of the weights must know. UserError unless they and their results are those of dvc.lock."""
-    weights, tables = weights_of(study, name), study.reports / "tables"
-    md5, *_ = confirm(weights.parent, tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings")
+    if name not in study.models:
+        raise UserError(f"params.yaml: there is no model '{name}' in models; known are {', '.join(study.models)}.")
     model, number, seed = study.models[name], folds_of(study, name)[0], study.train.seeds[0]
-    ranks = ranking(study)
-    row = ranks[ranks.candidate == name]
+    folder, tables = study.reports / "students" / name, study.reports / "tables"
+    md5, *_ = confirm(folder, tables / "results.csv", tables / "tuning.csv", study.runs / "embeddings")
+    ranks, weights = ranking(study), folder / f"fold{number}-seed{seed}.safetensors"
+    row, state = ranks[ranks.candidate == name], read_state(weights)
     if row.empty:
         raise UserError(f"tables/tuning.csv: does not rank '{name}'; run `dvc repro` first.")
-    teacher = "none" if model.teacher == "none" else study.teacher.name
-    state = read_state(weights)
+    results = read_table(tables / "results.csv")  # means over the folds and `seeds` that were run
+    results = results[(results.model == name) & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
+    results = results.sort_values("resolution", key=lambda names: names.map(pixels))
+    pairs = ((DENSE, "eer"), (OFFICIAL, "accuracy"))
+    table = pd.concat([results[(results.protocol == where) & (results.metric == metric)] for where, metric in pairs])
+    table = table[["protocol", "metric", "resolution", "seeds", "value", "low", "high"]].astype({"seeds": int})
+    rank, teacher = int(row.index[0]) + 1, "none" if model.teacher == "none" else study.teacher.name
     return {
         "name": f"{study.study}-{name}",
         "method": model.method,
-        "study": study.study,
-        "fold": number,
-        "seed": seed,
+        **{"study": study.study, "fold": number, "seed": seed},
         "network": {"kind": model.student, **study.student.model_dump(mode="json")},
         "input": {"size": study.views.size, "channels": 3, "normalisation": WORDS["normalisation"]},
         "embedding": study.student.embedding,
         "parameters": sum(tensor.numel() for key, tensor in state.items() if not key.endswith(BUFFERS)),
         "stored_as": "float16",
-        "sha256": sha256(weights),
-        "run": {"output": weights.parent.as_posix(), "md5": md5, "file": weights.name},
-        "measured": measured(study, name),
-        "validation": {
-            "metric": str(row.metric.item()),
-            "value": float(row.value.item()),
-            "rank": int(row.index[0]) + 1,
-            "of": len(ranks),
-        },
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "run": {"output": folder.as_posix(), "md5": md5, "file": weights.name},
+        "measured": table.astype(object).where(table.notna(), None).to_dict("records"),
+        "validation": {"metric": row.metric.item(), "value": row.value.item(), "rank": rank, "of": len(ranks)},
         **validation_thresholds(study, name, number, seed),
         "trained_on": WORDS["faces"].get(study.faces.source, WORDS["brought"]),
         "teacher": WORDS["teachers"].get(teacher, teacher),
@@ -167,23 +136,11 @@ def card(study: Study, name: str) -> dict[str, Any]:
     }
 
 
-def measured(study: Study, name: str) -> list[dict[str, Any]]:
-    """A model's numbers on its card: means over the folds and `seeds` that were run; the weights are of the first."""
-    results = read_table(study.reports / "tables" / "results.csv")
-    rows = results[(results.model == name) & (results.pairing == "lr_lr") & results.resolution.isin(HEADLINE)]
-    rows = rows.sort_values("resolution", key=lambda names: names.map(pixels))
-    parts = [rows[(rows.protocol == protocol) & (rows.metric == metric)] for protocol, metric in MEASURED]
-    table = pd.concat(parts)[["protocol", "metric", "resolution", "seeds", "value", "low", "high"]]
-    if table.empty:
-        raise UserError(f"tables/results.csv: holds no row of '{name}'; run `dvc repro` first.")
-    return table.astype({"seeds": int}).astype(object).where(table.notna(), None).to_dict("records")
-
-
 def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tuple[float, float]:
     """The smallest threshold whose empirical FAR <= far, and the TAR there: the operating point of `tar_at_far`.
 
-    scores: float (n,); same: bool (n,). The threshold is a score of the list, or infinite if even the highest is an
-    error too many. Raises ValueError like `operating_points`.
+    scores: float (n,); same: bool (n,). It is a score of the list, or infinite if even the highest is an error too
+    many. Raises ValueError like `operating_points`.
     """
     points = operating_points(scores, same)
     last = np.flatnonzero(points.false_match <= far * (1 + ROUNDING))[-1]
@@ -191,14 +148,12 @@ def threshold_at_far(scores: NDArray, same: NDArray[np.bool_], far: float) -> tu
 
 
 def validation_thresholds(study: Study, model: str, number: int, seed: int) -> dict[str, Any]:
-    """At which similarity two faces should pass for one person, for every resolution (of both) and FAR of the study.
+    """At which cosine two faces should pass for one person, for every resolution (of both) and FAR of the study.
 
-    The study decides by the L2 distance d of unit vectors; here the same order is told as their cosine, 1 - d^2 / 2.
-    number, seed: of the training. Returns two entries of a card: `thresholds`, a row for each resolution and FAR with
-    the similarity from which two faces are accepted, the validation people's TAR there, and the numbers of genuine and
-    impostor pairs (a FAR that allows fewer than LEAST errors has no rows); and `thresholds_from`, their origin.
-
-    Raises UserError if the embeddings are missing or are not those of the study's held-out faces.
+    number, seed: of the training. Returns two entries of a card: `thresholds`, rows with the cosine from which two
+    faces are accepted (1 - d^2 / 2 for the study's L2 distance d), the validation people's TAR there and their numbers
+    of pairs, none for a FAR that allows fewer than LEAST errors; and `thresholds_from`, their origin. Raises UserError
+    if the embeddings are not those of the study's held-out faces.
     """
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
     people = rows.people[rows.validation]
@@ -206,42 +161,21 @@ def validation_thresholds(study: Study, model: str, number: int, seed: int) -> d
     same = people[first] == people[second]
     pairs = {"genuine": int(same.sum()), "impostor": int((~same).sum())}
     file, found = study.runs / "embeddings" / f"{model}.npz", []
-    if not file.is_file():
-        raise UserError(f"{file.as_posix()}: not there; run `dvc repro` first.")
+    rates = [far for far in study.evaluate.far if far * pairs["impostor"] * (1 + ROUNDING) >= LEAST]
     with np.load(file) as archive:
         for resolution in study.resolutions:
-            x = read_embedding(archive, file, f"fold{number}/seed{seed}/{resolution}", len(rows.images))
-            x = unit(x)[rows.validation]
-            scores = np.einsum("id,jd->ij", x, x, optimize=False)  # no BLAS, whose sums depend on its threads
-            for far in study.evaluate.far:
-                if far * pairs["impostor"] * (1 + ROUNDING) < LEAST:
-                    continue
-                similarity, tar = threshold_at_far(scores[first, second], same, far)
+            key = f"fold{number}/seed{seed}/{resolution}"
+            x = unit(read_embedding(archive, file, key, len(rows.images)))[rows.validation]
+            scores = np.einsum("id,jd->ij", x, x, optimize=False)[first, second]  # no BLAS: its sums depend on threads
+            for far in rates:
+                similarity, tar = threshold_at_far(scores, same, far)
                 if np.isfinite(similarity):  # not of a network that cannot tell any faces apart
                     found.append({"resolution": resolution, "far": far, "similarity": similarity, "tar": tar, **pairs})
     origin = WORDS["origin"].format(len(np.unique(people)), number, study.study, len(people))
     return {"thresholds": found, "thresholds_from": origin}
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def write_card(path: Path, content: dict[str, Any]) -> None:
     with atomic_file(path) as temporary:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", "utf-8", newline="\n")
-
-
-def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
-    """The card of released weights (path: of either), if their sha256 is the card's, else UserError.
-
-    root: a clone; the student in its reports, if it is there, must have the same sha256.
-    """
-    found = find_model(path).card
-    run = found.get("run", {})
-    student = Path(root) / run.get("output", "") / run.get("file", "")
-    if student.is_file() and sha256(student) != found["sha256"]:
-        advice = "run `dvc repro` or `git restore` for its folder."
-        raise UserError(f"{found['name']}: not the student {student.as_posix()}; {advice}")
-    return found
+        temporary.write_text(f"{text}\n", "utf-8", newline="\n")

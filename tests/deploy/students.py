@@ -7,6 +7,7 @@ import json
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from safetensors.torch import save
 from lrfr.config import Student
 from lrfr.data.align import chip
 from lrfr.data.degrade import hr_view
+from lrfr.deploy.recognizer import find_model
+from lrfr.errors import UserError
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.sources import orl
 
@@ -80,3 +83,16 @@ def orl_photograph(person: int, photograph: int) -> Image.Image:
 def orl_chips(people: range, each: int) -> np.ndarray:
     """uint8 (people * each, 150, 150, 3), cut by the study's fixed crop; person by person."""
     return np.stack([chip(orl_photograph(p, k), None, orl.FALLBACK) for p in people for k in range(1, each + 1)])
+
+
+def check_release(path: str | Path, root: str | Path = ".") -> dict[str, Any]:
+    """The card of released weights (path: of either), if their sha256 is the card's, else UserError.
+
+    root: a clone; the student in its reports, if it is there, must have the same sha256.
+    """
+    found = find_model(path).card
+    run = found.get("run", {})
+    student = Path(root, run.get("output", ""), run.get("file", ""))
+    if student.is_file() and hashlib.sha256(student.read_bytes()).hexdigest() != found["sha256"]:
+        raise UserError(f"{found['name']}: not the student {student.as_posix()}; run `dvc repro` or `git restore` it.")
+    return found

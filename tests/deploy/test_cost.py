@@ -29,6 +29,11 @@ def write_log(study: Study, epochs: int) -> None:
     pd.DataFrame(rows, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(log, index=False)
 
 
+def schemes(study: Study) -> pd.DataFrame:
+    cost = pd.DataFrame({"model": ["kd"], "epoch_seconds": [0.5]})
+    return benchmark.schemes(study, cost, {"kd_lr_online": 4.0, "kd_online": 2.0}).set_index("scheme")
+
+
 @pytest.mark.parametrize(("batches", "tuning"), [(30, 1 + 1), (2, 1 + 1), (1, 2 + 1)])
 def test_whole_schemes_add_up(
     tiny: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, batches: int, tuning: int
@@ -37,9 +42,7 @@ def test_whole_schemes_add_up(
     batches."""
     monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     write_log(tiny, 3)
-    cost = pd.DataFrame({"model": ["kd"], "epoch_seconds": [0.5]})
-    study = changed(tiny, {"benchmark.batches": batches})
-    table = benchmark.schemes(study, cost, {"kd_lr_online": 4.0, "kd_online": 2.0}).set_index("scheme")
+    table = schemes(changed(tiny, {"benchmark.batches": batches}))
     epochs, teacher = tiny.train.epochs, 3 * tuning
     assert table.total_seconds.tolist() == [teacher + 4.0 * epochs, 2.0 * epochs, 1 + 0.5 * epochs]
     assert table.teacher_epochs.tolist() == [3, 0, 0]
@@ -54,21 +57,25 @@ def test_a_teachers_epoch_counts_its_own_batches(
     monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: 1.0)
     monkeypatch.setattr(benchmark, "epoch_batches", lambda *arguments: [None] * 7)
     write_log(tiny, 1)
-    study, fold = changed(tiny, {"benchmark.batches": 2}), read_fold(tiny, 0)
-    assert benchmark.teacher_seconds(study, "kd_tuned_teacher", fold) == (1, 7 / 2 + 1)
+    study = changed(tiny, {"benchmark.batches": 2})
+    assert schemes(study)[["teacher_epochs", "teacher_seconds"]].values.tolist()[0] == [1, 7 / 2 + 1]
 
 
 def test_caching_is_timed_on_a_part_and_scaled(tiny: Study, monkeypatch: pytest.MonkeyPatch):
-    fold, seen = read_fold(tiny, 0), []
-    monkeypatch.setattr(benchmark, "seconds", lambda function, *arguments: seen.append((function, arguments)) or 2.0)
-    assert benchmark.caching_seconds(tiny, fold) == 2.0  # the whole of a small fold
+    seen = []
+
+    def seconds(function: Callable[..., object], *arguments: object) -> float:
+        if function is benchmark.fill:
+            seen.append(arguments)
+        return 2.0
+
+    monkeypatch.setattr(benchmark, "seconds", seconds)
+    write_log(tiny, 1)
+    assert schemes(tiny).targets_seconds.tolist() == [0, 0, 2.0]  # the whole of a small fold
     monkeypatch.setattr(benchmark, "CACHED", 6)
-    assert benchmark.caching_seconds(tiny, fold) == 2.0 * 18 / 6
-    assert [(function, arguments[-2:]) for function, arguments in seen] == [
-        (benchmark.fill, (0, 18)),
-        (benchmark.fill, (0, 6)),
-    ]
-    assert not seen[0][1][3].exists()  # nothing is left on disk
+    assert schemes(tiny).targets_seconds.tolist() == [0, 0, 2.0 * 18 / 6]
+    assert [arguments[-2:] for arguments in seen] == [(0, 18), (0, 6)]
+    assert not seen[0][3].exists()  # nothing is left on disk
 
 
 @pytest.mark.parametrize("batches", [1, 30])
@@ -132,13 +139,11 @@ def write_tables(study: Study) -> None:
     )
 
 
-def compared(study: Study, model: str, files: dict[str, Path], results: pd.DataFrame) -> pd.DataFrame:
+def compared(study: Study, model: str, results: pd.DataFrame) -> pd.DataFrame:
     """In place of the comparison with other networks, which has tests of its own."""
-    assert model == "se_dfd" and files == {} and results.resolution.tolist() == ["16"]
-    table = pd.DataFrame(
-        {"network": ["student", "mobilefacenet"], "threads": 1, "batch": 1, "median_ms": [1.23456, 2.5]}
-    )
-    return table.assign(eer_16=[results.value[0], math.nan])
+    assert model == "se_dfd" and results.resolution.tolist() == ["16"]
+    table = {"network": ["student", "mobilefacenet"], "threads": 1, "batch": 1, "median_ms": [1.23456, 2.5]}
+    return pd.DataFrame(table).assign(eer_16=[results.value[0], math.nan])
 
 
 def test_the_stage_writes_its_tables_and_nothing_else(
@@ -175,6 +180,7 @@ def test_the_stage_writes_its_tables_and_nothing_else(
         "online_epoch_ratio",
     ]
     assert list(cost.columns) == columns
+    assert (cost[["latency_ms", "throughput"]] > 0).all(axis=None)
     assert cost.epoch_ratio["scratch"] == 1 and math.isnan(cost.epoch_seconds["teacher"])
     assert cost.online_epoch_ratio[["kd", "se_dfd"]].notna().all() and math.isnan(cost.online_epoch_ratio["scratch"])
     assert cost.params["teacher"] > 5e6 > cost.params["kd"] == cost.params["scratch"] != cost.params["se_dfd"]
@@ -194,9 +200,8 @@ def test_the_stage_writes_its_tables_and_nothing_else(
     ids=["convolution", "strided", "grouped", "linear"],
 )
 def test_parameters_and_multiplications_are_counted_exactly(net: nn.Module, side: int, params: int, macs: int):
-    cost = benchmark.network_cost(net.train(), torch.zeros(1, 3, side, side), 1)
+    cost = benchmark.counts(net.train(), torch.zeros(1, 3, side, side))
     assert (cost["params"], cost["macs"], cost["bytes"]) == (params, macs, 4 * params)
-    assert cost["latency_ms"] > 0 and cost["throughput"] > 0
     assert not net.training  # measured as it is deployed
 
 
@@ -218,11 +223,13 @@ ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd asimddp\n"
     ids=["x86", "arm", "silent"],
 )
 def test_instructions_are_those_of_the_first_core(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, instructions: list[str] | None
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, instructions: list[str] | None
 ):
     (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
     monkeypatch.setattr(benchmark, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(benchmark.platform, "processor", lambda: "unnamed")
-    assert benchmark.processor() == (name, instructions)
+    found = benchmark.environment(tiny)
+    assert (found["processor"], found["instructions"]) == (name, instructions)
     monkeypatch.setattr(benchmark, "CPUINFO", tmp_path / "absent")
-    assert benchmark.processor() == ("unnamed", None)
+    found = benchmark.environment(tiny)
+    assert (found["processor"], found["instructions"]) == ("unnamed", None)

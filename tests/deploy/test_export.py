@@ -88,7 +88,7 @@ def test_a_released_student_is_exported_from_its_own_file(tmp_path: Path, monkey
     ("model", "out", "reason"),
     [
         ("kdd", "out", "there is no model 'kdd'"),
-        ("at", "out", "students/at/fold0-seed0.safetensors: not there"),
+        ("at", "out", "students/at: not there"),
         (None, "dvc.lock", "--out dvc.lock: is not a folder"),
     ],
 )

@@ -16,10 +16,10 @@ from torch import nn
 from lrfr.config import Study
 from lrfr.data.degrade import degrade
 from lrfr.deploy import cost as latency
-from lrfr.deploy.cost import Runner
-from lrfr.models.student import build_student, normalise
-from lrfr.models.teachers import build_teacher
+from lrfr.models.student import StudentNet, build_student, normalise
 from tests.deploy.conftest import SIZE, Exported
+
+RUNS = ["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"]  # columns of runs.csv
 
 
 @pytest.fixture
@@ -28,8 +28,10 @@ def values(tiny_values: dict) -> Study:
     return Study(**tiny_values | {"benchmark": {"rounds": 2, "batches": 1, "latency_runs": 3}})
 
 
-def student(study: Study) -> Runner:
-    return latency.student_runner(build_student(study.student, "plain", study.views.size, study.seed), study.views.size)
+def network(student: StudentNet, size: int, files: dict[str, Path], *key: str) -> tuple[dict, Callable]:
+    """One of the compared: its row, and what makes a timed call for a size of a batch."""
+    found = latency.runners(student, size, files, 1)
+    return {(row["network"], row["runtime"]): (row, prepare) for row, prepare in found}[key]
 
 
 def test_buffers_are_bytes_and_no_parameters():
@@ -37,73 +39,120 @@ def test_buffers_are_bytes_and_no_parameters():
     assert (cost["params"], cost["macs"], cost["bytes"]) == (6, 0, 4 * 12 + 8)  # mean, variance, and an int64 counter
 
 
-def test_every_network_has_its_turn_in_every_round(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def measured(values: Study, changed: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """`measure` of two invented networks, on a clock of one's own."""
+
+    def of(call: Callable[[str, int], object], seconds: Callable, batch: int, rounds: int, runs: int) -> pd.DataFrame:
+        found = [({"network": name}, lambda size, name=name: lambda: call(name, size)) for name in "ab"]
+        monkeypatch.setattr(latency, "runners", lambda *arguments: found)
+        monkeypatch.setattr(latency, "limit_threads", lambda threads: None)
+        monkeypatch.setattr(latency, "seconds", seconds)
+        study = changed(values, {"benchmark.rounds": rounds, "benchmark.latency_runs": runs})
+        return latency.measure(study, "plain", {}, 1, (batch,))
+
+    return of
+
+
+def test_every_network_has_its_turn_in_every_round(measured: Callable):
     """The call of one face before a turn, and the first call of all, are not timed."""
     log: list[object] = []
-
-    def runner(name: str) -> Runner:
-        return Runner(name, "", "", 0, 0, 0, 1, len, lambda batch: log.append((name, batch)))
 
     def seconds(call: Callable[[], object]) -> float:
         call()
         log[-1] = (*log[-1], "timed")
         return float(len(log))
 
-    monkeypatch.setattr(latency, "seconds", seconds)
-    times = latency.interleaved([runner("a"), runner("b")], 2, rounds=2, runs=5)
+    table = measured(lambda *call: log.append(call), seconds, 2, rounds=2, runs=5)
     turn = [[(name, 1), *[(name, 2, "timed")] * 2] for name in "ab"]
     assert log == [("a", 2), ("b", 2), *turn[0], *turn[1], *turn[0], *turn[1]]
-    assert times.tolist() == [[[4, 5], [10, 11]], [[7, 8], [13, 14]]]
-    assert latency.interleaved([runner("a")], 64, rounds=1, runs=5).shape == (1, 1, 1)  # at least one batch
+    assert table.median_ms.tolist() == [1000 * (5 + 10) / 2, 1000 * (8 + 13) / 2]
+    assert table.ratio.tolist() == [1, pytest.approx((7.5 / 4.5 + 13.5 / 10.5) / 2)]
+    log.clear()
+    measured(lambda *call: log.append(call), seconds, 64, rounds=1, runs=5)
+    assert log.count(("a", 64, "timed")) == 1  # at least one batch
 
 
-def test_a_slow_round_changes_no_ratio():
+def test_a_slow_round_changes_no_ratio(measured: Callable):
     """Both sides of a ratio are of one round; milliseconds and faces per second are medians over all calls."""
     first = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [1.0, 2.0, 3.0]]) / 1000
-    table = latency.summary(np.stack([first, 4 * first]), 64)
+
+    def of(second: np.ndarray) -> pd.DataFrame:
+        script = iter(np.stack([first, second], axis=1).ravel())  # round, network, call
+        return measured(lambda *call: None, lambda call: next(script), 64, rounds=3, runs=3 * 64)
+
+    table = of(4 * first)
     assert table.ratio.tolist() == [1, 4] and table.median_ms.tolist() == pytest.approx([3, 12])
     assert table.low_ms.tolist() == pytest.approx([2, 8]) and table.high_ms.tolist() == pytest.approx([10, 40])
     assert table.faces_per_second[0] == pytest.approx(64 / 0.003)
-    swapped = np.stack([first, first[[1, 0, 2]]])  # the second was slow in another round: 10, 1/10 and 1
-    assert latency.summary(swapped, 1).ratio.tolist() == pytest.approx([1, 1])
+    # the second was slow in another round: 10, 1/10 and 1
+    assert of(first[[1, 0, 2]]).ratio.tolist() == pytest.approx([1, 1])
 
 
 def test_the_student_is_timed_from_small_faces_to_unit_vectors(values: Study):
-    net, runner = build_student(values.student, "plain", values.views.size, values.seed).eval(), student(values)
-    faces = latency.noise(3, latency.FACE)
-    assert faces.shape == (3, 16, 16, 3) and np.array_equal(faces, latency.noise(3, latency.FACE))
+    net = build_student(values.student, "plain", values.views.size, values.seed).eval()
+    row, prepare = network(net, values.views.size, {}, "student", "torch")
+    faces = latency.prepare(latency.FACE, np.asarray, np.asarray, 3)()
+    assert faces.shape == (3, 16, 16, 3)
     with torch.inference_mode():
-        found = runner.prepare(3)()
+        found = prepare(3)()
         views = torch.from_numpy(degrade(faces, latency.FACE, values.views.size))
         expected = torch.nn.functional.normalize(net(normalise(views)).embedding)
     assert torch.allclose(found, expected, atol=1e-6)
-    assert runner.params == sum(p.numel() for p in net.parameters()) and runner.input == "uint8 16 x 16"
+    assert row["params"] == sum(p.numel() for p in net.parameters()) and row["input"] == "uint8 16 x 16"
 
 
 def test_the_exported_student_does_the_same_work(exported_plain: Exported):
-    path, eager = exported_plain.paths[0], latency.student_runner(exported_plain.student, SIZE)
-    exported = latency.onnx_runner(eager, "onnx", path, 1)
+    path = exported_plain.paths[0]
+    (eager, eager_call), (exported, exported_call) = (
+        network(exported_plain.student, SIZE, {"onnx": path}, "student", runtime) for runtime in ("torch", "onnx")
+    )
     for batch in (1, 5):
         with torch.inference_mode():
-            assert np.allclose(exported.prepare(batch)(), eager.prepare(batch)().numpy(), atol=1e-5)
-    assert exported.megabytes == path.stat().st_size / 1e6
-    assert (exported.network, exported.params, exported.macs) == (eager.network, eager.params, eager.macs)
+            assert np.allclose(exported_call(batch)(), eager_call(batch)().numpy(), atol=1e-5)
+    assert exported == {**eager, "runtime": "onnx", "megabytes": path.stat().st_size / 1e6}
 
 
-def test_dlibs_own_network_is_the_ported_one():
+def test_dlibs_own_network_is_the_ported_one(exported_plain: Exported):
     pytest.importorskip("dlib")
-    net = build_teacher(latency.DLIB, "embedded")
-    ported = latency.torch_runner(latency.DLIB, net, 150)
-    own = latency.dlib_runner(ported)
+    (ported, ported_call), (own, own_call) = (
+        network(exported_plain.student, SIZE, {}, latency.DLIB, runtime) for runtime in ("torch", "dlib")
+    )
     with torch.inference_mode():
-        assert np.allclose(np.array(own.prepare(2)()), ported.prepare(2)().embedding.numpy(), atol=1e-4)
-    assert (own.runtime, own.input, ported.input) == ("dlib", "uint8 150 x 150", "float 150 x 150")
+        assert np.allclose(np.array(own_call(2)()), ported_call(2)().embedding.numpy(), atol=1e-4)
+    assert (own["runtime"], own["input"], ported["input"]) == ("dlib", "uint8 150 x 150", "float 150 x 150")
 
 
 def table() -> pd.DataFrame:
     names = [("student", "onnx"), ("student", "onnx int8"), ("student", "torch"), ("dlib_resnet", "torch")]
     names += [("dlib_resnet", "dlib"), ("inception_resnet_v1", "torch"), ("mobilefacenet", "torch")]
     return pd.DataFrame(names, columns=["network", "runtime"])
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What an executor was asked for, in place of processes; it answers with a table of ones."""
+    asked = []
+
+    class Executor:
+        def __init__(self, workers: int, context: object) -> None:
+            assert workers == 1 and context.get_start_method() == "spawn"
+
+        def __enter__(self) -> Executor:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def submit(self, function: Callable, study: Study, *arguments: object) -> Executor:
+            asked.append(arguments)
+            return self
+
+        def result(self) -> pd.DataFrame:
+            return table().assign(**dict.fromkeys(latency.ORDER[2:], 1))
+
+    monkeypatch.setattr(latency, "ProcessPoolExecutor", Executor)
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -115,39 +164,50 @@ def table() -> pd.DataFrame:
     ],
 )
 def test_errors_stand_only_where_the_weights_are_the_same(
-    values: Study, changed: Callable[..., Study], teacher: str, setting: str, owners: list[str]
+    values: Study,
+    changed: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list,
+    teacher: str,
+    setting: str,
+    owners: list[str],
 ):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     error = {("kd", "16"): 0.1, ("kd", "hr"): 0.2, ("teacher", "16"): 0.3, ("scratch", "16"): 0.4}
     rows = [(protocol, pairing, metric, fold, seed, *cell, value) for protocol in ("dense", "official")
             for pairing in ("lr_lr", "hr_lr") for metric in ("eer", "auc") for fold, seed in ((0, 0), (0, 1), (1, 0))
             for cell, value in error.items()]  # fmt: skip
-    runs = pd.DataFrame(rows, columns=["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"])
+    runs = pd.DataFrame(rows, columns=RUNS)
     right = (
         (runs.protocol == "dense") & (runs.pairing == "lr_lr") & (runs.metric == "eer") & (runs.fold + runs.seed == 0)
     )
     runs.loc[~right, "value"] = 9.0
     study = changed(values, {"teacher.name": teacher, "teacher.setting": setting})
-    found = latency.with_errors(study, table(), runs, "kd").fillna(-1)
+    found = latency.latency(study, "kd", runs).fillna(-1)
     assert found.eer_16.tolist() == [error.get((owner, "16"), -1) for owner in owners]
     assert found.eer_hr.tolist() == [error.get((owner, "hr"), -1) for owner in owners]
 
 
 def test_exported_files_are_found_by_name_and_left_out_without_the_runtime(
-    values: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    values: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list
 ):
+    def exported(model: str) -> dict[str, Path]:
+        latency.latency(values, model, pd.DataFrame(columns=RUNS))
+        return asked[-1][1]
+
     monkeypatch.chdir(tmp_path)
     folder = values.runs / "export"
     folder.mkdir(parents=True)
     for name in ("tiny-kd.onnx", "tiny-kd-int8.onnx", "tiny-scratch.onnx"):
         (folder / name).touch()
     monkeypatch.setattr(latency.importlib.util, "find_spec", lambda name: object())
-    assert latency.exported(values, "kd") == {
+    assert exported("kd") == {
         "onnx": folder / "tiny-kd.onnx",
         "onnx int8": folder / "tiny-kd-int8.onnx",
     }
-    assert list(latency.exported(values, "scratch")) == ["onnx"] and latency.exported(values, "hkdd") == {}
+    assert list(exported("scratch")) == ["onnx"] and exported("hkdd") == {}
     monkeypatch.setattr(latency.importlib.util, "find_spec", lambda name: None)
-    assert latency.exported(values, "kd") == {}
+    assert exported("kd") == {}
 
 
 def test_one_process_a_number_of_threads(values: Study, monkeypatch: pytest.MonkeyPatch):
@@ -155,8 +215,8 @@ def test_one_process_a_number_of_threads(values: Study, monkeypatch: pytest.Monk
     monkeypatch.setattr(latency, "BATCHES", (1, 2))
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     runs = pd.DataFrame([("dense", "lr_lr", "eer", 0, 0, "kd", "16", 0.25)])
-    runs.columns = ["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"]
-    found = latency.latency(values, "kd", {}, runs)
+    runs.columns = RUNS
+    found = latency.latency(values, "kd", runs)
     rows = found.set_index(["network", "runtime", "threads", "batch"]).sort_index()
     assert rows.index.is_unique and set(found.threads) == {1} and set(found.batch) == {1, 2}
     assert set(found.network) == {"student", "dlib_resnet", "inception_resnet_v1", "mobilefacenet"}
@@ -170,31 +230,10 @@ def test_one_process_a_number_of_threads(values: Study, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(8, [1, 8]), (1, [1]), (None, [1])])
-def test_one_thread_and_all(values: Study, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: list[int]):
-    """An executor that remembers what it was asked for, in place of processes."""
-    asked = []
-
-    class Executor:
-        def __init__(self, workers: int, context: object) -> None:
-            assert workers == 1 and context.get_start_method() == "spawn"
-
-        def __enter__(self) -> Executor:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def submit(
-            self, function: Callable, study: Study, kind: str, files: dict, threads: int, batches: tuple
-        ) -> Executor:
-            asked.append((kind, threads, batches))
-            return self
-
-        def result(self) -> pd.DataFrame:
-            return table().assign(**dict.fromkeys([*latency.ORDER[2:], "megabytes", "params", "macs", "input"], 1))
-
-    monkeypatch.setattr(latency, "ProcessPoolExecutor", Executor)
+def test_one_thread_and_all(
+    values: Study, monkeypatch: pytest.MonkeyPatch, asked: list, cores: int | None, threads: list[int]
+):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    runs = pd.DataFrame(columns=["protocol", "pairing", "metric", "fold", "seed", "model", "resolution", "value"])
-    found = latency.latency(values, "se_dfd", {}, runs)
-    assert asked == [("se", number, (1, 64)) for number in threads] and len(found) == 7 * len(threads)
+    runs = pd.DataFrame(columns=RUNS)
+    found = latency.latency(values, "se_dfd", runs)
+    assert asked == [("se", {}, number, (1, 64)) for number in threads] and len(found) == 7 * len(threads)

@@ -15,6 +15,7 @@ from lrfr.deploy.release import LEAST, threshold_at_far, validation_thresholds
 from lrfr.errors import UserError
 from lrfr.evaluate.verification import tar_at_far
 from lrfr.models.student import build_student
+from tests.deploy import students
 from tests.deploy.conftest import write_lock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
     paths = release.release(study, study.study)
     assert [path.name for path in paths] == [f"{study.study}-kd.safetensors", f"{study.study}-scratch.safetensors"]
     assert paths[0].read_bytes() == (study.reports / "students" / "kd" / "fold0-seed0.safetensors").read_bytes()
-    card = release.check_release(paths[0])
+    card = students.check_release(paths[0])
     assert (card["method"], card["embedding"], card["input"]["size"]) == ("kd", 32, study.views.size)
     assert card["validation"] == {"metric": "validation_eer@16", "value": 0.1, "rank": 1, "of": 2}
     net = build_student(study.student, "plain", study.views.size, 0)
@@ -41,7 +42,7 @@ def test_the_first_of_the_ranking_and_scratch_are_released_with_cards(study):
     assert [(row["resolution"], row["far"]) for row in card["thresholds"]] == [(r, 0.5) for r in study.resolutions]
     assert all(-1 < row["similarity"] < 1 and row["impostor"] == 36 for row in card["thresholds"])
     assert "2 validation people of fold 0" in card["thresholds_from"]
-    assert release.check_release(paths[1].with_suffix(".json"))["teacher"] == "none"
+    assert students.check_release(paths[1].with_suffix(".json"))["teacher"] == "none"
 
 
 def test_a_second_release_writes_the_same_bytes_and_removes_what_is_no_longer_chosen(study):
@@ -57,7 +58,7 @@ def test_a_second_release_writes_the_same_bytes_and_removes_what_is_no_longer_ch
 
 
 def refused(study, match: str) -> None:
-    with pytest.raises(UserError, match=match):
+    with pytest.raises((UserError, FileNotFoundError), match=match):  # the second ends as a sentence, in `cli.main`
         release.release(study, study.study)
     assert not list(release.WEIGHTS.glob("*"))
 
@@ -72,12 +73,12 @@ def test_another_study_or_teacher_is_refused(study, changed):
 
 def test_missing_results_are_refused(study):
     (study.reports / "tables" / "results.csv").unlink()
-    refused(study, "results.csv: not there")
+    refused(study, "results.csv")
 
 
 def test_a_student_that_dvc_does_not_know_is_refused(study):
     write_lock(study, ("kd",))
-    refused(study, "students/scratch: unknown to dvc.lock")
+    refused(study, "students/scratch: differs from dvc.lock")
 
 
 def test_a_changed_student_is_refused(study):
@@ -92,11 +93,11 @@ def test_other_embeddings_than_dvc_knows_are_refused(study):
 
 
 def test_a_missing_lock_and_a_missing_training_are_refused(study):
-    Path("dvc.lock").unlink()
-    refused(study, "dvc.lock: missing")
     for path in (study.reports / "students" / "kd").glob("*.safetensors"):
         path.unlink()
-    refused(study, "safetensors: not there")
+    refused(study, "students/kd: differs from dvc.lock")
+    Path("dvc.lock").unlink()
+    refused(study, "dvc.lock: missing")
 
 
 def test_check_release_sees_changed_weights_cards_and_students(study):
@@ -105,16 +106,16 @@ def test_check_release_sees_changed_weights_cards_and_students(study):
     changed = data[:-1] + bytes([data[-1] ^ 1])
     path.write_bytes(changed)
     with pytest.raises(UserError, match="not the model of its card"):
-        release.check_release(path)
+        students.check_release(path)
     path.write_bytes(data)
     student.write_bytes(changed)
     with pytest.raises(UserError, match="not the student reports/tiny/students/kd/fold0"):
-        release.check_release(path)
+        students.check_release(path)
     student.unlink()
-    release.check_release(path)  # outside of a clone the card alone is checked
+    students.check_release(path)  # outside of a clone the card alone is checked
     path.with_suffix(".json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="not the card of a student, or damaged"):
-        release.check_release(path)
+        students.check_release(path)
 
 
 def test_the_folder_hash_is_dvcs(tmp_path):
@@ -219,7 +220,7 @@ def test_a_network_that_tells_no_faces_apart_has_no_threshold(seven: Study):
 
 
 def test_missing_embeddings_are_named(seven: Study):
-    with pytest.raises(UserError, match="scratch.npz: not there"):
+    with pytest.raises(FileNotFoundError, match="scratch.npz"):
         validation_thresholds(seven, "scratch", 0, 0)
     with pytest.raises(UserError, match="holds no 'fold0/seed1/8'"):
         validation_thresholds(seven, "kd", 0, 1)
@@ -230,5 +231,5 @@ def test_missing_embeddings_are_named(seven: Study):
     "path", sorted({path.with_suffix("") for path in RELEASED + CARDS}), ids=lambda path: path.name
 )
 def test_released_weights_are_those_of_the_committed_study(path):
-    card = release.check_release(path.with_name(path.name + ".safetensors"), ROOT)
+    card = students.check_release(path.with_name(path.name + ".safetensors"), ROOT)
     assert json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8")) == card
