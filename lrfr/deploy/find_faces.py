@@ -54,7 +54,7 @@ class Face(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is in one photograph: its faces, the largest first, or one sentence about why there is none."""
+    """The faces of one photograph, the largest first, or one sentence about why there is none."""
 
     path: Path
     faces: list[Face]
@@ -67,16 +67,17 @@ def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list
     size: of the student's input. aligned: every image is an aligned face already; nothing is detected.
     """
     if not aligned:
-        mtcnn_class()  # imported once, before the processes are forked; no torch may compute before that
+        detector()  # made once, before the processes are forked
     return parallel_map(find_one, [(path, size, aligned) for path in paths], jobs, 1, "faces")
 
 
 def find_one(path: Path, size: int, aligned: bool) -> Found:
-    """The faces of one photograph. Runs in any process."""
+    """The same of one photograph, in any process."""
     try:
         image = read_image(path)
-        own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
-        faces = [own] if own else find_faces(detector(), image, size)
+        if aligned:
+            return Found(path, [Face(view(np.asarray(image), size), min(image.size), None, None)], None)
+        faces = find_faces(detector(), image, size)
     except UserError as error:
         return Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}")
     return Found(path, faces, None if faces else NO_FACE.format(path=path))
@@ -91,10 +92,12 @@ def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
     return sorted(faces, key=lambda face: -face.pixels)
 
 
-def mtcnn_class() -> type[MTCNN]:
-    """facenet-pytorch's detector, imported without torch's compiler: half of the start-up time of a short program.
+@cache
+def detector() -> MTCNN:
+    """The study's detector, one a process; that of `lrfr.data.detect` brings pandas and a study's parameters along.
 
-    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question on import; here the answer is "no".
+    It is imported without torch's compiler, half of the start-up time of a short program: `torchvision.ops.roi_align`,
+    which MTCNN does not use, asks the compiler one question on import; here the answer is "no".
     """
     name = "torch._dynamo.utils"
     absent = name not in sys.modules
@@ -105,13 +108,7 @@ def mtcnn_class() -> type[MTCNN]:
     finally:
         if absent:
             del sys.modules[name]
-    return MTCNN
-
-
-@cache
-def detector() -> MTCNN:
-    """The study's detector, one a process; that of `lrfr.data.detect` brings pandas and a study's parameters along."""
-    return mtcnn_class()(keep_all=True, device="cpu")
+    return MTCNN(keep_all=True, device="cpu")
 
 
 def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:
