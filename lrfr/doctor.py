@@ -14,6 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from lrfr.files import package_data
 
 PYTHON = (3, 11)  # requires-python of pyproject.toml
@@ -77,8 +80,6 @@ def report(folder: Path) -> list[Check]:
 
 def pins(lock: str) -> dict[str, str]:
     """Text of a lock of `name==version` lines (comments, blank lines, markers allowed) -> {canonical name: version}."""
-    from packaging.utils import canonicalize_name
-
     found = re.findall(r"(?m)^\s*([\w.-]+)==([^\s;#]+)", lock)
     return {canonicalize_name(name): version for name, version in found}
 
@@ -93,8 +94,6 @@ def installed(name: str) -> str | None:
 
 def check_package(text: str, extra: str, version: str | None, pin: str | None) -> Check:
     """Judge one requirement (such as "pandas>=3.0,<4") by the version that is installed and that of the lock."""
-    from packaging.requirements import Requirement
-
     requirement = Requirement(text)
     if version is None:
         why = f"only for the extra '{extra}': pip install -e '.[{extra}]'" if extra else "run `make setup`"
@@ -107,12 +106,8 @@ def check_package(text: str, extra: str, version: str | None, pin: str | None) -
 
 def check_packages(folder: Path) -> list[Check]:
     """What the installed lrfr requires, one line a requirement, against what is installed and the lock of `folder`."""
-    for name in ("packaging", "lrfr"):
-        if installed(name) is None:
-            return [Check(name, "missing", "without it no version can be judged: run `make setup`")]
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
+    if installed("lrfr") is None:
+        return [Check("lrfr", "missing", "without it no version can be judged: run `make setup`")]
     lock, found = folder / "requirements.lock", {}
     pinned = pins(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
     for line in metadata.requires("lrfr") or []:

@@ -2,7 +2,8 @@
 
 A row per face, and one for every photograph without any. Columns: name (below the folder, with slashes), face (1, 2,
 ... by size; 0 = none), left, top, right, bottom (pixels of the photograph), pixels (side of the aligned face),
-probability (of the detection), problem (why there is no face, or nothing), and the embedding.
+probability (of the detection), problem (why there is no face, or nothing), and the embedding: in Parquet one column of
+lists of float32, in CSV the columns e0, e1, ... with the digits that keep a float32. What is missing is null or empty.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import argparse
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrfr.deploy.verify import add_common, prepared, tell
 from lrfr.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lrfr.files import atomic_file
+from lrfr.parallel import cores, limit_threads
 
 NUMBERS = dict.fromkeys(("left", "top", "right", "bottom", "probability"), "float64") | {"pixels": "Int64"}
 COLUMNS = ["name", "face", "left", "top", "right", "bottom", "pixels", "probability", "problem"]
@@ -34,9 +33,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the table and print its summary; UserError, before any work, for what cannot be read or written."""
-    from lrfr.files import atomic_file
-    from lrfr.parallel import cores, limit_threads
-
     out = arguments.out
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out {out}: name a file that ends in .parquet or .csv.")
@@ -60,26 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     embedding[frame.face > 0] = vectors
     try:
         with atomic_file(out) as temporary:
-            write(temporary, frame, embedding)
+            if out.suffix == ".parquet":
+                vectors = [None if np.isnan(vector).any() else vector for vector in embedding]
+                frame.assign(embedding=vectors).to_parquet(temporary, index=False)
+            else:
+                names = [f"e{k}" for k in range(embedding.shape[1])]
+                frame.join(pd.DataFrame(embedding, columns=names)).to_csv(temporary, index=False, lineterminator="\n")
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}).") from None
     problems = [one.problem for one in found if one.problem]
     answer = {"out": str(out), "photographs": len(found), "faces": len(images), "problems": problems}
     lines = [f"{out}: {len(images)} faces of {len(found)} photographs; {len(problems)} without one.", *problems]
     return tell(arguments, {**answer, "model": recognizer.card["name"]}, lines)
-
-
-def write(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
-    """Parquet: embeddings as one column of lists of float32, what is missing as nulls. CSV: as columns e0, e1, ... with
-    the digits that keep a float32, what is missing as empty fields."""
-    if path.suffix == ".csv":
-        names = [f"e{k}" for k in range(embedding.shape[1])]
-        frame.join(type(frame)(embedding, columns=names)).to_csv(path, index=False, lineterminator="\n")
-        return
-    import pyarrow
-    from pyarrow import parquet
-
-    vectors = [None if np.isnan(vector).any() else vector for vector in embedding]
-    lists = pyarrow.array(vectors, pyarrow.list_(pyarrow.float32(), embedding.shape[1]))
-    whole = pyarrow.Table.from_pandas(frame, preserve_index=False).append_column("embedding", lists)
-    parquet.write_table(whole, path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lrfr.deploy.verify import FAR, FAR_HELP, WORDS, add_common, decide, described, notes, prepared, tell, terms
+from lrfr.deploy.recognizer import FAR, cosines
+from lrfr.deploy.verify import FAR_HELP, WORDS, add_common, described, notes, prepared, tell, terms
 from lrfr.errors import UserError
 
 SEARCH = "the rate is that of one comparison: among n people of a gallery about n times as many strangers are accepted."
@@ -25,8 +26,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the candidates; 0 for any answer. UserError if the probe has no face, or nobody of the gallery has one."""
-    from lrfr.deploy.recognizer import cosines
-
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top}: at least one person must be listed.")
     recognizer, (probe,), found = prepared(arguments, [arguments.probe], arguments.gallery)
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             best.setdefault(people[index], int(index))
         candidates = [
             {"person": person, "photograph": str(known[i].path), "pixels": known[i].faces[0].pixels}
-            | decide(recognizer, float(similarities[i]), arguments.far, face, known[i].faces[0])
+            | recognizer.decide(similarities[i], arguments.far, min(face.pixels, known[i].faces[0].pixels))
             for person, i in list(best.items())[: arguments.top]
         ]
         results.append(described(probe, face) | {"candidates": candidates})

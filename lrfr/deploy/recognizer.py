@@ -86,15 +86,16 @@ def find_model(path: str | Path | None = None) -> Model:
     of `a.onnx`. Raises UserError if model or card is missing, damaged, or the model is not the one of its card.
     """
     if path is None:
-        cards = {file: read_card(file) for file in sorted(WEIGHTS.glob("*.json"))}
-        places = {
-            (STUDIES.index(card["study"]), card.get("validation", {}).get("rank") != 1, file)
-            for file, card in cards.items()
-            if card.get("study") in STUDIES
+        cards = {file: read_card(file) for file in WEIGHTS.glob("*.json")}
+        ranked = {
+            file: (card.get("study"), card.get("validation", {}).get("rank") != 1) for file, card in cards.items()
         }
-        if not places:
+        released = sorted(
+            (STUDIES.index(study), low, file) for file, (study, low) in ranked.items() if study in STUDIES
+        )
+        if not released:
             raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model.")
-        path = min(places)[-1]
+        path = released[0][-1]
     path = Path(path)
     path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
     if path.suffix not in (".safetensors", ".onnx"):
@@ -136,10 +137,7 @@ class Recognizer:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Recognizer:
-        """A `.safetensors` or `.onnx` student, its card beside it; without a path the released one that ranked first.
-
-        Raises UserError if there is none, or model or card is damaged, or they do not belong together.
-        """
+        """A student like `find_model`: without a path the released one that ranked first."""
         return cls(find_model(path))
 
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -165,40 +163,38 @@ class Recognizer:
         x = self.embed([a, b])
         return float(cosines(x[:1], x[1:])[0, 0])
 
-    def operating_point(self, far: float, pixels: int) -> dict[str, Any]:
-        """The row of the card's thresholds for a FAR and the side of the smaller of two faces.
+    def decide(self, similarity: float, far: float, pixels: int) -> dict[str, Any]:
+        """same_person, similarity, and the threshold and resolution of the card that decide at a FAR.
 
-        Its resolution is the largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the
-        input's size on: the study's `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean
-        of many; a face of 40 pixels, brought to 32, is no sharper than the view at 32. Raises UserError if the card has
-        no thresholds, or none for this FAR; the message names those that there are.
+        pixels: side of the smaller face in its photograph. The resolution is the largest on the card that is not above,
+        or the smallest of all. `hr` from twice the input's size on: the study's `hr` views are chips reduced from far
+        more pixels (about 118 in LFW), each a mean of many; a face of 40 pixels, brought to 32, is no sharper than the
+        view at 32. Raises UserError if the card has no thresholds, or none for this FAR; the message names those known.
         """
         name, rows = self.card["name"], self.card.get("thresholds", [])
         if not rows:
             raise UserError(f"{name}: its card has no thresholds, so it cannot decide; release it again.")
-        at = {row["resolution"]: row for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)}
+        at = {row["resolution"]: row["similarity"] for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)}
         if not at:
             known = ", ".join(f"{value:g}" for value in sorted({row["far"] for row in rows}))
             raise UserError(f"far {far:g}: there is no threshold for it on the card of {name}; known are {known}.")
         numbers = sorted(int(resolution) for resolution in {*at} - {"hr"})
-        if "hr" in at and (pixels >= 2 * self.size or not numbers):
-            return at["hr"]
-        return at[str(max((number for number in numbers if number <= pixels), default=numbers[0]))]
+        high = "hr" in at and (pixels >= 2 * self.size or not numbers)
+        chosen = "hr" if high else str(max((n for n in numbers if n <= pixels), default=numbers[0]))
+        same = bool(similarity >= at[chosen])
+        return {"same_person": same, "similarity": float(similarity), "threshold": at[chosen], "resolution": chosen}
 
     def threshold(self, far: float, pixels_a: int, pixels_b: int) -> float:
-        """The cosine from which on two faces count as one person's, at a false accept rate: see `operating_point`.
-
-        pixels_a, pixels_b: sides of the aligned faces in their photographs.
-        """
-        return float(self.operating_point(far, min(pixels_a, pixels_b))["similarity"])
+        """The cosine from which on two faces of these sides count as one person's, at a FAR: see `decide`."""
+        return float(self.decide(0, far, min(pixels_a, pixels_b))["threshold"])
 
     def same_person(self, a: np.ndarray, b: np.ndarray, far: float = FAR) -> bool:
         """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of two people's pairs.
 
         The rate is that of the card's validation people. Raises UserError if the card has no threshold for this FAR.
         """
-        sides = (min(np.shape(face)[:2], default=0) for face in (a, b))
-        return self.similarity(a, b) >= self.threshold(far, *sides)
+        pixels = min(min(np.shape(face)[:2], default=0) for face in (a, b))
+        return self.decide(self.similarity(a, b), far, pixels)["same_person"]
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

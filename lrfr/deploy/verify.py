@@ -1,6 +1,6 @@
 """`lrfr verify A B`: do two photographs show one person? And what this verb shares with `identify` and `embed`.
 
-The verbs work in any folder. What is heavy is imported when one runs.
+The verbs work in any folder.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lrfr.deploy.find_faces import Face, Found, find_all
+from lrfr.deploy.recognizer import FAR, Recognizer
 from lrfr.errors import UserError
+from lrfr.gate.images import list_photographs
+from lrfr.parallel import cores, limit_threads
 
-if TYPE_CHECKING:
-    from lrfr.deploy.find_faces import Face, Found
-    from lrfr.deploy.recognizer import Recognizer
-
-FAR = 0.01  # the first of the studies' own, as in `lrfr.deploy.recognizer`
 FAR_HELP = "false accept rate at which is decided, one of the model's card (default: %(default)s)"
 WORDS = {True: "same person", False: "different people"}
 
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the answer; 0 for any answer, also "different people". UserError if a photograph has no face."""
     recognizer, found, _ = prepared(arguments, [arguments.a, arguments.b])
     a, b = (one.faces[0] for one in found)
-    answer = decide(recognizer, recognizer.similarity(a.image, b.image), arguments.far, a, b)
+    answer = recognizer.decide(recognizer.similarity(a.image, b.image), arguments.far, min(a.pixels, b.pixels))
     answer |= terms(recognizer, arguments.far)
     answer |= {name: described(one, one.faces[0]) for name, one in zip("ab", found, strict=True)}
     answer["notes"] = [line for one in found for line in notes(recognizer, one, one.faces[:1], True)]
@@ -64,11 +63,6 @@ def prepared(
 
     UserError if the student cannot decide at the FAR that is asked for, or one of `paths` has no face.
     """
-    from lrfr.deploy.find_faces import find_all
-    from lrfr.deploy.recognizer import Recognizer
-    from lrfr.gate.images import list_photographs
-    from lrfr.parallel import cores, limit_threads
-
     limit_threads(1)  # one face needs no more, and processes can be forked from one thread only
     recognizer = Recognizer.load(arguments.model)
     if "far" in arguments:
@@ -85,13 +79,6 @@ def tell(arguments: argparse.Namespace, answer: dict[str, Any], lines: list[str]
     """Print one JSON object, or lines. Returns the exit code of every answer."""
     print(json.dumps(answer) if arguments.json else "\n".join(lines))
     return 0
-
-
-def decide(recognizer: Recognizer, similarity: float, far: float, a: Face, b: Face) -> dict[str, Any]:
-    """Similarity, threshold and decision for two faces."""
-    row = recognizer.operating_point(far, min(a.pixels, b.pixels))
-    decision = {"same_person": bool(similarity >= row["similarity"]), "similarity": similarity}
-    return decision | {"threshold": row["similarity"], "resolution": row["resolution"]}
 
 
 def terms(recognizer: Recognizer, far: float) -> dict[str, Any]:

@@ -148,13 +148,13 @@ def test_a_face_of_another_kind_is_refused(recognizer):
     [(1, "8"), (8, "8"), (15, "8"), (16, "16"), (31, "16"), (32, "32"), (63, "32"), (64, "hr"), (150, "hr")],
 )
 def test_the_threshold_is_that_of_the_nearest_resolution_not_above_the_face(recognizer, pixels, resolution):
-    assert recognizer.operating_point(0.01, pixels)["resolution"] == resolution
+    assert recognizer.decide(0, 0.01, pixels)["resolution"] == resolution
 
 
 def test_resolutions_that_are_not_listed_are_done_without(tmp_path):
     for listed, pixels, resolution in ((("8", "16"), 100, "16"), (("hr",), 10, "hr")):
         path = students.write_student(tmp_path, thresholds=students.rows(dict.fromkeys(listed, 0.5)))
-        assert Recognizer.load(path).operating_point(0.01, pixels)["resolution"] == resolution
+        assert Recognizer.load(path).decide(0, 0.01, pixels)["resolution"] == resolution
 
 
 def test_the_smaller_face_and_the_far_choose_the_threshold(recognizer):

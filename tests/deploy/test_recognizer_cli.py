@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from lrfr import cli, config
-from lrfr.deploy import embed
 from lrfr.deploy.recognizer import Recognizer
 from tests.deploy import students
 
@@ -224,11 +223,11 @@ def test_embed_has_a_row_for_every_face_and_for_every_photograph_without_one(ask
 
 
 def test_a_table_that_cannot_be_written_leaves_nothing(ask, tmp_path, monkeypatch):
-    def fail(path, *_):
+    def fail(_, path, **__):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embed, "write", fail)
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     (tmp_path / "x.csv").write_text("old", encoding="utf-8")
     error = refused(ask("embed", "chips", "--out", os.fspath(tmp_path / "x.csv"), "--aligned"))
     assert "No space left" in error
