@@ -84,14 +84,6 @@ def pins(lock: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in found}
 
 
-def installed(name: str) -> str | None:
-    """The installed version, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def check_package(text: str, extra: str, version: str | None, pin: str | None) -> Check:
     """Judge one requirement (such as "pandas>=3.0,<4") by the version that is installed and that of the lock."""
     requirement = Requirement(text)
@@ -106,15 +98,17 @@ def check_package(text: str, extra: str, version: str | None, pin: str | None) -
 
 def check_packages(folder: Path) -> list[Check]:
     """What the installed lrfr requires, one line a requirement, against what is installed and the lock of `folder`."""
-    if installed("lrfr") is None:
+    lrfr = next(iter(metadata.distributions(name="lrfr")), None)
+    if lrfr is None:
         return [Check("lrfr", "missing", "without it no version can be judged: run `make setup`")]
     lock, found = folder / "requirements.lock", {}
     pinned = pins(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
-    for line in metadata.requires("lrfr") or []:
+    for line in lrfr.requires or []:
         text, _, marker = line.partition(";")
-        name = Requirement(text).name
+        name = canonicalize_name(Requirement(text).name)
+        version = next((one.version for one in metadata.distributions(name=name)), None)
         extra = "".join(re.findall(r"extra == ['\"]([^'\"]+)", marker))
-        found[text.strip()] = check_package(text, extra, installed(name), pinned.get(canonicalize_name(name)))
+        found[text.strip()] = check_package(text, extra, version, pinned.get(name))
     return [*found.values()]
 
 

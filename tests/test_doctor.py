@@ -39,8 +39,8 @@ def test_pins_reads_markers_comments_and_odd_names():
 
 def test_the_installed_packages_are_listed_with_their_extras(monkeypatch):
     missing = ("torch", "pytest", "onnxruntime")
-    real = doctor.installed
-    monkeypatch.setattr(doctor, "installed", lambda name: None if name in missing else real(name))
+    real = doctor.metadata.distributions
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda **of: () if of.get("name") in missing else real(**of))
     checks = {check.name: check for check in doctor.check_packages(ROOT)}
     assert [checks[name].status for name in missing] == ["wrong", "note", "note"]
     assert "make setup" in checks["torch"].advice
@@ -125,7 +125,8 @@ def test_a_missing_package_is_reported_not_raised(tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from lrfr import doctor\n"
-        "real = doctor.installed; doctor.installed = lambda name: None if name == 'torch' else real(name)\n"
+        "real = doctor.metadata.distributions\n"
+        "doctor.metadata.distributions = lambda **of: () if of == {'name': 'torch'} else real(**of)\n"
         "sys.exit(doctor.run(None))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

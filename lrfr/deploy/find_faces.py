@@ -9,6 +9,7 @@ chip: it is aligned at its own size and then enlarged, as the low-resolution vie
 from __future__ import annotations
 
 import sys
+from collections import namedtuple
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,35 +38,24 @@ LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
 LARGEST_SIDE = 4096  # pixels of an aligned face
 AROUND = 4  # pixels of the chip that are kept around it: twice the reach of the bicubic kernel
-NO_FACE = "{path}: no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
+NO_FACE = "no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
 
 
 class Face(NamedTuple):
-    """One face.
+    """One face. `box` and `probability` are MTCNN's; None of an aligned face."""
 
-    image: uint8 (S, S, 3), the student's view. pixels: side of the aligned face in the photograph, rounded. box: left,
-    top, right, bottom in pixels of the photograph, and probability: MTCNN's; None of an aligned face.
-    """
-
-    image: np.ndarray
-    pixels: int
-    box: tuple[float, float, float, float] | None
+    image: np.ndarray  # uint8 (S, S, 3), the student's view
+    pixels: int  # side of the aligned face in the photograph, rounded
+    box: tuple[float, float, float, float] | None  # left, top, right, bottom in pixels of the photograph
     probability: float | None
 
 
-class Found(NamedTuple):
-    """The faces of one photograph, the largest first, or one sentence about why there is none."""
-
-    path: Path
-    faces: list[Face]
-    problem: str | None
+Found = namedtuple("Found", "path faces problem")  # of one photograph: Faces, the largest first; or why there is none
 
 
 def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list[Found]:
-    """The faces of many photographs, in `jobs` processes of one thread, in the order of the paths.
-
-    size: of the student's input. aligned: every image is an aligned face already; nothing is detected.
-    """
+    """The faces of many photographs, in `jobs` processes of one thread, in the order of the paths. size: of the
+    student's input in pixels. aligned: every image is an aligned face already; nothing is detected."""
     if not aligned:
         detector()  # made once, before the processes are forked
     return parallel_map(find_one, [(path, size, aligned) for path in paths], jobs, 1, "faces")
@@ -80,7 +70,7 @@ def find_one(path: Path, size: int, aligned: bool) -> Found:
         faces = find_faces(detector(), image, size)
     except UserError as error:
         return Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}")
-    return Found(path, faces, None if faces else NO_FACE.format(path=path))
+    return Found(path, faces, None if faces else f"{path}: {NO_FACE}")
 
 
 def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
@@ -101,8 +91,7 @@ def detector() -> MTCNN:
     """
     name = "torch._dynamo.utils"
     absent = name not in sys.modules
-    if absent:
-        sys.modules[name] = SimpleNamespace(is_compile_supported=lambda device: False)
+    sys.modules.setdefault(name, SimpleNamespace(is_compile_supported=lambda device: False))
     try:
         from facenet_pytorch import MTCNN
     finally:

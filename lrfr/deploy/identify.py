@@ -18,9 +18,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", type=Path, required=True, metavar="DIR", help=text)
     parser.add_argument("--top", type=int, default=5, help="how many people are listed (default: 5)")
     parser.add_argument("--far", type=float, default=FAR, help=FAR_HELP)
-    parser.add_argument(
-        "--all-faces", action="store_true", help="search for every face of the probe, not the largest only"
-    )
+    text = "search for every face of the probe, not the largest only"
+    parser.add_argument("--all-faces", action="store_true", help=text)
     add_common(parser)
 
 

@@ -22,7 +22,7 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
-from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, TestFold, build_fold
+from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold
 from lrfr.protocol.official import official_metrics
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
@@ -70,8 +70,13 @@ def compare(study: Study, model: str) -> list[tuple]:
                 x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
             both = x + mirrored(study, faces, model, seed, resolution)
             for sums, space in ((once, x), (twice, both / 2)) if teacher else ((once, unit(x)), (twice, unit(both))):
-                for key, values in metrics(study, fold, space).items():
-                    sums[*key, resolution] = sums.get((*key, resolution), 0) + values / (len(numbers) * len(seeds))
+                near, test = space[fold.test], space[fold.rows.test]
+                scores = fold.test_pairs.scores(similarity(near, near))
+                found = {DENSE: fold.test_pairs.verification(scores, None, study.evaluate.far)}
+                if fold.official is not None:
+                    found[OFFICIAL] = official_metrics(fold.official, test, test)
+                for key in [(protocol, metric, resolution) for protocol, values in found.items() for metric in values]:
+                    sums[key] = sums.get(key, 0) + found[key[0]][key[1]] / (len(numbers) * len(seeds))
     for (protocol, metric, resolution), values in twice.items():
         plain = once[protocol, metric, resolution]
         point, base = float(values[0]), float(plain[0])
@@ -96,13 +101,3 @@ def mirrored(study: Study, fold: Fold, model: str, seed: int, resolution: str) -
             chips = mirror(torch.from_numpy(fold.chips[fold.held_out[start : start + BATCH]]))
             parts.append(net(teacher_input(degrade(chips, int(resolution), chips.shape[1]))).embedding)
     return TEACHERS[study.teacher.name].comparable(torch.cat(parts)).numpy().astype(np.float64)
-
-
-def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[str, str], NDArray]:
-    """Metrics in every draw, by protocol and metric, of embeddings (rows, D) of both sides of every pair."""
-    near, test = x[fold.test], x[fold.rows.test]
-    scores = fold.test_pairs.scores(similarity(near, near))
-    found = {(DENSE, m): v for m, v in fold.test_pairs.verification(scores, None, study.evaluate.far).items()}
-    if fold.official is not None:
-        found |= {(OFFICIAL, m): v for m, v in official_metrics(fold.official, test, test).items()}
-    return found

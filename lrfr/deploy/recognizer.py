@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import namedtuple
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -59,12 +60,7 @@ class Card(BaseModel):
     files: list[dict[str, str | int]] = []
 
 
-class Model(NamedTuple):
-    """A model's file, its bytes, already compared with the card, and the card."""
-
-    path: Path
-    data: bytes
-    card: dict[str, Any]
+Model = namedtuple("Model", "path data card")  # a file, its bytes, already compared with the card, and the card
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -79,23 +75,19 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def find_model(path: str | Path | None = None) -> Model:
-    """A model with its card: a `.safetensors` or `.onnx` file, or its card.
+    """A model with its card: a `.safetensors` or `.onnx` file, or its card; without a path the released student that
+    the validation people of its study ranked first.
 
-    Without a path it is the released student that the validation people of its study ranked first. A released student
-    has a card of its own, with its sha256. An exported one's card lists its `files`, and `a-int8.onnx` may share that
-    of `a.onnx`. Raises UserError if model or card is missing, damaged, or the model is not the one of its card.
+    A released student's card has its sha256. An exported one's lists its `files`, and `a-int8.onnx` may share that of
+    `a.onnx`. Raises UserError if model or card is missing or damaged, or the model is not the one of its card.
     """
     if path is None:
-        cards = {file: read_card(file) for file in WEIGHTS.glob("*.json")}
-        ranked = {
-            file: (card.get("study"), card.get("validation", {}).get("rank") != 1) for file, card in cards.items()
-        }
-        released = sorted(
-            (STUDIES.index(study), low, file) for file, (study, low) in ranked.items() if study in STUDIES
-        )
+        cards = {file: read_card(file) for file in sorted(WEIGHTS.glob("*.json"))}
+        released = [file for file, card in cards.items() if card.get("study") in STUDIES]
         if not released:
             raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model.")
-        path = released[0][-1]
+        rank = {file: cards[file].get("validation", {}).get("rank") for file in released}
+        path = min(released, key=lambda file: (STUDIES.index(cards[file]["study"]), rank[file] != 1))
     path = Path(path)
     path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
     if path.suffix not in (".safetensors", ".onnx"):
@@ -116,14 +108,11 @@ def find_model(path: str | Path | None = None) -> Model:
 
 
 class Recognizer:
-    """Compares aligned faces, uint8 (H, W, 3), RGB, of any size; what each shows is a chip of `lrfr.data.align`.
-
-    card: the model's card. size: side of its input in pixels.
-    """
+    """Compares aligned faces, uint8 (H, W, 3), RGB, of any size; what each shows is a chip of `lrfr.data.align`."""
 
     def __init__(self, model: Model) -> None:
         self.card: dict[str, Any] = model.card
-        self.size: int = model.card["input"]["size"]
+        self.size: int = model.card["input"]["size"]  # side of the input in pixels
         self._path = model.path
         if model.path.suffix == ".onnx":
             runtime = onnx_graph.extra("onnxruntime")
@@ -141,10 +130,8 @@ class Recognizer:
         return cls(find_model(path))
 
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors float32 (N, D) of N aligned faces, brought to the student's input as the study's views were.
-
-        Raises UserError if an image is not uint8 (H, W, 3), or an embedding is zero or not finite.
-        """
+        """Unit vectors float32 (N, D) of N aligned faces, brought to the student's input as the study's views were;
+        UserError if an image is not uint8 (H, W, 3), or an embedding is zero or not finite."""
         parts = [np.empty((0, self.card["network"]["embedding"]), np.float32)]
         for start in range(0, len(images), BATCH):
             views = np.stack([view(image, self.size) for image in images[start : start + BATCH]])
@@ -160,8 +147,7 @@ class Recognizer:
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> float:
         """Cosine in -1 ... 1 of two aligned faces, uint8 (H, W, 3)."""
-        x = self.embed([a, b])
-        return float(cosines(x[:1], x[1:])[0, 0])
+        return float(cosines(*np.split(self.embed([a, b]), 2))[0, 0])
 
     def decide(self, similarity: float, far: float, pixels: int) -> dict[str, Any]:
         """same_person, similarity, and the threshold and resolution of the card that decide at a FAR.
@@ -189,10 +175,8 @@ class Recognizer:
         return float(self.decide(0, far, min(pixels_a, pixels_b))["threshold"])
 
     def same_person(self, a: np.ndarray, b: np.ndarray, far: float = FAR) -> bool:
-        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of two people's pairs.
-
-        The rate is that of the card's validation people. Raises UserError if the card has no threshold for this FAR.
-        """
+        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of two people's pairs, by
+        the card's validation people. UserError if the card has no threshold for this FAR."""
         pixels = min(min(np.shape(face)[:2], default=0) for face in (a, b))
         return self.decide(self.similarity(a, b), far, pixels)["same_person"]
 
@@ -203,10 +187,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def released_student(model: Model) -> StudentNet:
-    """The network of a released student: float32 with the published float16 values, as in the study's evaluation.
-
-    Raises UserError if the file is damaged, or card and weights do not belong together.
-    """
+    """The network of a released student: float32 with the published float16 values, as in the study's evaluation;
+    UserError if the file is damaged, or card and weights do not belong together."""
     with refusing(model.path, "the student of its card, in this version", "fetch model and card again"):
         state, network = load(model.data), dict(model.card["network"])
         kind = network.pop("kind")

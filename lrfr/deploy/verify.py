@@ -59,19 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
 def prepared(
     arguments: argparse.Namespace, paths: Sequence[Path] = (), folder: Path | None = None
 ) -> tuple[Recognizer, list[Found], list[Found]]:
-    """The student, what is in the photographs of `paths`, and what is in those of a folder, found in many processes.
-
-    UserError if the student cannot decide at the FAR that is asked for, or one of `paths` has no face.
-    """
+    """The student, what is in the photographs of `paths`, and what is in those of a folder, found in many processes;
+    UserError if the student cannot decide at the FAR that is asked for, or one of `paths` has no face."""
     limit_threads(1)  # one face needs no more, and processes can be forked from one thread only
     recognizer = Recognizer.load(arguments.model)
     if "far" in arguments:
         recognizer.threshold(arguments.far, 1, 1)
     listed = list_photographs(folder) if folder else []
     found = find_all(paths, recognizer.size, arguments.aligned, 1)
-    for one in found:
-        if one.problem:
-            raise UserError(one.problem)
+    if problems := [one.problem for one in found if one.problem]:
+        raise UserError(problems[0])
     return recognizer, found, find_all(listed, recognizer.size, arguments.aligned, cores())
 
 
