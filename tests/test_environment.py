@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as canonical
 
-from lrfr.doctor import PYTHON, canonical, pins
+from lrfr.doctor import PYTHON, pins
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK_TEXT = (ROOT / "requirements.lock").read_text(encoding="utf-8")

@@ -1,23 +1,24 @@
-"""`lrfr embed DIR --out FILE`: the faces of a folder's photographs as a table of unit vectors."""
+"""`lrfr embed DIR --out FILE`: the faces of a folder's photographs as a table of unit vectors.
+
+A row per face, and one for every photograph without any. Columns: name (below the folder, with slashes), face (1, 2,
+... by size; 0 = none), left, top, right, bottom (pixels of the photograph), pixels (side of the aligned face),
+probability (of the detection), problem (why there is no face, or nothing), and the embedding: in Parquet one column of
+lists of float32, in CSV the columns e0, e1, ... with the digits that keep a float32. What is missing is null or empty.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrfr.deploy.verify import add_common
+from lrfr.deploy.verify import add_common, prepared, tell
 from lrfr.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from lrfr.deploy.find_faces import Found
+from lrfr.files import atomic_file
+from lrfr.parallel import cores, limit_threads
 
 NUMBERS = dict.fromkeys(("left", "top", "right", "bottom", "probability"), "float64") | {"pixels": "Int64"}
 COLUMNS = ["name", "face", "left", "top", "right", "bottom", "pixels", "probability", "problem"]
@@ -25,91 +26,45 @@ COLUMNS = ["name", "face", "left", "top", "right", "bottom", "pixels", "probabil
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with photographs")
-    parser.add_argument("--out", type=Path, required=True, help="the table to be written: .parquet, .csv or .npz")
+    parser.add_argument("--out", type=Path, required=True, help="the table to be written: .parquet or .csv")
     parser.add_argument("--all-faces", action="store_true", help="every face of a photograph, not the largest only")
     add_common(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the table and print its summary; UserError for what cannot be read or written."""
-    from lrfr.deploy.find_faces import find_all
-    from lrfr.deploy.recognizer import Recognizer, find_model
-    from lrfr.files import atomic_file
-    from lrfr.gate.images import list_photographs
-    from lrfr.parallel import cores, limit_threads
-
+    """Write the table and print its summary; UserError, before any work, for what cannot be read or written."""
     out = arguments.out
-    check_out(out)
-    model = find_model(arguments.model)
-    paths = list_photographs(arguments.folder)
-    # in processes, before this one computes anything with torch
-    found = find_all(paths, model.card["input"]["size"], arguments.aligned, cores())
-    frame, images = table(found, arguments.folder, arguments.all_faces)
+    if out.suffix not in (".parquet", ".csv"):
+        raise UserError(f"--out {out}: name a file that ends in .parquet or .csv.")
+    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise UserError(f"--out {out}: is a folder, or its folder does not exist or may not be written to.")
+    if out.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UserError(f"--out {out}: needs the package pyarrow; install the extra `export`, or write .csv.")
+    recognizer, _, found = prepared(arguments, folder=arguments.folder)
+    import pandas as pd  # not before the processes were forked: it brings threads
+
+    rows, images = [], []
+    for one in found:
+        name, faces = one.path.relative_to(arguments.folder).as_posix(), one.faces[: None if arguments.all_faces else 1]
+        rows += [(name, k, *(f.box or [None] * 4), f.pixels, f.probability, None) for k, f in enumerate(faces, 1)]
+        rows += [] if faces else [(name, 0, *[None] * 6, one.problem)]
+        images += [face.image for face in faces]
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS)
     limit_threads(cores())
-    vectors = Recognizer(model).embed(images)
+    vectors = recognizer.embed(images)
     embedding = np.full((len(frame), vectors.shape[1]), np.nan, np.float32)
     embedding[frame.face > 0] = vectors
     try:
         with atomic_file(out) as temporary:
-            WRITERS[out.suffix](temporary, frame, embedding)
+            if out.suffix == ".parquet":
+                vectors = [None if np.isnan(vector).any() else vector for vector in embedding]
+                frame.assign(embedding=vectors).to_parquet(temporary, index=False)
+            else:
+                names = [f"e{k}" for k in range(embedding.shape[1])]
+                frame.join(pd.DataFrame(embedding, columns=names)).to_csv(temporary, index=False, lineterminator="\n")
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error}).") from None
     problems = [one.problem for one in found if one.problem]
     answer = {"out": str(out), "photographs": len(found), "faces": len(images), "problems": problems}
     lines = [f"{out}: {len(images)} faces of {len(found)} photographs; {len(problems)} without one.", *problems]
-    print(json.dumps({**answer, "model": model.card["name"]}) if arguments.json else "\n".join(lines))
-    return 0
-
-
-def check_out(path: Path) -> None:
-    """UserError for a table that could not be written, before any work is done."""
-    if path.suffix not in WRITERS:
-        raise UserError(f"--out {path}: name a file that ends in {', '.join(WRITERS)}.")
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"--out {path}: is a folder, or its folder does not exist or may not be written to.")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise UserError(f"--out {path}: needs the package pyarrow; install the extra `export`, or write .csv.")
-
-
-def table(found: list[Found], folder: Path, all_faces: bool) -> tuple[pd.DataFrame, list[np.ndarray]]:
-    """A row per face, and one for every photograph without any, with the reason; and the faces in the rows' order.
-
-    Columns: name (below the folder, with slashes), face (1, 2, ... by size; 0 = none), left, top, right, bottom (pixels
-    of the photograph), pixels (side of the aligned face), probability (of the detection), problem (or none).
-    """
-    import pandas as pd
-
-    rows, images = [], []
-    for one in found:
-        name, faces = one.path.relative_to(folder).as_posix(), one.faces if all_faces else one.faces[:1]
-        rows += [(name, k, *(f.box or [None] * 4), f.pixels, f.probability, None) for k, f in enumerate(faces, 1)]
-        rows += [] if faces else [(name, 0, *[None] * 6, one.problem)]
-        images += [face.image for face in faces]
-    return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS), images
-
-
-def write_csv(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
-    """Embeddings as columns e0, e1, ... with the digits that keep a float32; missing values are empty fields."""
-    names = [f"e{k}" for k in range(embedding.shape[1])]
-    frame.join(type(frame)(embedding, columns=names)).to_csv(path, index=False, lineterminator="\n")
-
-
-def write_npz(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
-    """An array a column and `embedding` (rows, D); missing numbers are NaN (pixels: 0), sentences empty. No pickle."""
-    whole = frame.assign(pixels=frame.pixels.fillna(0).astype(int), problem=frame.problem.fillna("").astype(object))
-    text = {name: np.array(whole[name].tolist(), str) for name in ("name", "problem")}
-    np.savez(path, **{name: column.to_numpy() for name, column in whole.items()} | text, embedding=embedding)
-
-
-def write_parquet(path: Path, frame: pd.DataFrame, embedding: np.ndarray) -> None:
-    """Embeddings as one column of lists of float32; missing values are nulls."""
-    import pyarrow
-    from pyarrow import parquet
-
-    vectors = [None if np.isnan(vector).any() else vector for vector in embedding]
-    lists = pyarrow.array(vectors, pyarrow.list_(pyarrow.float32(), embedding.shape[1]))
-    whole = pyarrow.Table.from_pandas(frame, preserve_index=False).append_column("embedding", lists)
-    parquet.write_table(whole, path)
-
-
-WRITERS = {".parquet": write_parquet, ".csv": write_csv, ".npz": write_npz}
+    return tell(arguments, {**answer, "model": recognizer.card["name"]}, lines)

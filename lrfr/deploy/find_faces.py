@@ -9,6 +9,7 @@ chip: it is aligned at its own size and then enlarged, as the low-resolution vie
 from __future__ import annotations
 
 import sys
+from collections import namedtuple
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,49 +38,39 @@ LARGEST_SCALE = 6.0
 LARGEST_BORDER = 100  # repeated pixels around a photograph that is enlarged: a face may fill it
 LARGEST_SIDE = 4096  # pixels of an aligned face
 AROUND = 4  # pixels of the chip that are kept around it: twice the reach of the bicubic kernel
-NO_FACE = "{path}: no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
+NO_FACE = "no face found; give a larger or more frontal one, or --aligned if the image is an aligned face."
 
 
 class Face(NamedTuple):
-    """One face.
+    """One face. `box` and `probability` are MTCNN's; None of an aligned face."""
 
-    image: uint8 (S, S, 3), the student's view. pixels: side of the aligned face in the photograph, rounded. box: left,
-    top, right, bottom in pixels of the photograph, and probability: MTCNN's; None of an aligned face.
-    """
-
-    image: np.ndarray
-    pixels: int
-    box: tuple[float, float, float, float] | None
+    image: np.ndarray  # uint8 (S, S, 3), the student's view
+    pixels: int  # side of the aligned face in the photograph, rounded
+    box: tuple[float, float, float, float] | None  # left, top, right, bottom in pixels of the photograph
     probability: float | None
 
 
-class Found(NamedTuple):
-    """What is in one photograph: its faces, the largest first, or one sentence about why there is none."""
-
-    path: Path
-    faces: list[Face]
-    problem: str | None
+Found = namedtuple("Found", "path faces problem")  # of one photograph: Faces, the largest first; or why there is none
 
 
 def find_all(paths: Sequence[Path], size: int, aligned: bool, jobs: int) -> list[Found]:
-    """The faces of many photographs, in `jobs` processes of one thread, in the order of the paths.
-
-    size: of the student's input. aligned: every image is an aligned face already; nothing is detected.
-    """
+    """The faces of many photographs, in `jobs` processes of one thread, in the order of the paths. size: of the
+    student's input in pixels. aligned: every image is an aligned face already; nothing is detected."""
     if not aligned:
-        mtcnn_class()  # imported once, before the processes are forked; no torch may compute before that
+        detector()  # made once, before the processes are forked
     return parallel_map(find_one, [(path, size, aligned) for path in paths], jobs, 1, "faces")
 
 
 def find_one(path: Path, size: int, aligned: bool) -> Found:
-    """The faces of one photograph. Runs in any process."""
+    """The same of one photograph, in any process."""
     try:
         image = read_image(path)
-        own = Face(view(np.asarray(image), size), min(image.size), None, None) if aligned else None
-        faces = [own] if own else find_faces(detector(), image, size)
+        if aligned:
+            return Found(path, [Face(view(np.asarray(image), size), min(image.size), None, None)], None)
+        faces = find_faces(detector(), image, size)
     except UserError as error:
         return Found(path, [], str(error) if str(path) in str(error) else f"{path}: {error}")
-    return Found(path, faces, None if faces else NO_FACE.format(path=path))
+    return Found(path, faces, None if faces else f"{path}: {NO_FACE}")
 
 
 def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
@@ -91,27 +82,22 @@ def find_faces(mtcnn: MTCNN, image: Image.Image, size: int) -> list[Face]:
     return sorted(faces, key=lambda face: -face.pixels)
 
 
-def mtcnn_class() -> type[MTCNN]:
-    """facenet-pytorch's detector, imported without torch's compiler: half of the start-up time of a short program.
+@cache
+def detector() -> MTCNN:
+    """The study's detector, one a process; that of `lrfr.data.detect` brings pandas and a study's parameters along.
 
-    `torchvision.ops.roi_align`, which MTCNN does not use, asks it one question on import; here the answer is "no".
+    It is imported without torch's compiler, half of the start-up time of a short program: `torchvision.ops.roi_align`,
+    which MTCNN does not use, asks the compiler one question on import; here the answer is "no".
     """
     name = "torch._dynamo.utils"
     absent = name not in sys.modules
-    if absent:
-        sys.modules[name] = SimpleNamespace(is_compile_supported=lambda device: False)
+    sys.modules.setdefault(name, SimpleNamespace(is_compile_supported=lambda device: False))
     try:
         from facenet_pytorch import MTCNN
     finally:
         if absent:
             del sys.modules[name]
-    return MTCNN
-
-
-@cache
-def detector() -> MTCNN:
-    """The study's detector, one a process; that of `lrfr.data.detect` brings pandas and a study's parameters along."""
-    return mtcnn_class()(keep_all=True, device="cpu")
+    return MTCNN(keep_all=True, device="cpu")
 
 
 def look(mtcnn: MTCNN, image: Image.Image) -> list[tuple[np.ndarray, float, np.ndarray]]:

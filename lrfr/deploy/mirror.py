@@ -22,7 +22,7 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
-from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, TestFold, build_fold
+from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold
 from lrfr.protocol.official import official_metrics
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
@@ -54,9 +54,29 @@ def run(study: Study) -> None:
 
 
 def compare(study: Study, model: str) -> list[tuple]:
-    """Rows of mirror.csv about one model."""
-    once, twice, freedom = both(study, model)
-    rows, level = [], study.evaluate.level
+    """Rows of mirror.csv about one model: every metric's draws, means over folds and seeds, of faces once and twice.
+
+    Of the resolutions of MISALIGNED that the study has: the smallest, the headline's and the largest faces.
+    """
+    teacher, level, freedom = model == TEACHER, study.evaluate.level, 0
+    once, twice, rows = {}, {}, []
+    numbers = study.faces.run_folds if teacher else folds_of(study, model)
+    seeds = study.train.seeds[:1] if teacher else seeds_of(study, model)
+    for number in numbers:
+        fold, faces = build_fold(study, number), read_fold(study, number)
+        freedom += fold.test_pairs.counts.shape[1] - 1  # people minus folds
+        for seed, resolution in product(seeds, [name for name in MISALIGNED if name in study.resolutions]):
+            with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
+                x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
+            both = x + mirrored(study, faces, model, seed, resolution)
+            for sums, space in ((once, x), (twice, both / 2)) if teacher else ((once, unit(x)), (twice, unit(both))):
+                near, test = space[fold.test], space[fold.rows.test]
+                scores = fold.test_pairs.scores(similarity(near, near))
+                found = {DENSE: fold.test_pairs.verification(scores, None, study.evaluate.far)}
+                if fold.official is not None:
+                    found[OFFICIAL] = official_metrics(fold.official, test, test)
+                for key in [(protocol, metric, resolution) for protocol, values in found.items() for metric in values]:
+                    sums[key] = sums.get(key, 0) + found[key[0]][key[1]] / (len(numbers) * len(seeds))
     for (protocol, metric, resolution), values in twice.items():
         plain = once[protocol, metric, resolution]
         point, base = float(values[0]), float(plain[0])
@@ -70,54 +90,14 @@ def compare(study: Study, model: str) -> list[tuple]:
     return rows
 
 
-def both(study: Study, model: str) -> tuple[dict, dict, int]:
-    """Values in every draw by protocol, metric and resolution, means over folds and seeds: of faces once, and with
-    their mirror images; and the number of people minus folds."""
-    teacher, once, twice, freedom = model == TEACHER, {}, {}, 0
-    numbers = study.faces.run_folds if teacher else folds_of(study, model)
-    seeds = study.train.seeds[:1] if teacher else seeds_of(study, model)
-    for number in numbers:
-        fold, faces = build_fold(study, number), read_fold(study, number)
-        freedom += fold.test_pairs.counts.shape[1] - 1
-        for seed, resolution in product(seeds, resolutions(study)):
-            with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
-                x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
-            if teacher:
-                spaces = x, (x + mirrored_teacher(study, faces, resolution)) / 2
-            else:
-                spaces = unit(x), unit(x + mirrored_student(study, faces, model, seed, resolution))
-            for sums, space in zip((once, twice), spaces, strict=True):
-                for key, values in metrics(study, fold, space).items():
-                    sums[*key, resolution] = sums.get((*key, resolution), 0) + values / (len(numbers) * len(seeds))
-    return once, twice, freedom
-
-
-def resolutions(study: Study) -> list[str]:
-    """The smallest, the headline's and the largest faces, as far as the study has them: three points of a curve."""
-    return [name for name in MISALIGNED if name in study.resolutions]
-
-
-def mirrored_student(study: Study, fold: Fold, model: str, seed: int, resolution: str) -> NDArray[np.float64]:
-    """Embeddings (rows, D) of the held-out faces' mirror images."""
-    views = views_at(study, fold, resolution)  # the view of a mirror image is the mirror image of the view
-    return embed_views(load_student(study, model, fold.number, seed), mirror(views)).astype(np.float64)
-
-
-def mirrored_teacher(study: Study, fold: Fold, resolution: str) -> NDArray[np.float64]:
-    """The same of the teacher fed with upsampled faces, in the space in which it decides."""
+def mirrored(study: Study, fold: Fold, model: str, seed: int, resolution: str) -> NDArray[np.float64]:
+    """Embeddings (rows, D) of the held-out faces' mirror images; the teacher's in the space in which it decides."""
+    if model != TEACHER:
+        views = views_at(study, fold, resolution)  # the view of a mirror image is the mirror image of the view
+        return embed_views(load_student(study, model, fold.number, seed), mirror(views)).astype(np.float64)
     net, parts = load_trained(study, fold.number, study.teacher.setting).net, []
     with torch.inference_mode():
         for start in range(0, len(fold.held_out), BATCH):
             chips = mirror(torch.from_numpy(fold.chips[fold.held_out[start : start + BATCH]]))
             parts.append(net(teacher_input(degrade(chips, int(resolution), chips.shape[1]))).embedding)
     return TEACHERS[study.teacher.name].comparable(torch.cat(parts)).numpy().astype(np.float64)
-
-
-def metrics(study: Study, fold: TestFold, x: NDArray[np.float64]) -> dict[tuple[str, str], NDArray]:
-    """Metrics in every draw, by protocol and metric, of embeddings (rows, D) of both sides of every pair."""
-    near, test = x[fold.test], x[fold.rows.test]
-    scores = fold.test_pairs.scores(similarity(near, near))
-    found = {(DENSE, m): v for m, v in fold.test_pairs.verification(scores, None, study.evaluate.far).items()}
-    if fold.official is not None:
-        found |= {(OFFICIAL, m): v for m, v in official_metrics(fold.official, test, test).items()}
-    return found

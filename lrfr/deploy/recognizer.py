@@ -8,20 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import namedtuple
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, Field, FiniteFloat
-from safetensors import SafetensorError
 from safetensors.torch import load
 
 from lrfr.config import Student
 from lrfr.deploy import onnx_graph
 from lrfr.deploy.find_faces import view
 from lrfr.errors import UserError
+from lrfr.gate.images import Damaged, refusing
 from lrfr.gate.state import insert_state
 from lrfr.models.student import StudentNet, build_student, normalise
 
@@ -30,7 +32,6 @@ STUDIES = ("lfw", "orl")  # whose released students are the default: the first t
 FAR = 0.01  # of a decision, if nothing else is said: the first of the studies' own
 LARGEST_CARD = 1 << 20  # bytes; our choice: a card has a few kilobytes
 BATCH = 64  # faces a forward pass; no influence on the numbers beyond float sums
-Forward = Callable[[np.ndarray], np.ndarray]  # views uint8 (B, S, S, 3) -> embeddings float32 (B, D)
 Channels = Annotated[list[Annotated[int, Field(ge=1, le=2048)]], Field(min_length=4, max_length=4)]
 
 
@@ -59,53 +60,40 @@ class Card(BaseModel):
     files: list[dict[str, str | int]] = []
 
 
-class Model(NamedTuple):
-    """A model's file, its bytes, already compared with the card, and the card."""
-
-    path: Path
-    data: bytes
-    card: dict[str, Any]
+Model = namedtuple("Model", "path data card")  # a file, its bytes, already compared with the card, and the card
 
 
 def read_card(path: Path) -> dict[str, Any]:
     """A card; UserError if it is missing or is none."""
-    try:
+    with refusing(path, "the card of a student", "a model needs its card beside it, so fetch both again"):
         with path.open("rb") as file:
             data = file.read(LARGEST_CARD)
         size = Card.model_validate_json(data, strict=True).input["size"]
         if type(size) is not int or size not in range(8, 513, 8):
-            raise ValueError("size of the input")
+            raise Damaged("size of the input")
         return json.loads(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a model needs its card beside it.") from None
-    except (ValueError, KeyError):  # also what pydantic raises
-        raise UserError(f"{path}: not the card of a student, or damaged; fetch model and card again.") from None
-
-
-def default_card(folder: Path = WEIGHTS) -> Path:
-    """The card of the released student that the validation people of its study ranked first; UserError without any."""
-    cards = {path: read_card(path) for path in sorted(folder.glob("*.json"))}
-    for study in STUDIES:
-        if own := [path for path, card in cards.items() if card.get("study") == study]:
-            return min(own, key=lambda path: (cards[path].get("validation", {}).get("rank") != 1, path))
-    raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model PATH.")
 
 
 def find_model(path: str | Path | None = None) -> Model:
-    """A model with its card: a `.safetensors` or `.onnx` file (or its card), the default student if no path is given.
+    """A model with its card: a `.safetensors` or `.onnx` file, or its card; without a path the released student that
+    the validation people of its study ranked first.
 
-    A released student has a card of its own, with its sha256. An exported one's card lists its `files`, and
-    `a-int8.onnx` may share that of `a.onnx`. Raises UserError if model or card is missing, the card is damaged, or the
-    model is not the one of its card.
+    A released student's card has its sha256. An exported one's lists its `files`, and `a-int8.onnx` may share that of
+    `a.onnx`. Raises UserError if model or card is missing or damaged, or the model is not the one of its card.
     """
-    path = default_card() if path is None else Path(path)
+    if path is None:
+        cards = {file: read_card(file) for file in sorted(WEIGHTS.glob("*.json"))}
+        released = [file for file, card in cards.items() if card.get("study") in STUDIES]
+        if not released:
+            raise UserError("no student is released yet; make one with `lrfr release STUDY`, or give one with --model.")
+        rank = {file: cards[file].get("validation", {}).get("rank") for file in released}
+        path = min(released, key=lambda file: (STUDIES.index(cards[file]["study"]), rank[file] != 1))
+    path = Path(path)
     path = path.with_suffix(".safetensors") if path.suffix == ".json" else path
     if path.suffix not in (".safetensors", ".onnx"):
         raise UserError(f"{path}: not a .safetensors or .onnx file; give a released or an exported student.")
-    try:
+    with refusing(path, "a student", "give a released or an exported one"):
         data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a released or an exported student.") from None
     beside = path.with_suffix(".json")
     if path.suffix == ".onnx" and not beside.is_file():
         beside = path.with_name(path.stem.rpartition("-")[0] + ".json")
@@ -119,88 +107,78 @@ def find_model(path: str | Path | None = None) -> Model:
     return Model(path, data, card)
 
 
-def resolution_for(pixels: int, listed: Iterable[str], size: int) -> str:
-    """The resolution whose threshold holds for two faces of which the smaller has `pixels` a side.
-
-    The largest listed one that is not above `pixels`, or the smallest of all. `hr` from twice the input's `size` on:
-    the study's `hr` views are chips reduced from far more pixels (about 118 in LFW), each a mean of many; a face of 40
-    pixels, brought to 32, is no sharper than the view at 32.
-    """
-    numbers = sorted(int(resolution) for resolution in {*listed} - {"hr"})
-    if "hr" in listed and (pixels >= 2 * size or not numbers):
-        return "hr"
-    return str(max((number for number in numbers if number <= pixels), default=numbers[0]))
-
-
-def operating_point(card: dict[str, Any], far: float, pixels: int) -> dict[str, Any]:
-    """The row of a card's thresholds for a FAR and the side of the smaller of two faces.
-
-    Raises UserError if the card has no thresholds, or none for this FAR; the message names those that there are.
-    """
-    rows = card.get("thresholds", [])
-    if not rows:
-        raise UserError(f"{card['name']}: its card has no thresholds, so it cannot decide; release it again.")
-    at = {row["resolution"]: row for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)}
-    if not at:
-        known = ", ".join(f"{value:g}" for value in sorted({row["far"] for row in rows}))
-        raise UserError(f"far {far:g}: there is no threshold for it on the card of {card['name']}; known are {known}.")
-    return at[resolution_for(pixels, at, card["input"]["size"])]
-
-
 class Recognizer:
-    """Compares aligned faces, uint8 (H, W, 3), RGB, of any size; what each shows is a chip of `lrfr.data.align`.
-
-    card: the model's card. size: side of its input in pixels.
-    """
+    """Compares aligned faces, uint8 (H, W, 3), RGB, of any size; what each shows is a chip of `lrfr.data.align`."""
 
     def __init__(self, model: Model) -> None:
         self.card: dict[str, Any] = model.card
-        self.size: int = model.card["input"]["size"]
-        self._forward = (onnx_forward if model.path.suffix == ".onnx" else torch_forward)(model)
+        self.size: int = model.card["input"]["size"]  # side of the input in pixels
+        self._path = model.path
+        if model.path.suffix == ".onnx":
+            runtime = onnx_graph.extra("onnxruntime")
+            with refusing(model.path, "a student's graph", "export it again"):
+                session = runtime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
+            self._forward = partial(onnx_graph.embed, session)  # views uint8 (B, S, S, 3) -> float32 (B, D)
+        else:
+            net = released_student(model)
+            forward = lambda views: net(normalise(torch.from_numpy(views))).embedding.numpy()  # noqa: E731
+            self._forward = torch.inference_mode()(forward)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Recognizer:
-        """A `.safetensors` or `.onnx` student, its card beside it; without a path the released one that ranked first.
-
-        Raises UserError if there is none, or model or card is damaged, or they do not belong together.
-        """
+        """A student like `find_model`: without a path the released one that ranked first."""
         return cls(find_model(path))
 
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors float32 (N, D) of N aligned faces, brought to the student's input as the study's views were.
-
-        Raises UserError if an image is not uint8 (H, W, 3), or an embedding is zero or not finite.
-        """
+        """Unit vectors float32 (N, D) of N aligned faces, brought to the student's input as the study's views were;
+        UserError if an image is not uint8 (H, W, 3), or an embedding is zero or not finite."""
         parts = [np.empty((0, self.card["network"]["embedding"]), np.float32)]
         for start in range(0, len(images), BATCH):
             views = np.stack([view(image, self.size) for image in images[start : start + BATCH]])
-            x = self._forward(views).astype(np.float64)
-            length = np.linalg.norm(x, axis=1, keepdims=True)
-            if not (np.isfinite(x).all() and (length > 0).all()):
-                raise UserError(f"{self.card['name']}: an embedding is zero or not finite; fetch the model again.")
+            with refusing(self._path, "a student's graph", "fetch or export it again"):
+                x = self._forward(views).astype(np.float64)
+                length = np.linalg.norm(x, axis=1, keepdims=True)
+                if x.shape != (len(views), parts[0].shape[1]):
+                    raise Damaged("gives other embeddings than its card says")
+                if not (np.isfinite(x).all() and (length > 0).all()):
+                    raise Damaged("an embedding is zero or not finite")
             parts.append((x / length).astype(np.float32))
         return np.concatenate(parts)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> float:
         """Cosine in -1 ... 1 of two aligned faces, uint8 (H, W, 3)."""
-        x = self.embed([a, b])
-        return float(cosines(x[:1], x[1:])[0, 0])
+        return float(cosines(*np.split(self.embed([a, b]), 2))[0, 0])
+
+    def decide(self, similarity: float, far: float, pixels: int) -> dict[str, Any]:
+        """same_person, similarity, and the threshold and resolution of the card that decide at a FAR.
+
+        pixels: side of the smaller face in its photograph. The resolution is the largest on the card that is not above,
+        or the smallest of all. `hr` from twice the input's size on: the study's `hr` views are chips reduced from far
+        more pixels (about 118 in LFW), each a mean of many; a face of 40 pixels, brought to 32, is no sharper than the
+        view at 32. Raises UserError if the card has no thresholds, or none for this FAR; the message names those known.
+        """
+        name, rows = self.card["name"], self.card.get("thresholds", [])
+        if not rows:
+            raise UserError(f"{name}: its card has no thresholds, so it cannot decide; release it again.")
+        at = {row["resolution"]: row["similarity"] for row in rows if math.isclose(row["far"], far, rel_tol=1e-9)}
+        if not at:
+            known = ", ".join(f"{value:g}" for value in sorted({row["far"] for row in rows}))
+            raise UserError(f"far {far:g}: there is no threshold for it on the card of {name}; known are {known}.")
+        numbers = sorted(int(resolution) for resolution in {*at} - {"hr"})
+        high = "hr" in at and (pixels >= 2 * self.size or not numbers)
+        chosen = "hr" if high else str(max((n for n in numbers if n <= pixels), default=numbers[0]))
+        same = bool(similarity >= at[chosen])
+        return {"same_person": same, "similarity": float(similarity), "threshold": at[chosen], "resolution": chosen}
 
     def threshold(self, far: float, pixels_a: int, pixels_b: int) -> float:
-        """The cosine from which on two faces count as one person's, at a false accept rate.
-
-        pixels_a, pixels_b: sides of the aligned faces in their photographs; the smaller face decides
-        (`resolution_for`). Raises UserError if the card has no threshold for this FAR.
-        """
-        return float(operating_point(self.card, far, min(pixels_a, pixels_b))["similarity"])
+        """The cosine from which on two faces of these sides count as one person's, at a FAR: see `decide`."""
+        return float(self.decide(0, far, min(pixels_a, pixels_b))["threshold"])
 
     def same_person(self, a: np.ndarray, b: np.ndarray, far: float = FAR) -> bool:
-        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of two people's pairs.
-
-        The rate is that of the card's validation people. Raises UserError if the card has no threshold for this FAR.
-        """
-        sides = (min(np.shape(face)[:2], default=0) for face in (a, b))
-        return self.similarity(a, b) >= self.threshold(far, *sides)
+        """Are two aligned faces, uint8 (H, W, 3), of one person? It says so wrongly of `far` of two people's pairs, by
+        the card's validation people. UserError if the card has no threshold for this FAR."""
+        pixels = min(min(np.shape(face)[:2], default=0) for face in (a, b))
+        return self.decide(self.similarity(a, b), far, pixels)["same_person"]
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -208,43 +186,12 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1, 1)
 
 
-def torch_forward(model: Model) -> Forward:
-    net = released_student(model)
-    return torch.inference_mode()(lambda views: net(normalise(torch.from_numpy(views))).embedding.numpy())
-
-
 def released_student(model: Model) -> StudentNet:
-    """The network of a released student: float32 with the published float16 values, as in the study's evaluation.
-
-    Raises UserError if the file is damaged, or card and weights do not belong together.
-    """
-    try:
+    """The network of a released student: float32 with the published float16 values, as in the study's evaluation;
+    UserError if the file is damaged, or card and weights do not belong together."""
+    with refusing(model.path, "the student of its card, in this version", "fetch model and card again"):
         state, network = load(model.data), dict(model.card["network"])
         kind = network.pop("kind")
         net = build_student(Student(**network), kind, model.card["input"]["size"], 0)
-    except SafetensorError as error:
-        raise UserError(f"{model.path}: not a safetensors file, or damaged ({error}); fetch it again.") from None
-    except ValueError:
-        raise UserError(f"{model.path}: its card describes no network of this version; fetch both again.") from None
     insert_state(net, {name: t.float() if t.dtype == torch.float16 else t for name, t in state.items()}, model.path)
     return net.eval()
-
-
-def onnx_forward(model: Model) -> Forward:
-    """Of an exported student, which holds its normalisation. UserError if the extra `export` is not installed."""
-    runtime = onnx_graph.extra("onnxruntime")
-    try:
-        session = runtime.InferenceSession(model.data, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has its own exceptions for every kind of damage
-        raise UserError(f"{model.path}: onnxruntime cannot run it ({type(error).__name__}); export it again.") from None
-
-    def forward(views: np.ndarray) -> np.ndarray:
-        try:
-            found = onnx_graph.embed(session, views)
-        except Exception as error:
-            raise UserError(f"{model.path}: no student's graph ({type(error).__name__}); export it again.") from None
-        if found.shape != (len(views), model.card["network"]["embedding"]):
-            raise UserError(f"{model.path}: gives other embeddings than its card says; export it again.")
-        return found
-
-    return forward

@@ -35,15 +35,14 @@ def run(study: Study, patch: pytest.MonkeyPatch, folder: Path, noise: float, sig
     """mirror.csv if the mirror image's embedding is `sign` times the face's own, with noise."""
     rng = np.random.default_rng(5)
 
-    def embedding(model: str, number: int, seed: int, resolution: str):
+    def embedding(study: Study, number: int, model: str, seed: int, resolution: str):
         with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
             x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
         return sign * x + noise * rng.normal(size=x.shape)
 
     patch.chdir(folder)
     patch.setattr(mirror, "read_fold", lambda study, number: number)
-    patch.setattr(mirror, "mirrored_student", lambda study, number, model, seed, r: embedding(model, number, seed, r))
-    patch.setattr(mirror, "mirrored_teacher", lambda study, number, r: embedding("teacher", number, 0, r))
+    patch.setattr(mirror, "mirrored", embedding)
     mirror.run(study)
     return read_table(study.reports / "tables" / "mirror.csv")
 
@@ -88,10 +87,6 @@ def test_the_page_names_protocols_and_differences(evaluated, monkeypatch):
     assert "## eer, protocol `dense`" in text and "## accuracy, protocol `official`" in text and "| scratch | " in text
 
 
-def test_only_resolutions_of_the_study_are_asked_for():
-    assert mirror.resolutions(faces.tiny_study()) == ["8", "16"]
-
-
 def test_a_mirrored_view_is_the_view_of_the_mirrored_face(tiny: Study):
     """What both networks are fed with: mirroring before or after making a face small is the same."""
     study, fold = tiny, read_fold(tiny, 0)
@@ -104,10 +99,10 @@ def test_a_mirrored_view_is_the_view_of_the_mirrored_face(tiny: Study):
     net = load_student(study, "feature", 0, seed)
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(views))).embedding.numpy()
-    found = mirror.mirrored_student(study, fold, "feature", seed, "8")
+    found = mirror.mirrored(study, fold, "feature", seed, "8")
     np.testing.assert_allclose(found, expected, atol=1e-5)
     teacher = load_trained(study, 0, study.teacher.setting).net
     with torch.inference_mode():
         seen = teacher_input(degrade(torch.from_numpy(chips), 8, chips.shape[1]))
         expected = TEACHERS[study.teacher.name].comparable(teacher(seen).embedding).numpy()
-    np.testing.assert_allclose(mirror.mirrored_teacher(study, fold, "8"), expected, atol=1e-4)
+    np.testing.assert_allclose(mirror.mirrored(study, fold, "teacher", seed, "8"), expected, atol=1e-4)

@@ -123,12 +123,12 @@ def test_an_exported_student_shares_the_card_of_its_folder(tmp_path):
     other = [{"file": "lfw-kd.onnx", "sha256": hashlib.sha256(model.SerializeToString()).hexdigest()}]
     students.write_student(tmp_path, "lfw-kd", network=network, files=other)
     (tmp_path / "lfw-kd.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="no student's graph"):
+    with pytest.raises(UserError, match="cannot be read as a student's graph"):
         Recognizer.load(tmp_path / "lfw-kd.onnx").embed([face])
     broken = [{"file": "lfw-kd.onnx", "sha256": hashlib.sha256(b"onnx").hexdigest()}]
     students.write_student(tmp_path, "lfw-kd", network=network, files=broken)
     (tmp_path / "lfw-kd.onnx").write_bytes(b"onnx")
-    with pytest.raises(UserError, match="onnxruntime cannot run it"):
+    with pytest.raises(UserError, match="cannot be read as a student's graph"):
         Recognizer.load(tmp_path / "lfw-kd.onnx")
 
 
@@ -147,13 +147,14 @@ def test_a_face_of_another_kind_is_refused(recognizer):
     ("pixels", "resolution"),
     [(1, "8"), (8, "8"), (15, "8"), (16, "16"), (31, "16"), (32, "32"), (63, "32"), (64, "hr"), (150, "hr")],
 )
-def test_the_threshold_is_that_of_the_nearest_resolution_not_above_the_face(pixels, resolution):
-    assert cards.resolution_for(pixels, RESOLUTIONS, 32) == resolution
+def test_the_threshold_is_that_of_the_nearest_resolution_not_above_the_face(recognizer, pixels, resolution):
+    assert recognizer.decide(0, 0.01, pixels)["resolution"] == resolution
 
 
-def test_resolutions_that_are_not_listed_are_done_without():
-    assert cards.resolution_for(100, ["8", "16"], 32) == "16"
-    assert cards.resolution_for(10, ["hr"], 32) == "hr"
+def test_resolutions_that_are_not_listed_are_done_without(tmp_path):
+    for listed, pixels, resolution in ((("8", "16"), 100, "16"), (("hr",), 10, "hr")):
+        path = students.write_student(tmp_path, thresholds=students.rows(dict.fromkeys(listed, 0.5)))
+        assert Recognizer.load(path).decide(0, 0.01, pixels)["resolution"] == resolution
 
 
 def test_the_smaller_face_and_the_far_choose_the_threshold(recognizer):
@@ -172,7 +173,7 @@ def test_a_similarity_at_the_threshold_is_accepted(tmp_path, recognizer):
 
 
 def test_the_default_is_the_first_of_lfw_else_of_orl(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards.default_card, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(cards, "WEIGHTS", tmp_path)
     with pytest.raises(UserError, match="lrfr release STUDY"):
         Recognizer.load()
     ranks = {"orl-scratch": 1, "lfw-scratch": 3, "lfw-kd": 1, "other-x": 1}
@@ -206,7 +207,7 @@ def test_a_changed_model_is_refused(tmp_path):
 def test_a_damaged_card_is_refused(tmp_path, text):
     path = students.write_student(tmp_path)
     path.with_suffix(".json").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match="not the card"):
+    with pytest.raises(UserError, match="cannot be read as the card"):
         Recognizer.load(path)
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError, match="needs its card"):
@@ -232,7 +233,7 @@ def test_a_damaged_card_is_refused(tmp_path, text):
     ],
 )
 def test_a_card_that_asks_for_nonsense_is_refused(tmp_path, change):
-    with pytest.raises(UserError, match="not the card"):
+    with pytest.raises(UserError, match="cannot be read as the card"):
         Recognizer.load(students.write_student(tmp_path, **change))
 
 
@@ -240,7 +241,7 @@ def test_a_card_of_another_network_or_without_thresholds_says_so(tmp_path):
     other = {"kind": "plain", **students.NETWORK, "embedding": 64}
     with pytest.raises(UserError, match="another architecture"):
         Recognizer.load(students.write_student(tmp_path, network=other))
-    with pytest.raises(UserError, match="no network of this version"):
+    with pytest.raises(UserError, match="cannot be read as the student of its card"):
         Recognizer.load(students.write_student(tmp_path, network={**other, "depth": 3}))
     recognizer = Recognizer.load(students.write_student(tmp_path, thresholds=[]))
     with pytest.raises(UserError, match="has no thresholds"):

@@ -12,9 +12,7 @@ import pytest
 import yaml
 
 from lrfr.config import Study
-from lrfr.deploy.release import check_release
 from lrfr.report.tables import rescheduled
-from lrfr.deploy.release import dvc_md5
 from tests.deploy.students import check_release
 
 ROOT = Path(__file__).resolve().parents[2]
