@@ -16,7 +16,6 @@ import pandas as pd
 import seaborn
 import yaml
 from matplotlib import pyplot
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrfr.formats import FIVE as FIVE  # notebooks take it from here
@@ -41,7 +40,7 @@ MODELS = {
     for name, (words, colour, marker, line) in LOOKS["models"].items()
 }
 PAIRINGS = LOOKS["pairings"]
-MARKERS = "osD^vP"  # of arms and of kinds of input
+MARKERS, KINDS = "osD^vP", "o^sDvP*X"  # of arms, of kinds of input
 BESIDE = {"fontsize": 8, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend to the right of the axes
 BINS = 60  # of a histogram: our choice, several genuine pairs a bin even for the smallest study
 NOT_LOSSES = ("learning_rate", "validation_eer", "pairs")  # beginnings of names in a training's log
@@ -184,7 +183,7 @@ def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str]) 
     points, kinds = principal_plane(embeddings), np.asarray(marks)
     fig, ax = pyplot.subplots(figsize=(6.4, 5.2))
     for i, kind in enumerate(dict.fromkeys(marks)):
-        how = {"s": 30, "marker": MARKERS[i % len(MARKERS)]}
+        how = {"s": 30, "marker": KINDS[i % len(KINDS)]}
         for j, person in enumerate(np.unique(people)):
             x, y = points[(kinds == kind) & (people == person)].T
             face = PALETTE[j % len(PALETTE)]

@@ -25,7 +25,7 @@ from lrfr.errors import UserError
 from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
 from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
-from lrfr.report.evaluation import arranged
+from lrfr.report.tables import arranged
 from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
@@ -53,39 +53,36 @@ def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray,
     return -np.sqrt(np.maximum(squared[chosen], 0)), (people[:, None] == people[None])[chosen]
 
 
-def first_of_each(rows: pd.DataFrame, most: int | None) -> pd.DataFrame:
-    """The first `most` rows of every person (None: all), numbered anew."""
-    return (rows if most is None else rows.groupby("person").head(most)).reset_index(drop=True)
-
-
 class Report:
-    """The results of `study`, for the notebook `notebook`, whose figures and tables go to `out`."""
+    """The results of a study, as in reports/<study>, for a notebook (a file name without extension).
 
-    def __init__(self, root: Path, study: str, notebook: str, out: str) -> None:
+    Figures and tables go to the folder `out` ("": by hand). Works from the project's top folder and from any folder
+    below; UserError outside a clone, or if the study has not been run.
+    """
+
+    def __init__(self, study: str, notebook: str, out: str = "") -> None:
+        here = Path.cwd()
+        root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
+        if root is None:
+            raise UserError("dvc.yaml: not found here or above; open the notebook inside a clone of the project.")
+        if not (root / "reports" / study / "tables").is_dir():
+            raise UserError(f"reports/{study}/tables: not there; run `make study` first.")
         self.root, self.study, self.notebook, self.staged = root, study, notebook, bool(out)
         self.runs, self.reports = root / "runs" / study, root / "reports" / study
-        self.folder = (root / out) if out else root / "notebooks" / "output" / notebook
+        self.folder = root / (out or f"notebooks/output/{notebook}")
 
-    def _existing(self, folder: Path, path: str) -> Path:
-        if not (folder / path).exists():
-            file = (folder / path).relative_to(self.root).as_posix()
-            raise UserError(f"{file}: not there; run `make study` first.")
-        return folder / path
-
-    def run_file(self, path: str) -> Path:
-        """A file that a stage wrote under runs/<study>/."""
-        return self._existing(self.runs, path)
-
-    def report_file(self, path: str) -> Path:
-        """A file that a stage wrote under reports/<study>/."""
-        return self._existing(self.reports, path)
+    def file(self, path: str) -> Path:
+        """A file that a stage wrote under runs/<study>/ or reports/<study>/."""
+        for folder in (self.runs, self.reports):
+            if (folder / path).exists():
+                return folder / path
+        raise UserError(f"{path}: in neither runs/{self.study} nor reports/{self.study}; run `make study` first.")
 
     def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
         """A table of the study; of one that has several protocols, the rows of this one (None: all rows)."""
-        table = read_table(self.report_file(f"tables/{name}.csv"))
-        if protocol is None or "protocol" not in table:
-            return table
-        return table[table.protocol == protocol].reset_index(drop=True)
+        table = read_table(self.file(f"tables/{name}.csv"))
+        chosen = slice(None) if protocol is None or "protocol" not in table else table.protocol == protocol
+        return table[chosen].reset_index(drop=True)
 
     @cached_property
     def parameters(self) -> config.Study:
@@ -142,35 +139,34 @@ class Report:
         return f"{text}\n{WORDS['chance'].format(name=name, **numbers)}"
 
     @cached_property
-    def _people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        folds = pd.read_csv(self.run_file("folds.csv"))
-        return pd.read_csv(self.run_file("index.csv")).sort_values("image").reset_index(drop=True), folds
+    def people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on).
 
-    def index(self) -> pd.DataFrame:
-        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on)."""
-        return self._people[0].copy()
+        And the people of each fold with their role: fold, person, role.
+        """
+        index, folds = (pd.read_csv(self.file(f"{name}.csv")) for name in ("index", "folds"))
+        return index.sort_values("image").reset_index(drop=True), folds
 
-    def chips(self) -> np.ndarray:
-        """uint8 (N, 150, 150, 3), read-only: the aligned faces."""
-        return np.load(self.run_file("chips.npy"), mmap_mode="r")
+    def photographs(self, name: str) -> np.ndarray:
+        """uint8, read-only. `chips` (N, 150, 150, 3): the aligned faces.
 
-    def views(self) -> np.ndarray:
-        """uint8 (N, V, S, S, 3), read-only: image, view (smallest to largest pixels, then hr)."""
-        return np.load(self.run_file("views.npy"), mmap_mode="r")
+        `views` (N, V, S, S, 3): image, view (smallest to largest pixels, then hr).
+        """
+        return np.load(self.file(f"{name}.npy"), mmap_mode="r")
 
     def log(self, model: str) -> pd.DataFrame:
         """A model's training: fold, seed, epoch, term, value."""
-        return pd.read_csv(self.report_file(f"students/{model}/log.csv"))
+        return pd.read_csv(self.file(f"students/{model}/log.csv"))
 
     def gradient_table(self, model: str) -> pd.DataFrame:
         """Mean gradient of each term relative to the face loss: a row a term, a column a time."""
-        gradients = pd.read_csv(self.report_file(f"students/{model}/gradients.csv"))
+        gradients = pd.read_csv(self.file(f"students/{model}/gradients.csv"))
         means = gradients.groupby(["term", "when"]).ratio.mean().unstack()
         times = [when for when in ("start", "early", "end") if when in means]
         return means[times].rename_axis(columns=None).reset_index()
 
     def _held_out(self, fold: int) -> Rows:
-        return held_out_rows(*self._people, fold, self.parameters.faces.validation_images)
+        return held_out_rows(*self.people, fold, self.parameters.faces.validation_images)
 
     def faces(self, fold: int, role: str = "test", most: int | None = None) -> pd.DataFrame:
         """Photographs of the people with this role (train, validation, test), in ascending image number.
@@ -178,13 +174,14 @@ class Report:
         As the stages use them: duplicates are only tested, and validation has a limited number of each person. most:
         only the first so many of each; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
         """
-        index, folds = self._people
+        index, folds = self.people
         if role == "train":
             people = folds.person[(folds.fold == fold) & (folds.role == role)]
-            return first_of_each(index[index.person.isin(people) & (index.removed == 0)], most)
-        rows = self._held_out(fold)
-        images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
-        return first_of_each(index[index.image.isin(images)], most)
+            found = index[index.person.isin(people) & (index.removed == 0)]
+        else:
+            rows = self._held_out(fold)
+            found = index[index.image.isin(rows.images[{"test": rows.test, "validation": rows.validation}[role]])]
+        return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
     def sample(
         self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test"
@@ -199,13 +196,14 @@ class Report:
         if people is not None and people < len(known):
             lot = philox("shown", 0, fold).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
-        return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
+        found = every[every.person.isin(known)].sort_values(["person", "image"])
+        return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
     def embedding(
         self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
     ) -> np.ndarray:
         """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
-        with np.load(self.run_file(f"embeddings/{model}.npz")) as archive:
+        with np.load(self.file(f"embeddings/{model}.npz")) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
             key, file = f"fold{fold}/seed{seed}/{resolution}", f"embeddings/{model}.npz"
@@ -256,18 +254,3 @@ class Report:
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
         display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)
-
-
-def open_study(study: str, notebook: str, out: str = "") -> Report:
-    """The results of a study, as in reports/<study>, for a notebook (a file name without extension); out: "" by hand.
-
-    Works from the project's top folder and from any folder below; UserError outside a clone, or if the study has not
-    been run.
-    """
-    here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
-    if root is None:
-        raise UserError("dvc.yaml: not found here or above; open the notebook inside a clone of the project.")
-    if not (root / "reports" / study / "tables").is_dir():
-        raise UserError(f"reports/{study}/tables: not there; run `make study` first.")
-    return Report(root, study, notebook, out)
