@@ -18,11 +18,11 @@ from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lrfr import config, formats
+from lrfr import config
 from lrfr.errors import UserError
 
 # notebooks import all of these from here
-from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
+from lrfr.formats import SIGNIFICANT, headline, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
 from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
 from lrfr.report.tables import arranged
@@ -99,10 +99,6 @@ class Report:
     @property
     def resolutions(self) -> list[str]:
         return sorted(self.table("results").resolution.unique(), key=pixels)
-
-    def headline(self, metric: str, pairing: str, protocol: str = DENSE) -> pd.DataFrame:
-        """Models in rows, resolutions in columns, per cent with intervals; empty where no model has the metric."""
-        return formats.headline(self.table("results", protocol), metric, pairing)
 
     def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""

@@ -90,10 +90,17 @@ def test_tables_hold_one_protocol_unless_all_are_asked_for(project):
     report = results.Report("smoke", "x")
     assert set(report.table("results").protocol) == {"dense"} and len(report.table("results")) == len(table)
     assert len(report.table("results", None)) == 2 * len(table) and len(report.table("cost"))
-    assert report.table("results", "view2").empty and report.headline("eer", "lr_lr", "view2").empty
-    dense, official = (report.headline("eer", "lr_lr", protocol) for protocol in ("dense", "official"))
+    assert (
+        report.table("results", "view2").empty
+        and results.headline(report.table("results", "view2"), "eer", "lr_lr").empty
+    )
+    dense, official = (
+        results.headline(report.table("results", protocol), "eer", "lr_lr") for protocol in ("dense", "official")
+    )
     assert dense.model.tolist() == official.model.tolist() and not dense.equals(official)
-    assert report.headline("eer", "lr_lr").equals(dense) and report.resolutions == list(project.resolutions)
+    assert results.headline(report.table("results"), "eer", "lr_lr").equals(dense) and report.resolutions == list(
+        project.resolutions
+    )
 
 
 def test_compared_says_what_the_data_decide(project):
