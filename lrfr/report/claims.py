@@ -87,20 +87,19 @@ class Tables:
 
 def asked(tables: Tables, paper: str) -> Iterator[dict]:
     """The claims of a paper, one a row of the table."""
+    schemes = tables.schemes
+    tuned = "teacher_epochs" in schemes and schemes.teacher_epochs.iloc[0] > 0
     for claim in CLAIMS[paper]:
         if claim.get("measure") == "difference":
             for name in claim["against"]:
                 words = f"{claim['claim']} (EER at {RESOLUTION} px, minus {name})"
                 missing = f"This study holds no comparison of {paper} with {name}."
                 yield claim | {"claim": words, "against": name, "note": ALIKE, "otherwise": missing}
-        elif claim.get("measure") == "speedup":  # a row for each scheme that tunes no teacher
-            schemes = tables.schemes
-            tuned = "teacher_epochs" in schemes and schemes.teacher_epochs.iloc[0] > 0
-            for row in schemes[1:].itertuples() if tuned else ():
+        elif claim.get("measure") == "speedup" and tuned:  # a row for each scheme that tunes no teacher
+            for row in schemes[1:].itertuples():
                 yield claim | {"claim": f"{claim['claim']} ({row.scheme})", "speedup": row.speedup}
-            yield from () if tuned else [claim | {"measure": None}]
         else:
-            yield claim
+            yield claim | ({"measure": None} if claim.get("measure") == "speedup" else {})
 
 
 def shown(row) -> str:

@@ -1,14 +1,13 @@
 """The house style and the plots that notebooks share: pure functions, data in, matplotlib Figure out.
 
-Colours are Okabe and Ito's (2008), chosen to stay apart for every common kind of colour blindness; each model also has
-a marker and a line style of its own, so figures survive a black-and-white printer.
+Colours stay apart for every common kind of colour blindness (Okabe and Ito, 2008); markers and lines survive a printer.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from pathlib import Path
 from textwrap import fill
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -22,15 +21,7 @@ from lrfr.formats import FIVE as FIVE  # notebooks take it from here
 from lrfr.formats import pixels
 
 
-class Look(NamedTuple):
-    """line: a matplotlib line style, or (offset, [lengths on and off])."""
-
-    label: str
-    colour: str
-    marker: str
-    line: str | tuple
-
-
+Look = namedtuple("Look", "label colour marker line")  # line: a matplotlib style, or (offset, [lengths on and off])
 LOOKS = yaml.safe_load((Path(__file__).parent / "templates" / "looks.yaml").read_text(encoding="utf-8"))
 PALETTE = BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = tuple(LOOKS["palette"].values())
 PALE = "#B5B5B5"
@@ -109,9 +100,8 @@ def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = Non
 
     logs: model -> its log (columns fold, seed, epoch, term, value). terms: which, by default all losses.
     """
-    if terms is None:
-        found = pd.concat(logs.values()).term
-        terms = [term for term in dict.fromkeys(found) if not term.startswith(NOT_LOSSES)]
+    found = dict.fromkeys(pd.concat(logs.values()).term)
+    terms = terms or [term for term in found if not term.startswith(NOT_LOSSES)]
     columns = min(3, len(terms))
     lines = -(-len(terms) // columns)
     fig, axes = pyplot.subplots(lines, columns, figsize=(3.1 * columns + 0.6, 2.5 * lines), squeeze=False)
@@ -167,27 +157,23 @@ def attention(chips: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
     return fig
 
 
-def principal_plane(embeddings: np.ndarray) -> np.ndarray:
-    """The two leading principal components of float (n, D), as (n, 2); each axis's largest loading is positive."""
-    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
-    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
-    return centred @ axes.T
-
-
 def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str]) -> Figure:
     """Float (n, D) on the plane of its two principal components: a colour a person, a marker a kind of input.
 
-    people: int (n,). marks: n names such as "HR" and "8 px"; the first kind is filled.
+    Each component's largest loading is positive. people: int (n,). marks: n names such as "HR" and "8 px"; the first
+    kind is filled.
     """
-    points, kinds = principal_plane(embeddings), np.asarray(marks)
+    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    points, kinds = centred @ axes.T, np.asarray(marks)
     fig, ax = pyplot.subplots(figsize=(6.4, 5.2))
     for i, kind in enumerate(dict.fromkeys(marks)):
         how = {"s": 30, "marker": KINDS[i % len(KINDS)]}
         for j, person in enumerate(np.unique(people)):
             x, y = points[(kinds == kind) & (people == person)].T
-            face = PALETTE[j % len(PALETTE)]
-            ax.scatter(x, y, color=face if i == 0 else "none", edgecolors=face, **how)
+            shade = PALETTE[j % len(PALETTE)]
+            ax.scatter(x, y, color=shade if i == 0 else "none", edgecolors=shade, **how)
         ax.scatter([], [], color=INK if i == 0 else "none", edgecolors=INK, label=kind, **how)
     ax.legend(fontsize=8)
     ax.set(xlabel="first principal component", ylabel="second principal component")

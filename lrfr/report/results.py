@@ -25,7 +25,7 @@ from lrfr.errors import UserError
 from lrfr.formats import SIGNIFICANT, headline, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
 from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
-from lrfr.report.tables import arranged
+from lrfr.report.tables import arranged, lr_eer
 from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
@@ -102,9 +102,8 @@ class Report:
 
     def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
-        table = self.table("comparisons")
-        table = table[(table.a == model) & (table.metric == "eer") & (table.pairing == pairing)]
-        references = ("scratch", "kd", "teacher")
+        references = ["scratch", "kd", "teacher"]
+        table = self.table("comparisons").query("a == @model and metric == 'eer' and pairing == @pairing")
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
         table = wide(table.assign(against="against " + table.b), cells, "resolution", "against")
@@ -116,8 +115,7 @@ class Report:
         Equal error rate of an arm minus that of its method, both faces at the resolution. The intervals decide: an arm
         is worse or better where its interval leaves zero out, and a tie elsewhere.
         """
-        rows, name = self.table("ablation"), figures.label(method)
-        rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
+        rows, name = lr_eer(self.table("ablation").query("method == @method")), figures.label(method)
         if rows.empty:
             return WORDS["none"].format(study=self.study, name=name, method=method)
         found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
@@ -125,8 +123,7 @@ class Report:
         self.save(figures.arms(rows), "ablation", WORDS["figure"].format(name=name, level=100 * level))
         cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
         table = wide(rows, cells, "resolution", "arm")
-        words = WORDS["table"].format(name=name)
-        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words)
+        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", WORDS["table"].format(name=name))
         text = ""
         for arm, own in rows.groupby("arm"):
             at = [f"{found} at {', '.join(group.resolution)}" for found, group in own.groupby("verdict", sort=False)]
@@ -136,18 +133,12 @@ class Report:
 
     @cached_property
     def people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on).
-
-        And the people of each fold with their role: fold, person, role.
-        """
+        """Photographs (image, person, name, fallback: no face was found, removed: a duplicate), roles in the folds."""
         index, folds = (pd.read_csv(self.file(f"{name}.csv")) for name in ("index", "folds"))
         return index.sort_values("image").reset_index(drop=True), folds
 
     def photographs(self, name: str) -> np.ndarray:
-        """uint8, read-only. `chips` (N, 150, 150, 3): the aligned faces.
-
-        `views` (N, V, S, S, 3): image, view (smallest to largest pixels, then hr).
-        """
+        """uint8: `chips` (N, 150, 150, 3), aligned; `views` (N, V, S, S, 3), from the fewest pixels to hr. Read-only."""
         return np.load(self.file(f"{name}.npy"), mmap_mode="r")
 
     def log(self, model: str) -> pd.DataFrame:
@@ -179,9 +170,7 @@ class Report:
             found = index[index.image.isin(rows.images[{"test": rows.test, "validation": rows.validation}[role]])]
         return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
-    def sample(
-        self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test"
-    ) -> pd.DataFrame:
+    def sample(self, fold: int, people: int | None, most: int | None = None, least=2, role="test") -> pd.DataFrame:
         """`faces` of people with `least` photographs or more, sorted by person: of at most `people`, drawn (None: all).
 
         So many faces are enough for an illustration, whatever the size of the study.

@@ -289,21 +289,18 @@ def schedule(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     return table, page(title, text, parts)
 
 
-def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Equal error rates (lr_lr) of the teacher, the references and the five, by model and resolution."""
-    rows, out = lr_eer(table), {}
-    rows = rows[rows.resolution.isin(formats.HEADLINE) & rows.model.isin([*formats.REFERENCES, *formats.FIVE])]
-    for row in rows.itertuples():
-        out.setdefault(row.model, {})[f"eer_{row.resolution}"] = float(f"{row.value:.4g}")
-    return out
-
-
 def run(study: Study) -> None:
-    """The `summary` stage: tables/<name>.csv and <name>.md of each function, and metrics.json."""
+    """The `summary` stage: tables/<name>.csv and <name>.md of each function, and metrics.json.
+
+    metrics.json holds equal error rates (lr_lr) of the teacher, the references and the five, by model and resolution.
+    """
     evaluation = Evaluation.read(study)
     stories = (results, comparisons, runs, teacher, gradients, ablation, schedule)
     made = {story.__name__: story(study, evaluation) for story in stories}
     for name, table_and_text in made.items():  # other stages write there too, so this one owns files, not the folder
         write_table(study.reports / "tables", name, *table_and_text)
-    text = json.dumps(metrics(made["results"][0]), indent=2) + "\n"
-    files.write_text(study.reports / "metrics.json", text)
+    rows, metrics = lr_eer(made["results"][0]), {}
+    rows = rows[rows.resolution.isin(formats.HEADLINE) & rows.model.isin([*formats.REFERENCES, *formats.FIVE])]
+    for row in rows.itertuples():
+        metrics.setdefault(row.model, {})[f"eer_{row.resolution}"] = float(f"{row.value:.4g}")
+    files.write_text(study.reports / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -71,8 +71,13 @@ def test_attention_survives_an_empty_map():
 def test_principal_plane_keeps_its_sign_and_its_distances():
     rng = np.random.Generator(np.random.Philox(key=2))
     flat = rng.normal(size=(20, 2)) @ rng.normal(size=(2, 9))
-    plane = figures.principal_plane(flat)
-    assert np.allclose(plane, figures.principal_plane(flat[::-1])[::-1])
+
+    def drawn(embeddings: np.ndarray) -> np.ndarray:
+        points = figures.embedding_map(embeddings, np.arange(20), ["HR"] * 20).axes[0].collections[:20]
+        return np.concatenate([point.get_offsets() for point in points])
+
+    plane = drawn(flat)
+    assert np.allclose(plane, drawn(flat[::-1])[::-1])
     assert np.isclose(np.linalg.norm(plane[0] - plane[1]), np.linalg.norm(flat[0] - flat[1]))
 
 
