@@ -22,7 +22,6 @@ from lrfr.report.tables import TEXTS, lr_eer
 
 CONFIRMED, NOT_COMPARABLE = "not comparable here; mechanism confirmed", "not comparable here"
 TIE, BETTER, WORSE, NOT_TESTED = "tie", "better", "worse", "not tested"
-VERDICTS = (CONFIRMED, NOT_COMPARABLE, TIE, BETTER, WORSE, NOT_TESTED)
 RESOLUTION = "16"  # pixels, of the study's ranking and headline
 COLUMNS = ["paper", "claim", "claimed", "measured", "low", "high", "verdict", "note"]
 ALIKE = "Both share recipe, faces and size of student; the paper's networks, photographs and small faces are others."
@@ -77,7 +76,7 @@ class Tables:
             None: lambda: NOTHING,
             "difference": lambda: self.difference(paper, claim["against"]),
             "accuracy": lambda: self.accuracy(paper, claim["resolution"], mechanism),
-            "speedup": lambda: single(claim["speedup"], "x", claim["speedup"] > 1),
+            "speedup": lambda: single(claim["speedup"], "x", claim["speedup"] > 1) if "speedup" in claim else NOTHING,
             "size": lambda: single(self.cost.params[paper] / 1e6, "M"),
             "smaller": lambda: single(times.params[paper], "x"),
             "faster": lambda: single(times.latency_ms[paper], "x", times.latency_ms[paper] > 1),
@@ -99,7 +98,7 @@ def asked(tables: Tables, paper: str) -> Iterator[dict]:
             for row in schemes[1:].itertuples():
                 yield claim | {"claim": f"{claim['claim']} ({row.scheme})", "speedup": row.speedup}
         else:
-            yield claim | ({"measure": None} if claim.get("measure") == "speedup" else {})
+            yield claim
 
 
 def shown(row) -> str:

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from lrfr.formats import FIVE as FIVE  # notebooks take it from here
 from lrfr.formats import pixels
 
-
 Look = namedtuple("Look", "label colour marker line")  # line: a matplotlib style, or (offset, [lengths on and off])
 LOOKS = yaml.safe_load((Path(__file__).parent / "templates" / "looks.yaml").read_text(encoding="utf-8"))
 PALETTE = BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = tuple(LOOKS["palette"].values())

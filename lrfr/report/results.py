@@ -32,7 +32,6 @@ SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
 WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # of a figure or table
 FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them
 
 
@@ -72,7 +71,11 @@ class Report:
         self.folder = root / (out or f"notebooks/output/{notebook}")
 
     def file(self, path: str) -> Path:
-        """A file that a stage wrote under runs/<study>/ or reports/<study>/."""
+        """A file that a stage wrote under runs/<study>/ or reports/<study>/.
+
+        chips.npy is uint8 (N, 150, 150, 3), aligned; views.npy (N, V, S, S, 3), from the fewest pixels to hr.
+        students/<model>/log.csv is a model's training: fold, seed, epoch, term, value.
+        """
         for folder in (self.runs, self.reports):
             if (folder / path).exists():
                 return folder / path
@@ -137,20 +140,11 @@ class Report:
         index, folds = (pd.read_csv(self.file(f"{name}.csv")) for name in ("index", "folds"))
         return index.sort_values("image").reset_index(drop=True), folds
 
-    def photographs(self, name: str) -> np.ndarray:
-        """uint8: `chips` (N, 150, 150, 3), aligned; `views` (N, V, S, S, 3), from the fewest pixels to hr. Read-only."""
-        return np.load(self.file(f"{name}.npy"), mmap_mode="r")
-
-    def log(self, model: str) -> pd.DataFrame:
-        """A model's training: fold, seed, epoch, term, value."""
-        return pd.read_csv(self.file(f"students/{model}/log.csv"))
-
     def gradient_table(self, model: str) -> pd.DataFrame:
         """Mean gradient of each term relative to the face loss: a row a term, a column a time."""
         gradients = pd.read_csv(self.file(f"students/{model}/gradients.csv"))
         means = gradients.groupby(["term", "when"]).ratio.mean().unstack()
-        times = [when for when in ("start", "early", "end") if when in means]
-        return means[times].rename_axis(columns=None).reset_index()
+        return means.filter(["start", "early", "end"]).rename_axis(columns=None).reset_index()
 
     def _held_out(self, fold: int) -> Rows:
         return held_out_rows(*self.people, fold, self.parameters.faces.validation_images)
@@ -185,9 +179,9 @@ class Report:
         return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
     def embedding(
-        self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
+        self, model: str, fold: int, seed: int, resolution: str, of: pd.DataFrame | None = None
     ) -> np.ndarray:
-        """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
+        """float32 (n, D): a row for each photograph `of`, held-out photographs of the fold; by default its test people's."""
         with np.load(self.file(f"embeddings/{model}.npz")) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
@@ -195,7 +189,7 @@ class Report:
             if key not in archive.files:
                 raise UserError(f"{file}: holds no '{key}'; choose a fold, seed and resolution of the study.")
             rows = archive[key]
-        images = (self.faces(fold) if faces is None else faces).image.to_numpy()
+        images = (self.faces(fold) if of is None else of).image.to_numpy()
         held_out = self._held_out(fold).images
         if not np.isin(images, held_out).all():
             raise UserError(f"{file}: holds test and validation people of fold {fold} only.")
@@ -203,7 +197,7 @@ class Report:
 
     def _record(self, file: str, name: str, caption: str) -> Path:
         """Note the caption of a figure or table in `file`; returns the path for it, without extension."""
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
             raise UserError(f"{name}: not a name for a figure or table; use lower-case letters, digits and hyphens.")
         self.folder.mkdir(parents=True, exist_ok=True)
         captions = self.folder / file
@@ -233,9 +227,8 @@ class Report:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
         path = self._record("tables.json", name, caption)
         table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-        rounded = table.copy()
-        for column in rounded.select_dtypes("float"):
-            rounded[column] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in rounded[column]]
+        numbers = table.select_dtypes("float")
+        rounded = table.assign(**numbers.map(lambda value: "" if pd.isna(value) else f"{value:.{digits}f}"))
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
         display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)

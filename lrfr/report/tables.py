@@ -142,8 +142,7 @@ def comparisons(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str
     teacher", "against kd", "the five among each other") for one pairing, resolution and metric. A wider family would
     ask more than 2000 draws can answer (their smallest p is 0.001), and nobody asks all these questions at once.
     """
-    rows = evaluation.comparable()
-    rows = rows[rows.kind == "model"]
+    rows = evaluation.comparable().query("kind == 'model'")
     known, folds = by_cell(rows), {model: set(group.folds) for model, group in rows.groupby("model")}
     cells = sorted(set(rows[CELL].itertuples(index=False, name=None)), key=lambda c: (c[2], c[0], pixels(c[1])))
     found = []
@@ -203,8 +202,8 @@ def gradients(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
 
     On the deepest stage that both reach. The page has a row a model, term and stage.
     """
-    paths = {name: study.reports / "students" / name / "gradients.csv" for name in study.models}
-    frames = [pd.read_csv(file).assign(model=name) for name, file in paths.items()]
+    folder = study.reports / "students"
+    frames = [pd.read_csv(folder / name / "gradients.csv").assign(model=name) for name in study.models]
     by, keys = ["model", "term", "when", "progress", "stage"], ["model", "term", "stage"]
     grouped = pd.concat([frame for frame in frames if len(frame)]).groupby(by, sort=False)
     table = grouped.ratio.agg(["mean", "min", "max"]).reset_index()
