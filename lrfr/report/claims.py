@@ -39,12 +39,11 @@ class Tables:
     """The study's tables that claims are held against."""
 
     def __init__(self, study: Study) -> None:
-        frames = {}
-        for name in ("results", "comparisons", "ablation", "cost", "schemes"):
-            path = study.reports / "tables" / f"{name}.csv"
-            if not path.is_file():
-                raise UserError(f"{path.as_posix()}: not there; run `dvc repro` first.")
-            frames[name] = formats.read_table(path)
+        folder, names = study.reports / "tables", ("results", "comparisons", "ablation", "cost", "schemes")
+        try:
+            frames = {name: formats.read_table(folder / f"{name}.csv") for name in names}
+        except FileNotFoundError as error:
+            raise UserError(f"{Path(error.filename).as_posix()}: not there; run `dvc repro` first.") from None
         arms = frames["ablation"]  # in the form of comparisons.csv: the method minus its arm; one question an arm, so
         turned = {"diff": -arms["diff"], "low": -arms.diff_high, "high": -arms.diff_low, "p_holm": arms.p}  # p as it is
         arms = arms.assign(a=arms.method, b=arms.method + "-" + arms.arm, **turned)

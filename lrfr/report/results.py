@@ -179,9 +179,9 @@ class Report:
         return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
     def embedding(
-        self, model: str, fold: int, seed: int, resolution: str, of: pd.DataFrame | None = None
+        self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
     ) -> np.ndarray:
-        """float32 (n, D): a row for each photograph `of`, held-out photographs of the fold; by default its test people's."""
+        """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
         with np.load(self.file(f"embeddings/{model}.npz")) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
@@ -189,7 +189,7 @@ class Report:
             if key not in archive.files:
                 raise UserError(f"{file}: holds no '{key}'; choose a fold, seed and resolution of the study.")
             rows = archive[key]
-        images = (self.faces(fold) if of is None else of).image.to_numpy()
+        images = (self.faces(fold) if faces is None else faces).image.to_numpy()
         held_out = self._held_out(fold).images
         if not np.isin(images, held_out).all():
             raise UserError(f"{file}: holds test and validation people of fold {fold} only.")

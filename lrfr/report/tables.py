@@ -121,7 +121,6 @@ def results(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     table = table.join(pd.DataFrame(totals).reset_index(drop=True)).assign(study=study.study, folds=table.n_folds)
     table = arranged(table, ["protocol", "metric", "pairing", "model", "resolution"])
     table = table[["study", *ROW, "value", "low", "high", "interval", "seeds", "sd_seed", *COUNTS, "folds"]]
-
     most, text = table.folds.max(), page(*TEXTS["results"], {})
     for protocol, own in table.groupby("protocol", sort=False):
         parts = {}
@@ -156,7 +155,6 @@ def comparisons(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str
                     family.append((study.study, DENSE, a, b, *cell, *evaluation.difference(*sides)))
             found += [(*row, p) for row, p in zip(family, holm([row[-1] for row in family]), strict=True)]
     table = pd.DataFrame(found, columns=["study", "protocol", "a", "b", *CELL, "diff", "low", "high", "p", "p_holm"])
-
     rows, five = table.assign(cell=marked(table)), table.a.isin(formats.FIVE) & table.b.isin(formats.FIVE)
     rows["reference"], rows["model"] = rows.b.where(~five, "each other"), rows.a.where(~five, rows.a + " - " + rows.b)
     grouped = rows.groupby(["reference", "metric", "pairing"], sort=True)
@@ -186,7 +184,6 @@ def teacher(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     paired = pd.DataFrame.from_dict(differences, orient="index", columns=columns)
     table = rows.rename(columns={"model": "setting"}).assign(study=study.study).join(paired)
     table = table[["study", "protocol", "setting", *CELL, "value", "low", "high", "interval", *columns]]
-
     shown = []
     for row in table.sort_values(["metric", "resolution"], kind="stable").itertuples():
         metric = row.metric if row.protocol == DENSE else f"{row.metric} ({row.protocol})"
@@ -208,7 +205,6 @@ def gradients(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     grouped = pd.concat([frame for frame in frames if len(frame)]).groupby(by, sort=False)
     table = grouped.ratio.agg(["mean", "min", "max"]).reset_index()
     table = table.assign(study=study.study)[["study", *by, "mean", "min", "max"]]
-
     rows = table.drop_duplicates([*keys, "when"])
     cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in rows[["mean", "min", "max"]].to_numpy()]
     part = wide(rows, cells, keys, "when")
@@ -236,7 +232,6 @@ def ablation(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
             value = (row.value, row.low, row.high, *evaluation.difference(row, base))
             found.append((study.study, method, name, DENSE, *cell_of(row), *value))
     table = arranged(pd.DataFrame(found, columns=ABLATION), ["metric", "pairing", "method", "arm", "resolution"])
-
     title, text = TEXTS["ablation"]
     if table.empty:
         return table, page(title, f"{text}\n\n{TEXTS['no_arm']}", {})
@@ -271,7 +266,6 @@ def schedule(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     family = table[table.against != ""].groupby(["arm", "against", *CELL]).p
     table.loc[table.against != "", "p_holm"] = family.transform(lambda p: holm(p.to_numpy()))
     table = arranged(table, ["protocol", "metric", "pairing", "against", "model", "arm", "resolution"])
-
     title, text = TEXTS["schedule"]
     if table.empty:
         return table, page(title, f"{text}\n\n{TEXTS['no_schedule']}", {})
