@@ -1,13 +1,13 @@
 """The house style and the plots that notebooks share: pure functions, data in, matplotlib Figure out.
 
-Colours are Okabe and Ito's (2008), chosen to stay apart for every common kind of colour blindness; each model also has
-a marker and a line style of its own, so figures survive a black-and-white printer.
+Colours stay apart for every common kind of colour blindness (Okabe and Ito, 2008); markers and lines survive a printer.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
+from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -15,22 +15,12 @@ import pandas as pd
 import seaborn
 import yaml
 from matplotlib import pyplot
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrfr.formats import FIVE as FIVE  # notebooks take it from here
-from lrfr.formats import order, pixels
+from lrfr.formats import pixels
 
-
-class Look(NamedTuple):
-    """line: a matplotlib line style, or (offset, [lengths on and off])."""
-
-    label: str
-    colour: str
-    marker: str
-    line: str | tuple
-
-
+Look = namedtuple("Look", "label colour marker line")  # line: a matplotlib style, or (offset, [lengths on and off])
 LOOKS = yaml.safe_load((Path(__file__).parent / "templates" / "looks.yaml").read_text(encoding="utf-8"))
 PALETTE = BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY = tuple(LOOKS["palette"].values())
 PALE = "#B5B5B5"
@@ -39,11 +29,13 @@ MODELS = {
     name: Look(words, SHADES[colour], marker, line if isinstance(line, str) else tuple(line))
     for name, (words, colour, marker, line) in LOOKS["models"].items()
 }
-METRICS, PAIRINGS = LOOKS["metrics"], LOOKS["pairings"]
-MARKERS = "osD^vP"  # of arms
+PAIRINGS = LOOKS["pairings"]
+MARKERS, KINDS = "osD^vP", "o^sDvP*X"  # of arms, of kinds of input
 BESIDE = {"fontsize": 8, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend to the right of the axes
 BINS = 60  # of a histogram: our choice, several genuine pairs a bin even for the smallest study
 NOT_LOSSES = ("learning_rate", "validation_eer", "pairs")  # beginnings of names in a training's log
+FACE, LETTERS = 1.15, 16  # inches a face, and letters that fit above one
+INK = "#444444"  # of a legend
 
 
 def use_style() -> None:
@@ -58,49 +50,8 @@ def look(model: str, other: str = BLUE) -> Look:
     return MODELS.get(model, Look(model, other, "o", "-"))
 
 
-def looks(names: list[str]) -> dict[str, Look]:
-    """One look a name: a model's own, or the next colour of the palette."""
-    return {name: look(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)}
-
-
 def label(model: str) -> str:
     return look(model).label
-
-
-def colour(model: str) -> str:
-    return look(model).colour
-
-
-def size_label(resolution: str) -> str:
-    return resolution if resolution == "hr" else f"{resolution} px"
-
-
-def size_axis(ax: Axes, names: list[str]) -> None:
-    """Resolutions as the ticks of the horizontal axis, and a legend beside it."""
-    ax.set_xticks(range(len(names)), [size_label(name) for name in names])
-    ax.legend(**BESIDE)
-
-
-def resolution_curve(results: pd.DataFrame, metric: str, pairing: str, models) -> Figure:
-    """A metric against resolution, one line a model, with the bands of its intervals.
-
-    results: rows of results.csv. metric, pairing: which of them. models: names, drawn in the house order.
-    """
-    rows = results[(results.metric == metric) & (results.pairing == pairing) & results.model.isin(models)]
-    names = sorted(rows.resolution.unique(), key=pixels)
-    fig, ax = pyplot.subplots(figsize=(7.2, 4.4))
-    for model in order(rows.model):
-        line = rows[rows.model == model].set_index("resolution").reindex(names)
-        style, x = look(model), np.arange(len(names))
-        ax.plot(x, 100 * line.value, color=style.colour, marker=style.marker, linestyle=style.line, label=style.label)
-        ax.fill_between(x, 100 * line.low, 100 * line.high, color=style.colour, alpha=0.12, linewidth=0)
-    ax.set(
-        xlabel="resolution of the face",
-        ylabel=f"{METRICS.get(metric, metric)} (%)",
-        title=PAIRINGS.get(pairing, pairing),
-    )
-    size_axis(ax, names)
-    return fig
 
 
 def arms(rows: pd.DataFrame) -> Figure:
@@ -118,7 +69,8 @@ def arms(rows: pd.DataFrame) -> Figure:
         marker, shade = MARKERS[k % len(MARKERS)], PALETTE[k % len(PALETTE)]
         ax.errorbar(x, 100 * own["diff"], error, color=shade, marker=marker, linestyle="", capsize=2, label=arm)
     ax.set(xlabel="resolution of both faces", ylabel="EER, arm minus method (points)")
-    size_axis(ax, names)
+    ax.set_xticks(range(len(names)), [name if name == "hr" else f"{name} px" for name in names])
+    ax.legend(**BESIDE)
     return fig
 
 
@@ -147,21 +99,82 @@ def training_curves(logs: dict[str, pd.DataFrame], terms: list[str] | None = Non
 
     logs: model -> its log (columns fold, seed, epoch, term, value). terms: which, by default all losses.
     """
-    if terms is None:
-        found = pd.concat(logs.values()).term
-        terms = [term for term in dict.fromkeys(found) if not term.startswith(NOT_LOSSES)]
+    found = dict.fromkeys(pd.concat(logs.values()).term)
+    terms = terms or [term for term in found if not term.startswith(NOT_LOSSES)]
     columns = min(3, len(terms))
     lines = -(-len(terms) // columns)
     fig, axes = pyplot.subplots(lines, columns, figsize=(3.1 * columns + 0.6, 2.5 * lines), squeeze=False)
     for ax in axes.flat[len(terms) :]:
         ax.remove()
     for ax, term in zip(axes.flat, terms, strict=False):
-        for name, style in looks(list(logs)).items():
-            values = logs[name][logs[name].term == term].groupby("epoch").value.agg(["mean", "min", "max"])
+        for i, (name, log) in enumerate(logs.items()):
+            style, values = look(name, PALETTE[i % len(PALETTE)]), log[log.term == term].groupby("epoch").value
+            values = values.agg(["mean", "min", "max"])
             if len(values):
                 ax.plot(values.index, values["mean"], color=style.colour, linestyle=style.line, label=style.label)
                 ax.fill_between(values.index, values["min"], values["max"], color=style.colour, alpha=0.15, linewidth=0)
         ax.set(title=term.replace("_", " "), xlabel="epoch")
     if len(logs) > 1:
         axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def _grid(lines: int, titles: list[str]):
+    fig, axes = pyplot.subplots(lines, len(titles), figsize=(FACE * len(titles), FACE * lines + 0.3), squeeze=False)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(fill(title, LETTERS), fontsize=9)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    return fig, axes
+
+
+def mosaic(columns: dict[str, np.ndarray]) -> Figure:
+    """Faces in rows, one column a title: uint8 (n, S, S, 3), S of its own; pixels are drawn as the squares they are."""
+    fig, axes = _grid(len(next(iter(columns.values()))), list(columns))
+    for column, faces in zip(axes.T, columns.values(), strict=True):
+        for ax, face in zip(column, faces, strict=True):
+            ax.imshow(face, interpolation="nearest")
+    return fig
+
+
+def attention(chips: np.ndarray, maps: dict[str, np.ndarray]) -> Figure:
+    """Each face, and beside it its attention maps laid over it, each scaled to its own maximum.
+
+    chips: uint8 (n, S, S, 3). maps: title -> float (n, h, w), at least 0.
+    """
+    fig, axes = _grid(len(chips), ["face", *maps])
+    side = chips.shape[1] - 0.5
+    how = {"extent": (-0.5, side, side, -0.5), "interpolation": "bilinear"}
+    for i, chip in enumerate(chips):
+        axes[i, 0].imshow(chip)
+        for ax, stack in zip(axes[i, 1:], maps.values(), strict=True):
+            ax.imshow(chip.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+            top = max(float(stack[i].max()), np.finfo(np.float32).tiny)
+            ax.imshow(stack[i] / top, cmap="inferno", alpha=0.6, vmin=0, vmax=1, **how)
+    return fig
+
+
+def embedding_map(embeddings: np.ndarray, people: np.ndarray, marks: list[str]) -> Figure:
+    """Float (n, D) on the plane of its two principal components: a colour a person, a marker a kind of input.
+
+    Each component's largest loading is positive. people: int (n,). marks: n names such as "HR" and "8 px"; the first
+    kind is filled.
+    """
+    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    points, kinds = centred @ axes.T, np.asarray(marks)
+    fig, ax = pyplot.subplots(figsize=(6.4, 5.2))
+    for i, kind in enumerate(dict.fromkeys(marks)):
+        how = {"s": 30, "marker": KINDS[i % len(KINDS)]}
+        for j, person in enumerate(np.unique(people)):
+            x, y = points[(kinds == kind) & (people == person)].T
+            shade = PALETTE[j % len(PALETTE)]
+            ax.scatter(x, y, color=shade if i == 0 else "none", edgecolors=shade, **how)
+        ax.scatter([], [], color=INK if i == 0 else "none", edgecolors=INK, label=kind, **how)
+    ax.legend(fontsize=8)
+    ax.set(xlabel="first principal component", ylabel="second principal component")
+    ax.set_aspect("equal", adjustable="datalim")
     return fig

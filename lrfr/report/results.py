@@ -18,21 +18,20 @@ from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from lrfr import config, formats
+from lrfr import config
 from lrfr.errors import UserError
 
 # notebooks import all of these from here
-from lrfr.formats import SIGNIFICANT, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
+from lrfr.formats import SIGNIFICANT, headline, markdown, order, per_cent, pixels, read_table, verdict, wide  # noqa: F401
 from lrfr.protocol.folds import DENSE, Rows, held_out_rows
 from lrfr.report import figures
-from lrfr.report.evaluation import arranged
+from lrfr.report.tables import arranged, lr_eer
 from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
 UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
 WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # of a figure or table
 FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them
 
 
@@ -53,39 +52,40 @@ def pairs(a: np.ndarray, b: np.ndarray, people: np.ndarray) -> tuple[np.ndarray,
     return -np.sqrt(np.maximum(squared[chosen], 0)), (people[:, None] == people[None])[chosen]
 
 
-def first_of_each(rows: pd.DataFrame, most: int | None) -> pd.DataFrame:
-    """The first `most` rows of every person (None: all), numbered anew."""
-    return (rows if most is None else rows.groupby("person").head(most)).reset_index(drop=True)
-
-
 class Report:
-    """The results of `study`, for the notebook `notebook`, whose figures and tables go to `out`."""
+    """The results of a study, as in reports/<study>, for a notebook (a file name without extension).
 
-    def __init__(self, root: Path, study: str, notebook: str, out: str) -> None:
+    Figures and tables go to the folder `out` ("": by hand). Works from the project's top folder and from any folder
+    below; UserError outside a clone, or if the study has not been run.
+    """
+
+    def __init__(self, study: str, notebook: str, out: str = "") -> None:
+        here = Path.cwd()
+        root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
+        if root is None:
+            raise UserError("dvc.yaml: not found here or above; open the notebook inside a clone of the project.")
+        if not (root / "reports" / study / "tables").is_dir():
+            raise UserError(f"reports/{study}/tables: not there; run `make study` first.")
         self.root, self.study, self.notebook, self.staged = root, study, notebook, bool(out)
         self.runs, self.reports = root / "runs" / study, root / "reports" / study
-        self.folder = (root / out) if out else root / "notebooks" / "output" / notebook
+        self.folder = root / (out or f"notebooks/output/{notebook}")
 
-    def _existing(self, folder: Path, path: str) -> Path:
-        if not (folder / path).exists():
-            file = (folder / path).relative_to(self.root).as_posix()
-            raise UserError(f"{file}: not there; run `make study` first.")
-        return folder / path
+    def file(self, path: str) -> Path:
+        """A file that a stage wrote under runs/<study>/ or reports/<study>/.
 
-    def run_file(self, path: str) -> Path:
-        """A file that a stage wrote under runs/<study>/."""
-        return self._existing(self.runs, path)
-
-    def report_file(self, path: str) -> Path:
-        """A file that a stage wrote under reports/<study>/."""
-        return self._existing(self.reports, path)
+        chips.npy is uint8 (N, 150, 150, 3), aligned; views.npy (N, V, S, S, 3), from the fewest pixels to hr.
+        students/<model>/log.csv is a model's training: fold, seed, epoch, term, value.
+        """
+        for folder in (self.runs, self.reports):
+            if (folder / path).exists():
+                return folder / path
+        raise UserError(f"{path}: in neither runs/{self.study} nor reports/{self.study}; run `make study` first.")
 
     def table(self, name: str, protocol: str | None = DENSE) -> pd.DataFrame:
         """A table of the study; of one that has several protocols, the rows of this one (None: all rows)."""
-        table = read_table(self.report_file(f"tables/{name}.csv"))
-        if protocol is None or "protocol" not in table:
-            return table
-        return table[table.protocol == protocol].reset_index(drop=True)
+        table = read_table(self.file(f"tables/{name}.csv"))
+        chosen = slice(None) if protocol is None or "protocol" not in table else table.protocol == protocol
+        return table[chosen].reset_index(drop=True)
 
     @cached_property
     def parameters(self) -> config.Study:
@@ -103,15 +103,10 @@ class Report:
     def resolutions(self) -> list[str]:
         return sorted(self.table("results").resolution.unique(), key=pixels)
 
-    def headline(self, metric: str, pairing: str, protocol: str = DENSE) -> pd.DataFrame:
-        """Models in rows, resolutions in columns, per cent with intervals; empty where no model has the metric."""
-        return formats.headline(self.table("results", protocol), metric, pairing)
-
     def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
-        table = self.table("comparisons")
-        table = table[(table.a == model) & (table.metric == "eer") & (table.pairing == pairing)]
-        references = ("scratch", "kd", "teacher")
+        references = ["scratch", "kd", "teacher"]
+        table = self.table("comparisons").query("a == @model and metric == 'eer' and pairing == @pairing")
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
         table = wide(table.assign(against="against " + table.b), cells, "resolution", "against")
@@ -123,8 +118,7 @@ class Report:
         Equal error rate of an arm minus that of its method, both faces at the resolution. The intervals decide: an arm
         is worse or better where its interval leaves zero out, and a tie elsewhere.
         """
-        rows, name = self.table("ablation"), figures.label(method)
-        rows = rows[(rows.method == method) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
+        rows, name = lr_eer(self.table("ablation").query("method == @method")), figures.label(method)
         if rows.empty:
             return WORDS["none"].format(study=self.study, name=name, method=method)
         found = np.select([rows.diff_low > 0, rows.diff_high < 0], ["worse", "better"], "tie")
@@ -132,8 +126,7 @@ class Report:
         self.save(figures.arms(rows), "ablation", WORDS["figure"].format(name=name, level=100 * level))
         cells = [f"{per_cent(row.diff, row.diff_low, row.diff_high, '+')} {row.verdict}" for row in rows.itertuples()]
         table = wide(rows, cells, "resolution", "arm")
-        words = WORDS["table"].format(name=name)
-        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", words)
+        self.save_table(table[["resolution", *sorted(table.columns[1:])]], "ablation", WORDS["table"].format(name=name))
         text = ""
         for arm, own in rows.groupby("arm"):
             at = [f"{found} at {', '.join(group.resolution)}" for found, group in own.groupby("verdict", sort=False)]
@@ -142,35 +135,19 @@ class Report:
         return f"{text}\n{WORDS['chance'].format(name=name, **numbers)}"
 
     @cached_property
-    def _people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        folds = pd.read_csv(self.run_file("folds.csv"))
-        return pd.read_csv(self.run_file("index.csv")).sort_values("image").reset_index(drop=True), folds
-
-    def index(self) -> pd.DataFrame:
-        """All photographs: image, person, name, fallback (no face was found), removed (a duplicate: not trained on)."""
-        return self._people[0].copy()
-
-    def chips(self) -> np.ndarray:
-        """uint8 (N, 150, 150, 3), read-only: the aligned faces."""
-        return np.load(self.run_file("chips.npy"), mmap_mode="r")
-
-    def views(self) -> np.ndarray:
-        """uint8 (N, V, S, S, 3), read-only: image, view (smallest to largest pixels, then hr)."""
-        return np.load(self.run_file("views.npy"), mmap_mode="r")
-
-    def log(self, model: str) -> pd.DataFrame:
-        """A model's training: fold, seed, epoch, term, value."""
-        return pd.read_csv(self.report_file(f"students/{model}/log.csv"))
+    def people(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Photographs (image, person, name, fallback: no face was found, removed: a duplicate), roles in the folds."""
+        index, folds = (pd.read_csv(self.file(f"{name}.csv")) for name in ("index", "folds"))
+        return index.sort_values("image").reset_index(drop=True), folds
 
     def gradient_table(self, model: str) -> pd.DataFrame:
         """Mean gradient of each term relative to the face loss: a row a term, a column a time."""
-        gradients = pd.read_csv(self.report_file(f"students/{model}/gradients.csv"))
+        gradients = pd.read_csv(self.file(f"students/{model}/gradients.csv"))
         means = gradients.groupby(["term", "when"]).ratio.mean().unstack()
-        times = [when for when in ("start", "early", "end") if when in means]
-        return means[times].rename_axis(columns=None).reset_index()
+        return means.filter(["start", "early", "end"]).rename_axis(columns=None).reset_index()
 
     def _held_out(self, fold: int) -> Rows:
-        return held_out_rows(*self._people, fold, self.parameters.faces.validation_images)
+        return held_out_rows(*self.people, fold, self.parameters.faces.validation_images)
 
     def faces(self, fold: int, role: str = "test", most: int | None = None) -> pd.DataFrame:
         """Photographs of the people with this role (train, validation, test), in ascending image number.
@@ -178,17 +155,16 @@ class Report:
         As the stages use them: duplicates are only tested, and validation has a limited number of each person. most:
         only the first so many of each; with the study's `evaluate.dense_images`, the test is that of protocol `dense`.
         """
-        index, folds = self._people
+        index, folds = self.people
         if role == "train":
             people = folds.person[(folds.fold == fold) & (folds.role == role)]
-            return first_of_each(index[index.person.isin(people) & (index.removed == 0)], most)
-        rows = self._held_out(fold)
-        images = rows.images[{"test": rows.test, "validation": rows.validation}[role]]
-        return first_of_each(index[index.image.isin(images)], most)
+            found = index[index.person.isin(people) & (index.removed == 0)]
+        else:
+            rows = self._held_out(fold)
+            found = index[index.image.isin(rows.images[{"test": rows.test, "validation": rows.validation}[role]])]
+        return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
-    def sample(
-        self, fold: int, people: int | None, most: int | None = None, least: int = 2, role: str = "test"
-    ) -> pd.DataFrame:
+    def sample(self, fold: int, people: int | None, most: int | None = None, least=2, role="test") -> pd.DataFrame:
         """`faces` of people with `least` photographs or more, sorted by person: of at most `people`, drawn (None: all).
 
         So many faces are enough for an illustration, whatever the size of the study.
@@ -199,13 +175,14 @@ class Report:
         if people is not None and people < len(known):
             lot = philox("shown", 0, fold).random_raw(len(known))
             known = known[np.argsort(lot, kind="stable")[:people]]
-        return first_of_each(every[every.person.isin(known)].sort_values(["person", "image"]), most)
+        found = every[every.person.isin(known)].sort_values(["person", "image"])
+        return found.groupby("person").head(most or len(found)).reset_index(drop=True)
 
     def embedding(
         self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
     ) -> np.ndarray:
         """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
-        with np.load(self.run_file(f"embeddings/{model}.npz")) as archive:
+        with np.load(self.file(f"embeddings/{model}.npz")) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
             key, file = f"fold{fold}/seed{seed}/{resolution}", f"embeddings/{model}.npz"
@@ -220,7 +197,7 @@ class Report:
 
     def _record(self, file: str, name: str, caption: str) -> Path:
         """Note the caption of a figure or table in `file`; returns the path for it, without extension."""
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
             raise UserError(f"{name}: not a name for a figure or table; use lower-case letters, digits and hyphens.")
         self.folder.mkdir(parents=True, exist_ok=True)
         captions = self.folder / file
@@ -250,24 +227,8 @@ class Report:
         """Write <name>.csv (all digits) and <name>.md (rounded), and show the rounded table."""
         path = self._record("tables.json", name, caption)
         table.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
-        rounded = table.copy()
-        for column in rounded.select_dtypes("float"):
-            rounded[column] = ["" if pd.isna(value) else f"{value:.{digits}f}" for value in rounded[column]]
+        numbers = table.select_dtypes("float")
+        rounded = table.assign(**numbers.map(lambda value: "" if pd.isna(value) else f"{value:.{digits}f}"))
         path.with_suffix(".md").write_text(f"{markdown(rounded)}\n{caption}\n", encoding="utf-8")
         link = {TABLE: {"name": name, "caption": caption}} if self.staged else {}
         display({**link, "text/html": rounded.to_html(index=False, border=0), "text/plain": caption}, raw=True)
-
-
-def open_study(study: str, notebook: str, out: str = "") -> Report:
-    """The results of a study, as in reports/<study>, for a notebook (a file name without extension); out: "" by hand.
-
-    Works from the project's top folder and from any folder below; UserError outside a clone, or if the study has not
-    been run.
-    """
-    here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), None)
-    if root is None:
-        raise UserError("dvc.yaml: not found here or above; open the notebook inside a clone of the project.")
-    if not (root / "reports" / study / "tables").is_dir():
-        raise UserError(f"reports/{study}/tables: not there; run `make study` first.")
-    return Report(root, study, notebook, out)

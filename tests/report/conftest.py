@@ -18,7 +18,7 @@ from lrfr.data.degrade import degrade, view_bank
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = "01-low-resolution-faces"
-OPEN = "from lrfr.report import results\nreport = results.open_study(study, 'tiny', out)"
+OPEN = "from lrfr.report import results\nreport = results.Report(study, 'tiny', out)"
 METRICS = {"eer": ("lr_lr", "hr_lr"), "accuracy": ("lr_lr", "hr_lr"), "rank1": ("hr_lr",)}
 
 

@@ -10,16 +10,7 @@ import pytest
 
 from lrfr.config import Study
 from lrfr.evaluate.statistics import holm, paired_difference
-from lrfr.report.evaluation import Evaluation
-from lrfr.report.tables import (
-    ABLATION,
-    SCHEDULE,
-    ablation_page,
-    ablation_table,
-    rescheduled,
-    schedule_page,
-    schedule_table,
-)
+from lrfr.report.tables import ABLATION, SCHEDULE, Evaluation, ablation, rescheduled, schedule
 from lrfr.train.trainings import training, with_arms
 
 FREEDOM = 9
@@ -63,21 +54,21 @@ def test_an_arm_is_compared_with_its_method(study: Study) -> None:
     rows = [("model", "hkdd", "dense", "eer", 0.20), ("model", "scratch", "dense", "eer", 0.50)]
     rows += [("arm", "hkdd-no_hfd", "dense", "eer", 0.25), ("setting", "head", "dense", "eer", 0.10)]
     evaluation = evaluated(study, rows)
-    table = ablation_table(study, evaluation)
+    table, page = ablation(study, evaluation)
     assert list(table.columns) == ABLATION and len(table) == 1
     row, values = table.iloc[0], evaluation.values
     expected = paired_difference(0.25, 0.20, values[2], values[0], study.evaluate.level, FREEDOM)
     assert (row.method, row.arm, row.protocol, row.value) == ("hkdd", "no_hfd", "dense", 0.25)
     assert (row["diff"], row.diff_low, row.diff_high, row.p) == tuple(expected)
-    assert "+5.0 [" in ablation_page(table)
+    assert "+5.0 [" in page
 
 
 def test_other_protocols_and_agreement_are_left_out(study: Study) -> None:
     names = [("model", "hkdd"), ("arm", "hkdd-no_hfd")]
     rows = [(*name, *kind, 0.2) for kind in (("dense", "agreement"), ("official", "eer")) for name in names]
-    table = ablation_table(study, evaluated(study, rows))
+    table, page = ablation(study, evaluated(study, rows))
     assert table.empty and list(table.columns) == ABLATION
-    assert "No arm has been trained" in ablation_page(table)
+    assert "No arm has been trained" in page
 
 
 def test_arms_become_models_with_their_changes(study: Study) -> None:
@@ -89,13 +80,13 @@ def test_arms_become_models_with_their_changes(study: Study) -> None:
 def test_an_arm_whose_recipe_names_epochs_is_another_schedule(longer: Study) -> None:
     assert rescheduled(longer) == {"scratch-long": 9, "kd-long": 9}
     assert training(longer, "kd-long").train.epochs == 9 != longer.train.epochs
-    found = ablation_table(longer, evaluated(longer, [*ROWS, ("model", "hkdd", "dense", "eer", 0.24)]))
+    found, _ = ablation(longer, evaluated(longer, [*ROWS, ("model", "hkdd", "dense", "eer", 0.24)]))
     assert set(found.arm) == {"no_hfd"}
 
 
 def test_each_reference_is_paired_and_corrected_over_the_arms(longer: Study) -> None:
     evaluation = evaluated(longer, ROWS)
-    table, values = schedule_table(longer, evaluation), evaluation.values
+    (table, _), values = schedule(longer, evaluation), evaluation.values
     assert list(table.columns) == SCHEDULE
     dense = table[table.protocol == "dense"]
     against = [
@@ -117,12 +108,12 @@ def test_each_reference_is_paired_and_corrected_over_the_arms(longer: Study) -> 
 
 
 def test_the_page_holds_errors_differences_and_official_accuracy(longer: Study) -> None:
-    page = schedule_page(schedule_table(longer, evaluated(longer, ROWS)))
+    _, page = schedule(longer, evaluated(longer, ROWS))
     assert "| kd, 9 epochs | 15.0 [" in page and "minus that of scratch-long" in page
     assert "| kd, 9 epochs | 91.0 [" in page
     assert "-5.0 [" in page and "*" in page.split("minus that of itself")[1]
 
 
 def test_a_study_without_such_arms_says_so(study: Study) -> None:
-    table = schedule_table(study, evaluated(study, ROWS[:3]))
-    assert table.empty and list(table.columns) == SCHEDULE and "has trained no model" in schedule_page(table)
+    table, page = schedule(study, evaluated(study, ROWS[:3]))
+    assert table.empty and list(table.columns) == SCHEDULE and "has trained no model" in page

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 
 from lrfr.formats import ORDER
-from lrfr.report import faces, figures
+from lrfr.report import figures
 
 
 @pytest.fixture(autouse=True)
@@ -28,26 +28,13 @@ def scores(shift: float) -> tuple[np.ndarray, np.ndarray]:
 def test_every_model_has_a_look_of_its_own():
     assert tuple(figures.MODELS) == ORDER
     assert len({(look.colour, look.marker, str(look.line)) for look in figures.MODELS.values()}) == len(ORDER)
-    assert len({figures.colour(model) for model in figures.FIVE}) == 5
+    assert len({figures.look(model).colour for model in figures.FIVE}) == 5
 
 
 def test_style_ignores_a_readers_own_settings():
     matplotlib.rcParams["savefig.facecolor"] = "red"
     figures.use_style()
     assert matplotlib.rcParams["savefig.facecolor"] == "auto"
-
-
-def test_resolution_curve_draws_values_and_bands():
-    rows = [
-        (m, "lr_lr", r, "rank1", v, v - 0.1, v + 0.1)
-        for m in ("kd", "teacher")
-        for r, v in (("hr", 0.9), ("8", 0.3), ("16", 0.5))
-    ]
-    table = pd.DataFrame(rows, columns=["model", "pairing", "resolution", "metric", "value", "low", "high"])
-    ax = figures.resolution_curve(table, "rank1", "lr_lr", ["kd", "teacher"]).axes[0]
-    assert [line.get_label() for line in ax.lines[:2]] == ["teacher", "KD"]
-    assert np.allclose(ax.lines[0].get_ydata(), [30, 50, 90])
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["8 px", "16 px", "hr"] and len(ax.collections) == 2
 
 
 def test_histograms_share_their_axis():
@@ -70,25 +57,32 @@ def test_training_curves_average_over_seeds_and_leave_the_learning_rate_out():
 
 
 def test_mosaic_takes_columns_of_different_sizes():
-    fig = faces.mosaic({"8 px": np.zeros((3, 8, 8, 3), np.uint8), "sharp": np.zeros((3, 150, 150, 3), np.uint8)})
+    fig = figures.mosaic({"8 px": np.zeros((3, 8, 8, 3), np.uint8), "sharp": np.zeros((3, 150, 150, 3), np.uint8)})
     assert len(fig.axes) == 6 and fig.axes[1].get_title() == "sharp"
 
 
 def test_attention_survives_an_empty_map():
-    fig = faces.attention(np.zeros((2, 20, 20, 3), np.uint8), {"none": np.zeros((2, 4, 4)), "some": np.ones((2, 4, 4))})
+    fig = figures.attention(
+        np.zeros((2, 20, 20, 3), np.uint8), {"none": np.zeros((2, 4, 4)), "some": np.ones((2, 4, 4))}
+    )
     assert np.isfinite(fig.axes[1].images[1].get_array()).all() and len(fig.axes) == 6
 
 
 def test_principal_plane_keeps_its_sign_and_its_distances():
     rng = np.random.Generator(np.random.Philox(key=2))
     flat = rng.normal(size=(20, 2)) @ rng.normal(size=(2, 9))
-    plane = faces.principal_plane(flat)
-    assert np.allclose(plane, faces.principal_plane(flat[::-1])[::-1])
+
+    def drawn(embeddings: np.ndarray) -> np.ndarray:
+        points = figures.embedding_map(embeddings, np.arange(20), ["HR"] * 20).axes[0].collections[:20]
+        return np.concatenate([point.get_offsets() for point in points])
+
+    plane = drawn(flat)
+    assert np.allclose(plane, drawn(flat[::-1])[::-1])
     assert np.isclose(np.linalg.norm(plane[0] - plane[1]), np.linalg.norm(flat[0] - flat[1]))
 
 
 def test_embedding_map_names_its_markers():
-    fig = faces.embedding_map(np.eye(4), np.array([0, 0, 1, 1]), ["HR", "8 px", "HR", "8 px"])
+    fig = figures.embedding_map(np.eye(4), np.array([0, 0, 1, 1]), ["HR", "8 px", "HR", "8 px"])
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["HR", "8 px"]
 
 
