@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+import yaml
+
 from lrfr import config
+from lrfr.errors import UserError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +19,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the notebook and say where its page is."""
-    from lrfr.report.notebooks import by_hand
+    from lrfr.report import notebooks
 
-    print(by_hand(config.load(), arguments.name, arguments.parameter).as_posix())
+    given = {}
+    for pair in arguments.parameter:
+        try:
+            given |= yaml.safe_load(pair.replace("=", ": ", 1))
+        except (yaml.YAMLError, TypeError, ValueError):  # no YAML, or no pair
+            raise UserError(f"--parameter {pair}: write NAME=VALUE, a number or a word; such as fold=1.") from None
+    notebooks.run(config.load(), arguments.name, given)
+    print((notebooks.OUTPUT / arguments.name / "index.html").as_posix())
     return 0
