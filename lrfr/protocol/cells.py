@@ -33,13 +33,12 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: in
 
 
 def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-    """Metrics (1 + draws,) of a fold's test pairs, and their similarities; gallery, probes: (rows, d).
+    """Metrics (1 + draws,) of a fold's test pairs at the validation pairs' threshold, and the pairs' similarities.
 
-    At the threshold of the validation pairs, which is part of the system under test: it stays in all draws.
+    gallery, probes: (rows, d). The threshold is part of the system under test: it stays in all draws.
     """
-    validation = fold.validation_pairs.scores(similarity(gallery[fold.validation], probes[fold.validation]))
-    threshold = balanced_threshold(validation, fold.validation_pairs.same)
-    similarities = similarity(gallery[fold.test], probes[fold.test])
+    validation, similarities = (similarity(gallery[rows], probes[rows]) for rows in (fold.validation, fold.test))
+    threshold = balanced_threshold(fold.validation_pairs.scores(validation), fold.validation_pairs.same)
     scores = fold.test_pairs.scores(similarities)
     return fold.test_pairs.verification(scores, threshold, study.evaluate.far), similarities
 
@@ -76,8 +75,7 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
                         metrics = official_metrics(fold.official, first[fold.rows.test], probes[fold.rows.test])
                         found |= {(OFFICIAL, metric): values for metric, values in metrics.items()}
                 if pairing == "hr_lr":
-                    # among ten people rank 5 says little
-                    ranks = (1,) if study.evaluate.impostors is None else (1, 5)
+                    ranks = (1,) if study.evaluate.impostors is None else (1, 5)  # among ten people rank 5 says little
                     found = {(DENSE, f"rank{k}"): pairs.identification(similarities, k) for k in ranks} | found
                 if pairing == "lr_lr":
                     found[DENSE, "agreement"] = pairs.agreement(pairs.scores(similarities), teacher_scores)

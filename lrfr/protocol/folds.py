@@ -1,8 +1,7 @@
 """What is scored in a fold: whose rows of the embedding files are whose, the pairs of every protocol, their counts.
 
-Everything that reads or writes embedding files counts rows in this way: a row for every held-out photograph of the
-fold, in ascending order of the image numbers. That is also the way back from a pair to its two photographs:
-`test_pairs.first` -> `test` -> `rows.images` -> index.csv.
+Embedding files have a row for every held-out photograph of the fold, in ascending order of the image numbers. So the
+way from a pair to its two photographs is `test_pairs.first` -> `test` -> `rows.images` -> index.csv.
 """
 
 from __future__ import annotations
@@ -74,11 +73,11 @@ def read_official(study: Study) -> pd.DataFrame:
     path = study.runs / "official.csv"
     try:
         table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run `dvc repro` again.") from None
+    except (OSError, ValueError):
+        table = pd.DataFrame()
     if not set(OFFICIAL_COLUMNS) <= set(table.columns) or table.groupby("official_fold").size().nunique() != 1:
-        columns = ", ".join(OFFICIAL_COLUMNS)
-        raise UserError(f"{path}: not the official pairs ({columns}, folds of one size); run `dvc repro` again.")
+        words = f"not the official pairs ({', '.join(OFFICIAL_COLUMNS)}, folds of one size)"
+        raise UserError(f"{path}: {words}; run `dvc repro` again.")
     return table.sort_values("official_fold", kind="stable")
 
 
@@ -94,14 +93,13 @@ def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
     for name, (chosen, own, sample) in lists.items():
         people, labels = np.unique(rows.people[chosen], return_inverse=True)
         if len(people) < 2 or len(labels) == len(people):
-            few = f"has too few {name} people or photographs to compare; change faces in params.yaml"
-            raise UserError(f"folds.csv: fold {number} {few}.")
+            few = f"fold {number} has too few {name} people or photographs to compare"
+            raise UserError(f"folds.csv: {few}; change faces in params.yaml.")
         pairs.append(Pairs(labels, identity_counts(len(people), own, study.seed, number), sample, study.seed, number))
     official = None
     if study.evaluate.official:
-        table = read_official(study)
-        table = table[table.fold == number]
-        official = official_pairs(table, rows.images[rows.test], rows.people[rows.test], draws, study.seed, number)
+        table, tested = read_official(study), (rows.images[rows.test], rows.people[rows.test])
+        official = official_pairs(table[table.fold == number], *tested, draws, study.seed, number)
     return TestFold(rows, test, rows.validation, *pairs, official)
 
 

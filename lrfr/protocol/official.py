@@ -1,13 +1,13 @@
 """The source's own pair list: LFW's View 2, ten folds of 300 genuine and 300 impostor pairs that share no person.
 
 A study fold holds some of the official folds. Accuracy is the mean over them, each at the threshold that is best on the
-others of the same network (`ten_fold_accuracy`, rule "exact"); thresholds stay fixed in the draws, as parts of the
-system under test. A person has 1.4 pairs on average: intervals are the dyadic multiplier's
-(`statistics.dyadic_interval`), and nothing is compared.
+others (`ten_fold_accuracy`, rule "exact"); thresholds stay fixed in the draws. A person has 1.4 pairs on average:
+intervals are the dyadic multiplier's (`statistics.dyadic_interval`), and nothing is compared.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -21,18 +21,14 @@ from lrfr.evaluate.verification import ten_fold_accuracy
 
 
 class OfficialPairs(NamedTuple):
-    """Pairs (p,) in the order of their official folds 0 ... k-1, all of one size.
+    """Pairs (p,) in the order of their official folds 0 ... k-1, all of one size."""
 
-    first, second: rows of an array of photographs. people: how many the pairs show. weights: whole numbers (1 + 2
-    draws, p): everybody once, then by person, then by pair.
-    """
-
-    first: NDArray[np.int64]
+    first: NDArray[np.int64]  # rows of an array of photographs
     second: NDArray[np.int64]
     same: NDArray[np.bool_]
     fold: NDArray[np.int64]
-    people: int
-    weights: NDArray[np.uint8]
+    people: int  # how many the pairs show
+    weights: NDArray[np.uint8]  # whole numbers (1 + 2 draws, p): everybody once, then by person, then by pair
 
 
 def official_pairs(
@@ -41,8 +37,7 @@ def official_pairs(
     """Pairs of a part of official.csv.
 
     images: int (n,), ascending, the photographs of the rows; people: int (n,), their people. The draws depend on (seed,
-    stratum, the pairs) alone. Raises UserError if a photograph of a pair is not among the rows, or `same` contradicts
-    the people.
+    stratum, the pairs) alone. UserError if a photograph of a pair is not among the rows, or `same` contradicts people.
     """
     sides = table[["image_a", "image_b"]].to_numpy()
     rows = np.minimum(np.searchsorted(images, sides), len(images) - 1)
@@ -72,19 +67,16 @@ def official_accuracy(pairs: OfficialPairs, distances: NDArray[np.float64]) -> N
     thresholds = ten_fold_accuracy(distances, pairs.same, "exact", folds).thresholds
     right = (distances <= thresholds[pairs.fold]) == pairs.same
     total = np.zeros(len(pairs.weights))
-    for fold in range(folds):
-        for kind in (False, True):
-            members = np.flatnonzero((pairs.fold == fold) & (pairs.same == kind))
-            weights = pairs.weights[:, members].astype(np.float64)
-            if len(members):
-                with np.errstate(invalid="ignore"):  # sum_i w_i right_i / sum_i w_i, as often as there are pairs
-                    total += len(members) * (weights @ right[members]) / weights.sum(1)
+    for fold, kind in product(range(folds), (False, True)):
+        members = np.flatnonzero((pairs.fold == fold) & (pairs.same == kind))
+        weights = pairs.weights[:, members].astype(np.float64)
+        if len(members):
+            with np.errstate(invalid="ignore"):  # sum_i w_i right_i / sum_i w_i, as often as there are pairs
+                total += len(members) * (weights @ right[members]) / weights.sum(1)
     return total / len(distances)
 
 
-def official_metrics(
-    pairs: OfficialPairs, gallery: NDArray[np.float64], probes: NDArray[np.float64]
-) -> dict[str, NDArray]:
+def official_metrics(pairs: OfficialPairs, gallery: NDArray, probes: NDArray) -> dict[str, NDArray[np.float64]]:
     """Accuracy, EER and AUC (1 + 2 draws,); gallery, probes: float (n, d), rows of the first and second photographs."""
     distances = ((gallery[pairs.first] - probes[pairs.second]) ** 2).sum(1)
     rates = weighted_verification(-distances, pairs.same, pairs.weights, None, ())

@@ -8,14 +8,12 @@ official    the source's own list, LFW's View 2 (see lrfr.protocol.official).
 misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
-Metrics are computed per fold and seed and averaged: scores of two trained networks are never pooled or thresholded
-against each other. People are drawn within folds, the same draws for every model.
+Metrics are averaged over folds and seeds: scores of two networks are never pooled. All models meet the same draws.
 
 Writes under runs/<study>/evaluation/:
-points.csv  kind, model, protocol, pairing, fold, seed, resolution, metric, value: every single measurement (but view2);
-draws.csv   kind, model, folds, protocol, pairing, resolution, metric, value, low, high, interval: means over folds and
-            seeds; `folds` names the folds of the mean, since a model trained on fewer folds is compared on these;
-            `dense` comes first;
+points.csv  POINTS: every single measurement (but view2);
+draws.csv   DRAWS: means over folds and seeds, `dense` first; `folds` names the folds of the mean, since a model trained
+            on fewer folds is compared on these;
 draws.npy   float32 (rows, draws): the same means in every draw, of the rows of draws.csv with protocol `dense`;
 counts.csv  protocol, fold, searches (0 = pairs, 1 = identification), n_genuine, n_impostor, identities, fta.
 `kind` is model, or setting for the teachers of tables/teacher.csv.

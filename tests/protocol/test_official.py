@@ -114,7 +114,7 @@ def test_a_list_that_does_not_fit_is_one_clear_sentence(listed, tmp_path, monkey
         official_pairs(table, np.arange(60), people[::-1] // 3, 1, 0, 0)
     monkeypatch.chdir(tmp_path)
     study = faces.lfw_study()
-    with pytest.raises(UserError, match="official.csv: cannot be read"):
+    with pytest.raises(UserError, match="official.csv: not the official pairs"):
         read_official(study)
     study.runs.mkdir(parents=True)
     for damaged in (table.drop(columns="same"), table.iloc[:-1]):
