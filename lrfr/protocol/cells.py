@@ -12,8 +12,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import balanced_threshold
 from lrfr.methods import METHODS
-from lrfr.protocol.folds import DENSE, MISALIGNED, MISPLACED, OFFICIAL, TestFold
-from lrfr.protocol.official import official_metrics
+from lrfr.protocol.folds import DENSE, MISALIGNED, MISPLACED, OFFICIAL, TestFold, official_metrics
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
@@ -44,10 +43,7 @@ def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> t
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric.
-
-    The first value is that of the data themselves. In protocol `official` there are 1 + 2 draws.
-    """
+    """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; `official`: 1 + 2 draws."""
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
     space = (lambda x: x) if model == TEACHER else unit  # the teacher decides by the L2 distance of its raw vectors
@@ -89,8 +85,7 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
 
 def evaluate_setting(study: Study, setting: str, number: int, fold: TestFold) -> dict[Key, NDArray]:
     """The same for one of the teacher's settings, on raw vectors, low against low resolution only."""
-    file = study.runs / "embeddings" / f"{SETTINGS}.npz"
-    results: dict[Key, NDArray] = {}
+    file, results = study.runs / "embeddings" / f"{SETTINGS}.npz", {}
     with np.load(file) as archive:
         for key in archive.files:
             if key.startswith(f"fold{number}/{setting}/"):

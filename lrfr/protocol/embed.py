@@ -1,8 +1,7 @@
 """Embed the held-out people of every fold with every model at every resolution: all that the evaluation reads.
 
-Students see exactly the kind of views that they were trained on, from the same file, with the float16 weights that are
-published. The teacher is fed with upsampled low-resolution faces, the hard direct-feed baseline. Two floors need no
-training: raw pixels, and a network of random weights.
+Students see the kind of views that they were trained on, with the float16 weights that are published; the teacher sees
+upsampled low-resolution faces. Two floors need no training: raw pixels, and a network of random weights.
 
 Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, and the
 chip is warped by the transform that would then have aligned the face; beyond its border its edge pixels are repeated.
@@ -32,7 +31,7 @@ from lrfr.gate.state import insert_state, read_state
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.protocol.folds import MISALIGNED, VIEW2, read_official
+from lrfr.protocol.folds import MISALIGNED, VIEW2, official_images
 from lrfr.streams import stream
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
@@ -47,11 +46,6 @@ COMPARED = ("hr", "16", "8")  # resolutions of tables/teacher.csv
 def held_out_images(study: Study) -> np.ndarray:
     """Images of the embedding files of all folds of the run together, ascending."""
     return np.unique(np.concatenate([read_fold(study, number).held_out for number in study.faces.run_folds]))
-
-
-def view2_images(study: Study) -> np.ndarray:
-    """All photographs of the official pairs: image numbers, ascending."""
-    return np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
 
 
 def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarray:
@@ -154,7 +148,7 @@ def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tupl
     members = {number: read_fold(study, number).held_out for number in study.faces.run_folds}
     wanted = SETTINGS if moved is None and name in COMPARED else (study.teacher.setting,)
     if name == VIEW2:
-        members, wanted = {study.faces.run_folds[0]: view2_images(study)}, ("pretrained",)
+        members, wanted = {study.faces.run_folds[0]: official_images(study)}, ("pretrained",)
     images = np.unique(np.concatenate(list(members.values())))
     source = np.load((moved or study.runs) / "chips.npy", mmap_mode="r")
     rows = images if moved is None else np.arange(len(images))
@@ -188,7 +182,7 @@ def save_teacher(study: Study, outcomes: dict[str, dict[tuple[int, str], np.ndar
                     trained = load_trained(study, number, setting)
                     chosen[f"fold{number}/seed{seed}/standardised"] = ((raw - trained.mean) / trained.rms).numpy()
     for raw in view2.values():
-        settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": view2_images(study)}
+        settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": official_images(study)}
     np.savez(folder / "teacher.npz", **chosen)
     np.savez(folder / "teacher_settings.npz", **settings)
 

@@ -1,10 +1,9 @@
 """The `evaluate` stage: every model, resolution and pairing of a study, in every bootstrap draw.
 
 Protocols:
-dense       pairs of the first `dense_images` photographs of a fold's test people (all of them, or all genuine pairs and
-            a sample of `impostors` impostor pairs), and every search of a low-resolution photograph among one
-            high-resolution photograph of each test person. The only protocol in which models are compared.
-official    the source's own list, LFW's View 2 (see lrfr.protocol.official).
+dense       pairs of the first `dense_images` photographs of a fold's test people (of impostor pairs perhaps a sample),
+            and every search of a low-resolution photograph among one high-resolution photograph of each test person;
+official    the source's own list, LFW's View 2 (see lrfr.protocol.folds);
 misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
@@ -32,8 +31,7 @@ from lrfr.evaluate.statistics import dyadic_ends, percentile
 from lrfr.files import atomic_folder
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
-from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, build_fold, count, read_faces, read_official
-from lrfr.protocol.official import official_accuracy, official_pairs
+from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, all_official, build_fold, count, official_accuracy
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 CELL = ["protocol", "pairing", "resolution", "metric"]
@@ -72,9 +70,7 @@ def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[flo
     return *percentile(values[1:], study.evaluate.level, freedom), name
 
 
-def fold_means(
-    study: Study, results: dict[tuple[str, str], dict], people: dict[int, int]
-) -> tuple[list[tuple], NDArray[np.float32]]:
+def fold_means(study: Study, results: dict[tuple[str, str], dict], people: dict[int, int]) -> tuple[list, NDArray]:
     """Rows of draws.csv, and draws.npy: means over each set of folds that some model has, of each model with these.
 
     results: by kind and model, as of `evaluate_model`. people: test people of each fold.
@@ -84,9 +80,7 @@ def fold_means(
     rows, arrays = [], []
     for (kind, model), draws in results.items():
         available = {number for _, number in draws}
-        for folds in sorted(fold_sets, key=len):
-            if not available.issuperset(folds):
-                continue
+        for folds in (some for some in sorted(fold_sets, key=len) if available.issuperset(some)):
             freedom = sum(people[number] - 1 for number in folds)
             for key in dict.fromkeys(key for key, _ in draws):
                 values = np.mean([draws[key, number] for number in folds], axis=0)
@@ -105,8 +99,7 @@ def view2(study: Study) -> tuple:
             raise UserError(f"{file}: holds no 'view2_images'; run `dvc repro` again.")
         images = archive["view2_images"]
         x = read_embedding(archive, file, VIEW2, len(images))
-    people = read_faces(study)[0].set_index("image").person.loc[images].to_numpy()
-    pairs = official_pairs(read_official(study), images, people, study.evaluate.draws, study.seed, study.faces.folds)
+    pairs = all_official(study, images)
     values = official_accuracy(pairs, ((x[pairs.first] - x[pairs.second]) ** 2).sum(1))
     key = (VIEW2, "lr_lr", "hr", "accuracy")
     return ("setting", "pretrained", "all", *key, values[0], *interval(study, key, values, 0))

@@ -69,14 +69,9 @@ def environment(threads: int) -> Iterator[None]:
     package, before = str(Path(lrfr.__file__).resolve().parents[1]), dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         write_text(Path(folder) / "kernels" / KERNEL / "kernel.json", kernel)
-        os.environ |= {
-            "JUPYTER_PATH": folder,
-            "IPYTHONDIR": folder,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-            "PYTHONHASHSEED": "0",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            **dict.fromkeys(THREADS, str(threads)),
-        }
+        os.environ |= {"JUPYTER_PATH": folder, "IPYTHONDIR": folder} | dict.fromkeys(THREADS, str(threads))
+        os.environ |= {"PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         try:
             yield
         finally:
@@ -85,10 +80,7 @@ def environment(threads: int) -> Iterator[None]:
 
 
 def execute(name: str, parameters: dict[str, object], threads: int) -> NotebookNode:
-    """Run a notebook in the current folder and return it with its outputs.
-
-    UserError names the notebook, the cell and the error; the traceback goes to notebooks/output/<name>/traceback.txt.
-    """
+    """The notebook with its outputs, run in the current folder. UserError names the cell and where the traceback is."""
     cells = source(name).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     known = re.findall(r"^(\w+)\s*=", "\n".join(tagged), flags=re.MULTILINE)
@@ -131,15 +123,11 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
     def link(url: str) -> str | None:
         return siblings.get(url) if url.endswith(".ipynb") else url
 
-    exporter = HTMLExporter(
-        preprocessors=[
-            TagRemovePreprocessor(enabled=True, remove_cell_tags={"parameters"}),
-            CoalesceStreamsPreprocessor(enabled=True),  # where a kernel cuts what is printed depends on its timing
-        ],
-        template_paths=[str(pages.TEMPLATES)],
-        template_file="notebook.html.j2",
-        filters={**pages.FILTERS, "markdown2html": lambda text: pages.markdown(text, link)},
-    )
+    filters = {**pages.FILTERS, "markdown2html": lambda text: pages.markdown(text, link)}
+    hide = TagRemovePreprocessor(enabled=True, remove_cell_tags={"parameters"})
+    join = CoalesceStreamsPreprocessor(enabled=True)  # where a kernel cuts what is printed depends on its timing
+    template = {"template_paths": [str(pages.TEMPLATES)], "template_file": "notebook.html.j2"}
+    exporter = HTMLExporter(preprocessors=[hide, join], filters=filters, **template)
     try:
         html = exporter.from_notebook_node(notebook, {"page": page})[0] + "\n"
     except UserError as error:

@@ -58,19 +58,14 @@ def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return shown
 
 
-def notebook_entry(study: Study, name: str) -> dict[str, object]:
-    """Title and first words of a notebook, as Markdown, and the captions of its figures."""
-    figures = captions(study.reports / name, "figures")
-    for file in ("index.html", *(f"{figure}.png" for figure in figures)):
-        required(study, f"{name}/{file}", "notebook", f"-{name}")
-    title, words = abstract(name)
-    return {"name": name, "title": title, "words": words, "figures": figures}
-
-
 def index_html(study: Study) -> str:
     """The page; the same bytes for the same inputs."""
     required(study, "STATUS.md", "status")
     tables = {name: read_table(required(study, f"tables/{name}.csv", stage)) for name, stage in TABLES.items()}
+    figures = {name: captions(study.reports / name, "figures") for name in study.notebooks}
+    for name in study.notebooks:
+        for file in ("index.html", *(f"{figure}.png" for figure in figures[name])):
+            required(study, f"{name}/{file}", "notebook", f"-{name}")
     results = tables["results"]
     folders = {name: study.reports.parent / name for name in PUBLISHED if name != study.study}
     made = {name: captions(study.reports / name, "tables") for name in study.notebooks}
@@ -80,7 +75,8 @@ def index_html(study: Study) -> str:
         more=[name for name in study.models if seeds_of(study, name) != study.train.seeds],
         others=[name for name, folder in folders.items() if (folder / "index.html").is_file()],
         headline=headline(results[results.protocol == DENSE], "eer", "hr_lr"),
-        notebooks=[notebook_entry(study, name) for name in study.notebooks],
+        notebooks={name: abstract(name) for name in study.notebooks},
+        figures=figures,
         tables=tables,
         stages=TABLES,
         parts={name: parts(name, table) for name, table in tables.items()},

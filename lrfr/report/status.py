@@ -63,11 +63,11 @@ def extent(study: Study, finished: bool) -> dict[str, str]:
     """Folds and seeds: what the whole would be, how much of it was asked for and has run."""
     folds, seeds = (" ".join(map(str, numbers)) for numbers in (study.faces.run_folds, study.train.seeds))
     asked = "run" if finished else "asked for, not finished; see the models below"
-    whole = len(set(study.faces.run_folds)) == study.faces.folds
     several = f"{asked} (seeds {seeds})" if len(study.train.seeds) > 1 else "not run; their spread is not measured"
     if study.run_seeds:
         done = sum(bool(trained(study, name)) for name in study.run_seeds)
         several = f"{state(done, len(study.run_seeds))}: {', '.join(study.run_seeds)}"
+    whole = len(set(study.faces.run_folds)) == study.faces.folds
     first = asked if whole else f"not run; the folds asked for: {folds}"
     return {f"all {study.faces.folds} folds": first, "additional seeds": several}
 
