@@ -51,8 +51,7 @@ def weighted_verification(
     orders = [np.flatnonzero(kind)[np.argsort(level[kind], kind="stable")] for kind in (same, ~same)]
     # how many pairs of either kind the t most similar levels hold, t = 0 ... levels
     held = [np.searchsorted(level[order], np.arange(len(levels) + 1)) for order in orders]
-    largest = 2 * weights.shape[1] * int(weights.max())  # the sum of two sums of weights
-    exact = np.promote_types(np.uint32, np.min_scalar_type(largest))
+    exact = np.promote_types(np.uint32, np.min_scalar_type(2 * weights.shape[1] * int(weights.max())))  # for two sums
     tables, parts = [np.zeros((CHUNK, len(order) + 1), exact) for order in orders], []
     for start in range(0, len(weights), CHUNK):
         some = weights[start : start + CHUNK]

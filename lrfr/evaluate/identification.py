@@ -27,8 +27,7 @@ def checked_search(similarity: ArrayLike, probe_labels: ArrayLike, gallery_label
     nan = np.isnan(similarity)
     failed = nan.all(axis=1)
     if (broken := nan.any(axis=1) & ~failed).any():
-        row = f"row {np.argmax(broken)} of similarity is NaN in part"
-        raise ValueError(f"{row}; a failed probe is NaN throughout, a failed gallery image is -inf.")
+        raise ValueError(f"row {np.argmax(broken)} of similarity is NaN in part; a failed probe is NaN throughout.")
     return np.where(failed[:, None], -np.inf, similarity), probe_labels[:, None] == gallery_labels[None, :], failed
 
 
@@ -37,11 +36,10 @@ def require_mates(mates: NDArray) -> None:
 
     >>> require_mates(np.array([[True, False], [False, False]]))
     Traceback (most recent call last):
-    ValueError: probe 1 has no mate in the gallery; closed-set identification needs one for every probe.
+    ValueError: probe 1 has no mate in the gallery; closed-set identification needs one.
     """
     if not (mated := mates.any(axis=1)).all():
-        lonely = f"probe {np.argmin(mated)} has no mate in the gallery"
-        raise ValueError(f"{lonely}; closed-set identification needs one for every probe.")
+        raise ValueError(f"probe {np.argmin(mated)} has no mate in the gallery; closed-set identification needs one.")
 
 
 def mate_ranks(similarity: NDArray, mates: NDArray) -> NDArray[np.int64]:

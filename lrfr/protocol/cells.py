@@ -43,7 +43,7 @@ def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> t
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; `official`: 1 + 2 draws."""
+    """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; official: 1 + 2 draws."""
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
     space = (lambda x: x) if model == TEACHER else unit  # the teacher decides by the L2 distance of its raw vectors

@@ -160,9 +160,9 @@ def official_metrics(pairs: OfficialPairs, gallery: NDArray, probes: NDArray) ->
 
 
 def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
-    """Rows and pairs of a fold. Its draws depend on (seed, fold, number of people): not on which folds are run.
+    """Rows and pairs of a fold; draws: None for those of the study. UserError for too few people.
 
-    draws: None for those of the study; with 0 only the data themselves are scored. UserError for too few people.
+    The draws depend on (seed, fold, number of people), not on which folds are run.
     """
     draws = study.evaluate.draws if draws is None else draws
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
@@ -195,8 +195,8 @@ def count(study: Study) -> pd.DataFrame:
         if fold.official is not None:
             first, second, same = fold.official[:3]
             used = np.unique(fold.rows.images[fold.rows.test][np.concatenate([first, second])])
-            official = (int(same.sum()), int((~same).sum()), fold.official.people)
-            rows.append((OFFICIAL, number, 0, *official, int(fallback.loc[used].sum())))
+            official = int(same.sum()), int((~same).sum()), fold.official.people, int(fallback.loc[used].sum())
+            rows.append((OFFICIAL, number, 0, *official))
         if study.evaluate.misaligned is not None:
             rows.append((MISPLACED, number, 0, *kinds, people, fta))
     return pd.DataFrame(rows, columns=["protocol", "fold", "searches", "n_genuine", "n_impostor", "identities", "fta"])

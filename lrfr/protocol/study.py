@@ -28,7 +28,7 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.evaluate.bootstrap import FIXED_RANKS, LINEARISED
 from lrfr.evaluate.statistics import dyadic_ends, percentile
-from lrfr.files import atomic_folder
+from lrfr.files import atomic_folder, write_table
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
 from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, all_official, build_fold, count, official_accuracy
@@ -75,7 +75,7 @@ def fold_means(study: Study, results: dict[tuple[str, str], dict], people: dict[
 
     results: by kind and model, as of `evaluate_model`. people: test people of each fold.
     """
-    models = [folds_of(study, name) for name in study.models]
+    models = (folds_of(study, name) for name in study.models)
     fold_sets = {tuple(sorted(folds)) for folds in (study.faces.run_folds, *models)}
     rows, arrays = [], []
     for (kind, model), draws in results.items():
@@ -119,9 +119,9 @@ def run(study: Study) -> None:
     means, draws = fold_means(study, results, people)
     if study.evaluate.official:
         means.append(view2(study))
-    points = [row for rows, _ in outcomes for row in rows]
-    tables = {"points": pd.DataFrame(points, columns=POINTS), "draws": pd.DataFrame(means, columns=DRAWS)}
+    points = pd.DataFrame([row for rows, _ in outcomes for row in rows], columns=POINTS)
+    tables = {"points": points, "draws": pd.DataFrame(means, columns=DRAWS), "counts": counts}
     with atomic_folder(study.runs / "evaluation") as folder:
-        for name, table in (tables | {"counts": counts}).items():
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        for name, table in tables.items():
+            write_table(folder / f"{name}.csv", table)
         np.save(folder / "draws.npy", draws)

@@ -13,8 +13,7 @@ from lrfr.errors import UserError
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, such as 03-hkdd")
-    more = "another value of a parameter, for example fold=1; once for each"
-    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=more)
+    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="once for each")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -116,7 +116,7 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
             if ADDRESS.search(data.get("text/plain", "")) and not {FIGURE, "text/html"} & set(data):
                 raise UserError(f"{where} an object's address; end its last line with a semicolon.")
     place = study.notebooks.index(name) if name in study.notebooks else len(study.notebooks) + 1
-    beside = {"previous": study.notebooks[place - 1 : place], "next": study.notebooks[place + 1 :][:1]}
+    beside = {"previous": study.notebooks[place - 1 : place], "next": study.notebooks[place + 1 : place + 2]}
     around = {arrow: other[0] for arrow, other in beside.items() if other}
     page = {"title": abstract(name)[0], "study": study.study, "around": around}
 
@@ -141,9 +141,8 @@ def notebook_html(notebook: NotebookNode, name: str, study: Study) -> str:
 def run(study: Study, name: str, given: dict[str, object] | None = None) -> None:
     """The `notebook` stage: page, figures, tables and captions of notebooks/<name>.ipynb to reports/<study>/<name>/.
 
-    Parameters are the study's first fold and seed. With others given, also {}, all goes to notebooks/output/<name>/:
-    only the stage writes to reports/. UserError if there is no such notebook, a cell fails, or the page would differ
-    between runs.
+    Parameters are the study's first fold and seed. With others given, even {}, all goes to notebooks/output/<name>/.
+    UserError if there is no such notebook, a cell fails, or the page would differ between runs.
     """
     usual = {"study": study.study, "fold": study.faces.run_folds[0], "seed": study.train.seeds[0]}
     start = time.perf_counter()

@@ -63,12 +63,12 @@ def index_html(study: Study) -> str:
     required(study, "STATUS.md", "status")
     tables = {name: read_table(required(study, f"tables/{name}.csv", stage)) for name, stage in TABLES.items()}
     figures = {name: captions(study.reports / name, "figures") for name in study.notebooks}
+    made = {name: captions(study.reports / name, "tables") for name in study.notebooks}
     for name in study.notebooks:
         for file in ("index.html", *(f"{figure}.png" for figure in figures[name])):
             required(study, f"{name}/{file}", "notebook", f"-{name}")
     results = tables["results"]
     folders = {name: study.reports.parent / name for name in PUBLISHED if name != study.study}
-    made = {name: captions(study.reports / name, "tables") for name in study.notebooks}
     return pages.filled(
         "index.html.j2",
         study=study,
