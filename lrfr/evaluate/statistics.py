@@ -215,9 +215,8 @@ def identity_bootstrap(
         return dyadic_interval(statistic, scores, same, a, b, draws, level, seed)
     counts, sizes = np.empty((draws, len(names))), np.bincount(stratum_of).tolist()
     for k, size in enumerate(sizes):
-        counts[:, stratum_of == k] = identity_counts(size, draws, seed, k) * (
-            size / drawn_people(size)
-        )  # as in the data
+        # the factor gives a stratum the same weight among the others in draws as in the data
+        counts[:, stratum_of == k] = identity_counts(size, draws, seed, k) * (size / drawn_people(size))
     values = [_evaluated(statistic, scores, same, np.where(same, w[a], w[a] * w[b])) for w in counts]
     ends = percentile(np.array(values), level, len(names) - len(sizes))
     return Interval(_evaluated(statistic, scores, same, ones), *ends)
