@@ -19,7 +19,7 @@ from lrfr import config
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.progress import bar
-from lrfr.report.ending import ending
+from lrfr.report.site import ending
 
 DVC = [sys.executable, "-m", "dvc"]
 # another `dvc repro` was writing its lock file, held a path, or was staging in git: try again

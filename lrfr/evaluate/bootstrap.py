@@ -1,14 +1,12 @@
 """All bootstrap draws of a pair list at once, some hundred times faster than `identity_bootstrap` on the same draws.
 
-The weight of a pair in a draw depends only on who is in it: w_a for genuine, w_a * w_b for impostor pairs, whole
-numbers all. The pairs are sorted by score once, and their weights (draws, pairs) with them; a rate is a sum of the
-first weights in that order. Sums of whole numbers are exact, hence independent of order and threads.
+The weight of a pair in a draw is w_a for genuine, w_a * w_b for impostor pairs. The pairs are sorted by score once, and
+a rate is a sum of the first weights in that order: of whole numbers, hence exact, in any order and on any threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +17,10 @@ from lrfr.evaluate.verification import ROUNDING
 from lrfr.streams import philox
 
 CHUNK = 128  # draws at a time; no influence on the numbers
-# intervals of `agreement`
-LINEARISED, FIXED_RANKS = "identity bootstrap, linearised", "identity bootstrap, fixed ranks"
+LINEARISED, FIXED_RANKS = "identity bootstrap, linearised", "identity bootstrap, fixed ranks"  # of `agreement`
 
 
-def _first_true(condition: Callable[[NDArray[np.int64]], NDArray[np.bool_]], last: int, size: int) -> NDArray[np.int64]:
+def _first_true(condition: Callable[[NDArray], NDArray], last: int, size: int) -> NDArray[np.int64]:
     """Per draw, the smallest index in 1 ... last where a condition that never turns false again is true; false at 0."""
     low, high = np.zeros(size, dtype=np.int64), np.full(size, last)
     while (high - low > 1).any():
@@ -54,8 +51,7 @@ def weighted_verification(
     orders = [np.flatnonzero(kind)[np.argsort(level[kind], kind="stable")] for kind in (same, ~same)]
     # how many pairs of either kind the t most similar levels hold, t = 0 ... levels
     held = [np.searchsorted(level[order], np.arange(len(levels) + 1)) for order in orders]
-    # whole numbers that hold the sum of two sums of weights
-    exact = np.promote_types(np.uint32, np.min_scalar_type(2 * weights.shape[1] * int(weights.max())))
+    exact = np.promote_types(np.uint32, np.min_scalar_type(2 * weights.shape[1] * int(weights.max())))  # for two sums
     tables, parts = [np.zeros((CHUNK, len(order) + 1), exact) for order in orders], []
     for start in range(0, len(weights), CHUNK):
         some = weights[start : start + CHUNK]
@@ -68,42 +64,26 @@ def weighted_verification(
 
 
 def _metrics(
-    genuine: NDArray,
-    own: NDArray[np.int64],
-    sums: list[NDArray],
-    held: list[NDArray],
-    chosen: int | None,
-    fars: Sequence[float],
+    genuine: NDArray, own: NDArray, sums: list[NDArray], held: list[NDArray], chosen: int | None, fars: Sequence[float]
 ) -> dict[str, NDArray[np.float64]]:
     """`weighted_verification` of a few draws; genuine, own: weights and levels of the genuine pairs."""
-    draws, total = np.arange(len(genuine)), [table[:, -1].astype(np.float64) for table in sums]
-
-    def tar(index: NDArray[np.int64]) -> NDArray[np.float64]:
-        # TAR(t) = sum_i w_i [s_i >= t] / sum_i w_i over genuine pairs i, in each draw; FMR over impostor pairs
-        return sums[0][draws, held[0][index]] / total[0]
-
-    def fmr(index: NDArray[np.int64]) -> NDArray[np.float64]:
-        return sums[1][draws, held[1][index]] / total[1]
-
-    def above(limit: float, index: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return fmr(index) > limit
-
-    last, metrics = len(held[0]) - 1, {}
+    draws, total, metrics = np.arange(len(genuine)), [table[:, -1].astype(np.float64) for table in sums], {}
+    # TAR(t) = sum_i w_i [s_i >= t] / sum_i w_i over genuine pairs i, in each draw; FMR over impostor pairs
+    tar, fmr = (lambda index, kind=kind: sums[kind][draws, held[kind][index]] / total[kind] for kind in (0, 1))
+    last = len(held[0]) - 1
     if chosen is not None:
         at = np.full(len(draws), chosen)
         metrics["accuracy"] = (tar(at) + 1 - fmr(at)) / 2
     after = _first_true(lambda index: fmr(index) >= 1 - tar(index), last, len(draws))
-    before = after - 1
-    gaps = [1 - tar(index) - fmr(index) for index in (before, after)]  # FNMR - FMR = 0 between these
-    metrics["eer"] = fmr(before) + gaps[0] / (gaps[0] - gaps[1]) * (fmr(after) - fmr(before))
+    gaps = [1 - tar(index) - fmr(index) for index in (after - 1, after)]  # FNMR - FMR = 0 between these
+    metrics["eer"] = fmr(after - 1) + gaps[0] / (gaps[0] - gaps[1]) * (fmr(after) - fmr(after - 1))
     # AUC = sum_g w_g (W - sum_{s_i > s_g} w_i - sum_{s_i = s_g} w_i / 2) / (sum_g w_g W), W = sum_i w_i of impostors i
     below = total[1][:, None] - (sums[1][:, held[1][own]] + sums[1][:, held[1][own + 1]]) / 2
     metrics["auc"] = np.einsum("dg,dg->d", genuine, below) / (total[0] * total[1])
     for far in fars:
-        allowed = _first_true(partial(above, far * (1 + ROUNDING)), last, len(draws)) - 1
-        metrics[f"tar@far={far:g}"] = tar(allowed)
-    undefined = (total[0] == 0) | (total[1] == 0)
-    return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
+        above = _first_true(lambda index, limit=far * (1 + ROUNDING): fmr(index) > limit, last, len(draws))
+        metrics[f"tar@far={far:g}"] = tar(above - 1)
+    return {name: np.where(total[0] * total[1] == 0, np.nan, values) for name, values in metrics.items()}
 
 
 def _mid_ranks(position: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,9 +92,7 @@ def _mid_ranks(position: NDArray[np.int64], weights: NDArray[np.float64]) -> NDA
     return (np.cumsum(group) - group / 2)[position]
 
 
-def _rank_correlation(
-    position_a: NDArray[np.int64], position_b: NDArray[np.int64], weights: NDArray[np.float64]
-) -> float:
+def _rank_correlation(position_a: NDArray, position_b: NDArray, weights: NDArray) -> float:
     """Spearman's correlation, -1 ... 1: Pearson's, weighted, of mid-ranks. NaN if a side is constant."""
     ranks = [_mid_ranks(position, weights) for position in (position_a, position_b)]
     a, b = (rank - np.average(rank, weights=weights) for rank in ranks)
@@ -126,12 +104,11 @@ class Pairs:
     """Pairs of n photographs, and how often each person occurs in each draw.
 
     All genuine pairs, and all impostor pairs or an even sample of them. A first draw in which everybody counts once is
-    put in front, so that row 0 of every result is the statistic of the data themselves.
+    put in front: row 0 of every result is that of the data themselves.
 
     labels: int (n,), person 0 ... p-1 of each photograph, none missing. counts: (draws, p) from `identity_counts`.
-    impostors: size of the sample; None for all pairs. The sample depends on (labels, impostors, seed, stratum) alone,
-    so every model meets the same pairs. Attributes: first, second: int (pairs,), first < second; same: bool (pairs,);
-    weights: (1 + draws, pairs).
+    impostors: size of the sample, which depends on (labels, impostors, seed, stratum) alone; None for all pairs.
+    Attributes: first, second: int (pairs,), first < second; same: bool (pairs,); weights: (1 + draws, pairs).
 
     >>> pairs = Pairs(np.array([0, 0, 1, 1]), counts=np.array([[1, 1], [2, 0]]))
     >>> pairs.weights.tolist()  # a genuine pair of person 0 first; in the last draw person 1 is missing
@@ -143,8 +120,7 @@ class Pairs:
     ) -> None:
         first, second = np.triu_indices(len(labels), 1)
         different = np.flatnonzero(labels[first] != labels[second])
-        # raw bits, because numpy promises their stability across releases
-        lot = philox("impostors", seed, stratum).random_raw(len(different))
+        lot = philox("impostors", seed, stratum).random_raw(len(different))  # raw bits: stable across releases of numpy
         sample = different[np.argsort(lot, kind="stable")[:impostors]]
         chosen = np.union1d(np.flatnonzero(labels[first] == labels[second]), sample)
         self.labels, self.first, self.second = labels, first[chosen], second[chosen]
@@ -160,23 +136,20 @@ class Pairs:
         """(n, n) similarities of first and second photographs -> (pairs,)."""
         return similarity[self.first, self.second]
 
-    def verification(
-        self, scores: NDArray[np.float64], threshold: float | None, fars: Sequence[float]
-    ) -> dict[str, NDArray[np.float64]]:
+    def verification(self, scores: NDArray, threshold: float | None, fars: Sequence[float]) -> dict[str, NDArray]:
         """`weighted_verification` of scores (pairs,): (1 + draws,) by metric."""
         return weighted_verification(scores, self.same, self.weights, threshold, fars)
 
     def identification(self, similarity: NDArray[np.float64], rank: int = 1) -> NDArray[np.float64]:
         """Rank-`rank` rate (1 + draws,) with one gallery photograph per person, averaged over the galleries.
 
-        similarity: (n, n), gallery photographs in rows, probes in columns. In the g-th of the searches the g-th
-        photograph of everybody is the gallery and all other photographs are probes: nobody is searched among
-        photographs that include the probe itself. There are as many galleries as everybody has photographs. Draws weigh
-        the people searched for; the gallery stays.
+        similarity: (n, n), gallery photographs in rows, probes in columns. In the g-th search the g-th photograph of
+        everybody is the gallery and all others are probes. There are as many galleries as everybody has photographs.
+        Draws weigh the people searched for; the gallery stays.
         """
         people = self.counts.shape[1]
         photographs = [np.flatnonzero(self.labels == person) for person in range(people)]
-        hits, searches = np.zeros(people), np.zeros(people)
+        hits, searches = np.zeros((2, people))
         for g in range(min(map(len, photographs))):
             gallery = np.array([images[g] for images in photographs])
             probes = np.setdiff1d(np.arange(len(self.labels)), gallery)
@@ -190,21 +163,19 @@ class Pairs:
     def agreement(self, student: NDArray[np.float64], teacher: NDArray[np.float64]) -> NDArray[np.float64]:
         """Spearman's correlation (1 + draws,) of the scores (pairs,) of student and teacher: are pairs ordered alike?
 
-        Ranks would have to be found anew in every draw. Of all pairs of a few people the draws are linearised; a sample
-        has too many people to leave each of them out, so there a draw weighs fixed ranks.
+        Ranks would have to be found anew in every draw. Of all pairs of a few people the draws are linearised: they add
+        up influences of leaving each person out (Davison and Hinkley 1997, section 2.7). A sample has too many people
+        for that, so there a draw weighs fixed ranks.
         """
         positions = [np.unique(scores, return_inverse=True)[1] for scores in (student, teacher)]
-        return self._fixed_ranks(*positions) if self.sampled else self._linearised(*positions)
-
-    def _linearised(self, student: NDArray[np.int64], teacher: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Influences of leaving each person out; a draw adds them up (Davison and Hinkley 1997, section 2.7)."""
-        people = self.counts.shape[1]
-        a, b = self.labels[self.first], self.labels[self.second]
-        point = _rank_correlation(student, teacher, np.ones(len(a)))
+        if self.sampled:
+            return self._fixed_ranks(*positions)
+        people, a, b = self.counts.shape[1], self.labels[self.first], self.labels[self.second]
+        point = _rank_correlation(*positions, np.ones(len(a)))
         if people < 3:  # leaving one of two people out leaves no impostor pair
             return np.append(point, np.full(len(self.counts) - 1, np.nan))
         left = (((a != person) & (b != person)).astype(float) for person in range(people))
-        without = np.array([_rank_correlation(student, teacher, weights) for weights in left])
+        without = np.array([_rank_correlation(*positions, weights) for weights in left])
         influence = (people - 1) * (without.mean() - without)
         return np.append(point, point + self.counts[1:] @ influence / drawn_people(people))
 

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def checked_search(
-    similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike
-) -> tuple[NDArray, NDArray, NDArray]:
+def checked_search(similarity: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> tuple[NDArray, ...]:
     """Similarity float64 (p, g) with failed rows as -inf, mates bool (p, g), failed bool (p,).
 
     Raises ValueError if shapes do not fit, there are no probes or no gallery, or a row is NaN in part.
@@ -29,10 +27,7 @@ def checked_search(
     nan = np.isnan(similarity)
     failed = nan.all(axis=1)
     if (broken := nan.any(axis=1) & ~failed).any():
-        raise ValueError(
-            f"row {np.argmax(broken)} of similarity is NaN in part; a failed probe is NaN throughout, "
-            "a failed gallery image is -inf."
-        )
+        raise ValueError(f"row {np.argmax(broken)} of similarity is NaN in part; a failed probe is NaN throughout.")
     return np.where(failed[:, None], -np.inf, similarity), probe_labels[:, None] == gallery_labels[None, :], failed
 
 
@@ -41,12 +36,10 @@ def require_mates(mates: NDArray) -> None:
 
     >>> require_mates(np.array([[True, False], [False, False]]))
     Traceback (most recent call last):
-    ValueError: probe 1 has no mate in the gallery; closed-set identification needs one for every probe.
+    ValueError: probe 1 has no mate in the gallery; closed-set identification needs one.
     """
     if not (mated := mates.any(axis=1)).all():
-        raise ValueError(
-            f"probe {np.argmin(mated)} has no mate in the gallery; closed-set identification needs one for every probe."
-        )
+        raise ValueError(f"probe {np.argmin(mated)} has no mate in the gallery; closed-set identification needs one.")
 
 
 def mate_ranks(similarity: NDArray, mates: NDArray) -> NDArray[np.int64]:
@@ -102,5 +95,5 @@ def mean_average_precision(
         raise ValueError(f"rule must be 'trapezoid' or 'standard', not '{rule}'.")
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     require_mates(mates)
-    rows = zip(similarity, mates, failed, strict=True)
-    return float(np.mean([0.0 if lost else _average_precision(row, mate, rule) for row, mate, lost in rows]))
+    found = [_average_precision(row, mate, rule) for row, mate in zip(similarity, mates, strict=True)]
+    return float(np.mean(np.where(failed, 0.0, found)))

@@ -29,11 +29,10 @@ def tpir_at_fpir(
 
     similarity: float (probes, gallery), higher = more similar; a row of NaN is a failed acquisition: a miss if mated,
     never a false alarm if not, and in the denominator either way. Probes whose label is not in the gallery are the
-    non-mated ones. The threshold is the lowest whose realised FPIR <= fpir: accept if score > the highest top score of
-    a non-mated probe that must be rejected. A mated probe counts if its own mate's best score is accepted and ranks <=
-    rank (ties pessimistic); that a stranger's score passes is no success (QMUL-SurvFace's definition, with the exact
-    quantile in place of its grid). Raises ValueError if fpir is not in (0, 1), rank < 1, mated or non-mated probes are
-    missing, or like `identification.checked_search`.
+    non-mated ones. The threshold is that of `threshold_at_fpir`. A mated probe counts if its own mate's best score is
+    accepted and ranks <= rank (ties pessimistic); that a stranger's score passes is no success (QMUL-SurvFace's
+    definition, with the exact quantile in place of its grid). Raises ValueError if fpir is not in (0, 1), rank < 1,
+    mated or non-mated probes are missing, or like `identification.checked_search`.
 
     >>> similarity = [[0.9, 0.2], [0.3, 0.4], [0.6, 0.1], [0.2, 0.1]]  # the last two are strangers
     >>> [tpir_at_fpir(similarity, ["ann", "bob", "?", "?"], ["ann", "bob"], fpir) for fpir in (0.1, 0.5)]
@@ -41,10 +40,8 @@ def tpir_at_fpir(
     """
     similarity, mates, failed = checked_search(similarity, probe_labels, gallery_labels)
     mated = mates.any(axis=1)
-    if not 0 < fpir < 1:
-        raise ValueError(f"fpir must lie between 0 and 1, not be {fpir}.")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, not {rank}.")
+    if not (0 < fpir < 1 and rank >= 1):
+        raise ValueError(f"fpir must lie between 0 and 1, and rank be at least 1: not {fpir}, {rank}.")
     for kind, chosen in (("mated", mated), ("non-mated", ~mated)):
         if not chosen.any():
             raise ValueError(f"there are no {kind} probes, so the open-set rates are not defined.")

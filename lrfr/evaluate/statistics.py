@@ -5,8 +5,7 @@ impostor pair w_a * w_b, and the interval is a percentile interval of the statis
 2306.01198, study this family). With ten people in a stratum two small-sample corrections matter: n - 1 of n people are
 drawn (Rao and Wu, JASA 1988: n draws make the variance (n - 1)/n of what it should be), and the percentiles are those
 of Student's t (Hesterberg, The American Statistician 2015, "expanded percentiles"). Sparse lists (LFW's 6000 pairs):
-there the pair's own noise dominates, which the product counts three times (the variance of w_a * w_b is 3, not 1); see
-`dyadic_interval`.
+there the pair's own noise dominates, which the product counts three times; see `dyadic_interval`.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ def drawn_people(identities: int) -> int:
 def identity_counts(identities: int, draws: int, seed: int, stratum: int = 0) -> NDArray[np.int64]:
     """How often each person of one stratum occurs in each draw: int64 (draws, identities), rows sum to `drawn_people`.
 
-    A draw of one person only, again and again, has no impostor pair; it is drawn anew, unless there is only one person.
-    The draws depend on (identities, seed, stratum) alone, so every model meets the same ones: differences are paired.
+    A draw of one person only has no impostor pair: it is drawn anew, unless there is only one person. The draws depend
+    on (identities, seed, stratum) alone, so every model meets the same ones: differences are paired.
 
     >>> identity_counts(identities=10, draws=3, seed=0).sum(axis=1).tolist()
     [9, 9, 9]
@@ -102,8 +101,7 @@ def interval_method(id_a: ArrayLike, id_b: ArrayLike) -> str:
 def percentile(draws: NDArray, level: float, freedom: int) -> tuple[float, float]:
     """Expanded percentile interval of draws (n,); freedom: number of people minus number of strata.
 
-    Draws without a value (NaN: no pair of a kind had weight) are left out. Raises ValueError if fewer than half of the
-    draws have a value.
+    Draws without a value (NaN: no pair of a kind had weight) are left out. Raises ValueError if most have none.
 
     >>> [round(end, 3) for end in percentile(np.linspace(0, 1, 1001), 0.95, freedom=9)]  # wider than 0.025 ... 0.975
     [0.012, 0.988]
@@ -141,7 +139,6 @@ def dyadic_ends(point: float, shared: NDArray, own: NDArray, level: float) -> tu
     >>> [round(end, 2) for end in dyadic_ends(0.2, shared, own, 0.95)]
     [-0.19, 0.59]
     """
-    # Var = Var_shared - Var_own, as the weights by person hold each impostor pair's own variance twice
     shared_variance, own_variance = (np.nanvar(values) / SPREAD**2 for values in (shared, own))
     half = normal_quantile(level) * np.sqrt(max(shared_variance - own_variance, shared_variance / 2))
     return float(point - half), float(point + half)
@@ -155,9 +152,8 @@ def dyadic_interval(
     The variance wanted is that of dyadic data (Aronow, Samii and Assenova, Political Analysis 2015): covariances of all
     pairs that share a person, each pair once. Random weights 1 + t(e_a + e_b) for impostor and 1 + t e_a for genuine
     pairs (e = -1 or 1 by a coin, one per person; t = SPREAD) give it, but with each impostor pair's own variance twice;
-    random weights 1 + t e of single impostor pairs give that part, which is subtracted. Weights of order one, unlike a
-    delete-one jackknife, stay valid for rates at an estimated threshold (EER, TAR). If nothing but noise were left,
-    half of the first variance would be: the result is never taken smaller.
+    random weights 1 + t e of single impostor pairs give that part, which is subtracted (at most half of the first).
+    Unlike a delete-one jackknife this stays valid for rates at an estimated threshold (EER, TAR).
 
     >>> a, b, scores = np.arange(6), np.array([0, 1, 2, 4, 5, 3]), np.array([9, 8, 7, 1, 2, 3])
     >>> mean_impostor = lambda scores, same, weights: np.average(scores[~same], weights=weights[~same])
@@ -184,14 +180,12 @@ def identity_bootstrap(
 ) -> Interval:
     """A statistic of a pair list with an interval for its variation over people.
 
-    statistic(scores, same, weights) -> float; weights float64 (n,), as the functions of `lrfr.evaluate.verification`
-    take them. scores: float (n,); same: bool (n,); id_a, id_b: (n,), the person on either side. strata: (n,) labels or
-    None; people are drawn within their stratum (in the order of the sorted labels, people in the order of their sorted
-    identities). `level` in (0, 1). The method is `interval_method(id_a, id_b)`: percentile bootstrap for dense lists;
-    for sparse ones `dyadic_interval`, which needs no strata. A draw without a genuine or an impostor pair defines no
-    rate and is left out, as is one whose statistic is NaN. Raises ValueError if lengths differ, a score is NaN, `same`
-    contradicts the identities, an identity is in two strata, a kind of pair is missing, draws < 1, level is not in (0,
-    1), or most draws are degenerate.
+    statistic(scores, same, weights) -> float, as the functions of `lrfr.evaluate.verification`. scores: float (n,);
+    same: bool (n,); id_a, id_b: (n,), the person on either side. strata: (n,) labels or None; people are drawn within
+    their stratum (in the order of the sorted labels, people in the order of their sorted identities). The method is
+    `interval_method(id_a, id_b)`: percentile bootstrap for dense lists; for sparse ones `dyadic_interval`, which needs
+    no strata. Raises ValueError if lengths differ, a score is NaN, `same` contradicts the identities, an identity is in
+    two strata, a kind of pair is missing, draws < 1, level is not in (0, 1), or like `percentile`.
 
     >>> from lrfr.evaluate.verification import area_under_roc
     >>> i, j = np.triu_indices(15, 1)  # all pairs of five people's three photographs each
@@ -215,9 +209,7 @@ def identity_bootstrap(
     for k, label in enumerate(np.unique(strata)):
         members = np.union1d(a[strata == label], b[strata == label])
         if (stratum_of[members] >= 0).any():
-            raise ValueError(
-                "an identity occurs in two strata; people are drawn within strata, each needs exactly one."
-            )
+            raise ValueError("an identity occurs in two strata; people are drawn within strata: each needs just one.")
         stratum_of[members] = k
     if interval_method(id_a, id_b) == "dyadic multiplier":
         return dyadic_interval(statistic, scores, same, a, b, draws, level, seed)
@@ -248,7 +240,6 @@ def paired_difference(
     difference = draws_a - draws_b
     low, high = percentile(difference, level, freedom)
     valid = difference[np.isfinite(difference)]
-    # p = 2 (1 + min(#[difference <= 0], #[difference >= 0])) / (n + 1), at most 1
     p = 2 * (1 + min(np.sum(valid <= 0), np.sum(valid >= 0))) / (len(valid) + 1)
     return Difference(float(point_a - point_b), low, high, float(min(1.0, p)))
 

@@ -1,9 +1,8 @@
 """One-to-one verification: are two photographs of the same person?
 
 Throughout, `scores` is float (n,), higher = more similar; `same` is bool (n,), True for a genuine pair; `weights` is
-None (all one) or non-negative (n,). A weight of 2 means the same as listing the pair twice, a weight of 0 the same as
-leaving it out. A pair is accepted if its score >= threshold. Thresholds are exact: the operating points of a finite
-list, never a grid.
+None (all one) or non-negative (n,): 2 means the same as listing the pair twice, 0 the same as leaving it out. A pair is
+accepted if its score >= threshold. Thresholds are exact: the operating points of a finite list, never a grid.
 
 FMR = weight of accepted impostor pairs / weight of impostor pairs; FNMR = weight of rejected genuine pairs / weight of
 genuine pairs; TAR = 1 - FNMR (ISO/IEC 19795-1 names; the metric names `tar`, `far` are the field's).
@@ -17,21 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FOLDS = 10  # LFW View 2
-# squared distances of unit vectors; insightface's recognition/arcface_torch/eval/verification.py
-GRID = np.arange(0, 4, 0.01)
+GRID = np.arange(0, 4, 0.01)  # insightface's, of squared distances of unit vectors; see `ten_fold_accuracy`
 ROUNDING = 1e-12  # relative: float weights such as 0.1 must not lose an operating point to the last bit of a sum
 
 
 class FoldAccuracy(NamedTuple):
-    """Ten-fold accuracy. mean, std: over folds (population std, as the toolkit prints; it is not a standard error).
-
-    per_fold, thresholds: float (folds,); the threshold of a fold was chosen on the others.
-    """
+    """Ten-fold accuracy: mean and population std over folds, and each fold's, at the threshold chosen on the others."""
 
     mean: float
-    std: float
-    per_fold: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
+    std: float  # as the toolkit prints; it is not a standard error
+    per_fold: NDArray[np.float64]  # (folds,)
+    thresholds: NDArray[np.float64]  # (folds,)
 
 
 class OperatingPoints(NamedTuple):
@@ -150,20 +145,18 @@ def midpoints(values: NDArray) -> NDArray[np.float64]:
 def balanced_threshold(scores: ArrayLike, same: ArrayLike) -> float:
     """The threshold for `balanced_accuracy` on other people: the median of the midpoints that maximise it here.
 
-    Midpoints, because a threshold on a score of this list would be tuned to that pair; the median, because one of
-    several maximisers must be taken and the first is always the laxest or the strictest. Raises ValueError like
-    `checked`.
+    Midpoints, because a threshold on a score would be tuned to that pair; the median, because the first of several
+    maximisers is always the laxest or the strictest. Raises ValueError like `checked`.
 
     >>> balanced_threshold([4, 3, 1, 0], [1, 1, 0, 0])
     2.0
     """
     scores, same, _ = checked(scores, same)
-    candidates = midpoints(scores)
-    genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
-    # accuracies as whole numbers, so that equally good thresholds are equal
+    candidates, genuine, impostor = midpoints(scores), np.sort(scores[same]), np.sort(scores[~same])
     accepted = (len(genuine) - np.searchsorted(genuine, candidates)) * len(impostor)
     rejected = np.searchsorted(impostor, candidates) * len(genuine)
-    return float(np.median(candidates[accepted + rejected == np.max(accepted + rejected)]))
+    right = accepted + rejected  # whole numbers, so that equally good thresholds are equal
+    return float(np.median(candidates[right == right.max()]))
 
 
 def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArray[np.int64]:
@@ -177,17 +170,16 @@ def correct_at(distances: NDArray, same: NDArray, thresholds: NDArray) -> NDArra
 
 
 def ten_fold_accuracy(
-    distances: ArrayLike, same: ArrayLike, rule: str = "insightface", folds: int = FOLDS
+    distances: ArrayLike, same: ArrayLike, rule: str = "insightface", folds: int = 10
 ) -> FoldAccuracy:
     """LFW's accuracy: ten contiguous folds, each scored at the threshold that is best on the other nine.
 
     distances: float (n,), squared L2, n >= folds; same: bool (n,). folds: a part of View 2 may have fewer. rule:
     "insightface" = the grid 0, 0.01 ... 3.99 and its first maximiser, "same" is said for distance < threshold
     (recognition/arcface_torch/eval/verification.py), for unit vectors only, whose distances lie in 0 ... 4; "exact" =
-    the median of the midpoints of neighbouring distances that maximise the accuracy, "same" is said for distance <=
-    threshold as everywhere else in this module (our choice: no grid, no bias towards strict thresholds), for any
-    vectors. Raises ValueError if there are fewer pairs than folds, a distance is negative or too large for the grid,
-    the rule is unknown, or like `checked`.
+    the median of the midpoints that maximise the accuracy, "same" is said for distance <= threshold (our choice: no
+    grid, no bias towards strict thresholds), for any vectors. Raises ValueError if there are fewer pairs than folds, a
+    distance is negative or too large for the grid, the rule is unknown, or like `checked`.
 
     >>> ten_fold_accuracy([0.5, 1.5, 1.2, 1.4], [1, 0, 1, 0], "exact", folds=2).per_fold.tolist()
     [1.0, 0.5]
@@ -199,10 +191,9 @@ def ten_fold_accuracy(
         raise ValueError(f"{folds} folds need at least as many pairs, not {len(distances)}.")
     if distances.min() < -1e-5:  # the slack of float32 dot products
         raise ValueError("distances must be squared, hence not negative.")
-    grid = rule == "insightface"
-    if grid and distances.max() > 4 + 1e-5:
+    if (grid := rule == "insightface") and distances.max() > 4 + 1e-5:
         raise ValueError(
-            "the grid is for squared distances of unit vectors, between 0 and 4; take rule 'exact' for others."
+            "the grid is for squared distances between 0 and 4, of unit vectors; take rule 'exact' for others."
         )
     accuracies, thresholds = [], []
     for fold in np.array_split(np.arange(len(distances)), folds):

@@ -12,8 +12,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import balanced_threshold
 from lrfr.methods import METHODS
-from lrfr.protocol.folds import DENSE, MISALIGNED, MISPLACED, OFFICIAL, TestFold
-from lrfr.protocol.official import official_metrics
+from lrfr.protocol.folds import DENSE, MISALIGNED, MISPLACED, OFFICIAL, TestFold, official_metrics
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
@@ -33,22 +32,18 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: in
 
 
 def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-    """Metrics (1 + draws,) of a fold's test pairs, and their similarities; gallery, probes: (rows, d).
+    """Metrics (1 + draws,) of a fold's test pairs at the validation pairs' threshold, and the pairs' similarities.
 
-    At the threshold of the validation pairs, which is part of the system under test: it stays in all draws.
+    gallery, probes: (rows, d). The threshold is part of the system under test: it stays in all draws.
     """
-    validation = fold.validation_pairs.scores(similarity(gallery[fold.validation], probes[fold.validation]))
-    threshold = balanced_threshold(validation, fold.validation_pairs.same)
-    similarities = similarity(gallery[fold.test], probes[fold.test])
+    validation, similarities = (similarity(gallery[rows], probes[rows]) for rows in (fold.validation, fold.test))
+    threshold = balanced_threshold(fold.validation_pairs.scores(validation), fold.validation_pairs.same)
     scores = fold.test_pairs.scores(similarities)
     return fold.test_pairs.verification(scores, threshold, study.evaluate.far), similarities
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """All about one model, fold and seed: (1 + draws,) per protocol, pairing, resolution and metric.
-
-    The first value is that of the data themselves. In protocol `official` there are 1 + 2 draws.
-    """
+    """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; official: 1 + 2 draws."""
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
     space = (lambda x: x) if model == TEACHER else unit  # the teacher decides by the L2 distance of its raw vectors
@@ -76,8 +71,7 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
                         metrics = official_metrics(fold.official, first[fold.rows.test], probes[fold.rows.test])
                         found |= {(OFFICIAL, metric): values for metric, values in metrics.items()}
                 if pairing == "hr_lr":
-                    # among ten people rank 5 says little
-                    ranks = (1,) if study.evaluate.impostors is None else (1, 5)
+                    ranks = (1,) if study.evaluate.impostors is None else (1, 5)  # among ten people rank 5 says little
                     found = {(DENSE, f"rank{k}"): pairs.identification(similarities, k) for k in ranks} | found
                 if pairing == "lr_lr":
                     found[DENSE, "agreement"] = pairs.agreement(pairs.scores(similarities), teacher_scores)
@@ -91,8 +85,7 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
 
 def evaluate_setting(study: Study, setting: str, number: int, fold: TestFold) -> dict[Key, NDArray]:
     """The same for one of the teacher's settings, on raw vectors, low against low resolution only."""
-    file = study.runs / "embeddings" / f"{SETTINGS}.npz"
-    results: dict[Key, NDArray] = {}
+    file, results = study.runs / "embeddings" / f"{SETTINGS}.npz", {}
     with np.load(file) as archive:
         for key in archive.files:
             if key.startswith(f"fold{number}/{setting}/"):

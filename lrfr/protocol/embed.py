@@ -1,13 +1,10 @@
 """Embed the held-out people of every fold with every model at every resolution: all that the evaluation reads.
 
-Students see exactly the kind of views that they were trained on, from the same file, with the float16 weights that are
-published. The teacher is fed with upsampled low-resolution faces, the hard direct-feed baseline. Two floors need no
-training: raw pixels, and a network of random weights.
+Students see the kind of views that they were trained on, with the float16 weights that are published; the teacher sees
+upsampled low-resolution faces. Two floors need no training: raw pixels, and a network of random weights.
 
-Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, the
-similarity transform that would then have aligned the face is estimated as ever, and the chip is warped by it. The
-photograph is not needed again, so this is what misplaced landmarks do up to the chip's border, beyond which its edge
-pixels are repeated.
+Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, and the
+chip is warped by the transform that would then have aligned the face; beyond its border its edge pixels are repeated.
 
 Arrays are float32 (rows, D), rows as in `lrfr.protocol.folds`. Keys are fold<k>/seed<s>/<resolution>, with
 `misaligned-` before the resolution for faces with moved landmarks; teacher.npz has fold<k>/seed<s>/standardised as
@@ -34,14 +31,13 @@ from lrfr.gate.state import insert_state, read_state
 from lrfr.models.student import StudentNet, build_student, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.protocol.folds import MISALIGNED, VIEW2, read_official
+from lrfr.protocol.folds import MISALIGNED, VIEW2, official_images
 from lrfr.streams import stream
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
-BATCH = 50  # images a forward pass; no influence on the numbers beyond float sums
-CHUNK = 200  # faces a task that warps
+BATCH, CHUNK = 50, 200  # images a forward pass, faces a task that warps
 RANDOM_SEED = 10_000  # of the untrained network: no student is initialised with it
 SETTINGS = ("pretrained", "head", "last_stage")
 COMPARED = ("hr", "16", "8")  # resolutions of tables/teacher.csv
@@ -50,11 +46,6 @@ COMPARED = ("hr", "16", "8")  # resolutions of tables/teacher.csv
 def held_out_images(study: Study) -> np.ndarray:
     """Images of the embedding files of all folds of the run together, ascending."""
     return np.unique(np.concatenate([read_fold(study, number).held_out for number in study.faces.run_folds]))
-
-
-def view2_images(study: Study) -> np.ndarray:
-    """All photographs of the official pairs: image numbers, ascending."""
-    return np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
 
 
 def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarray:
@@ -151,13 +142,13 @@ def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tupl
     """Raw embeddings (n, D) of a fold's held-out faces at one resolution, by fold and setting.
 
     Settings: all at COMPARED resolutions, else the study's. name: the resolution; or VIEW2, all photographs of the
-    official pairs at high resolution, as if they were the first fold's. moved: as of `misalign_faces`. The frozen part
-    of the teacher is computed once for all settings and folds, a batch at a time: all maps would take gigabytes.
+    official pairs at high resolution, as if they were the first fold's. The frozen part of the teacher is computed once
+    for all settings and folds, a batch at a time: all maps would take gigabytes.
     """
     members = {number: read_fold(study, number).held_out for number in study.faces.run_folds}
     wanted = SETTINGS if moved is None and name in COMPARED else (study.teacher.setting,)
     if name == VIEW2:
-        members, wanted = {study.faces.run_folds[0]: view2_images(study)}, ("pretrained",)
+        members, wanted = {study.faces.run_folds[0]: official_images(study)}, ("pretrained",)
     images = np.unique(np.concatenate(list(members.values())))
     source = np.load((moved or study.runs) / "chips.npy", mmap_mode="r")
     rows = images if moved is None else np.arange(len(images))
@@ -191,7 +182,7 @@ def save_teacher(study: Study, outcomes: dict[str, dict[tuple[int, str], np.ndar
                     trained = load_trained(study, number, setting)
                     chosen[f"fold{number}/seed{seed}/standardised"] = ((raw - trained.mean) / trained.rms).numpy()
     for raw in view2.values():
-        settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": view2_images(study)}
+        settings |= {VIEW2: comparable(torch.from_numpy(raw)).numpy(), f"{VIEW2}_images": official_images(study)}
     np.savez(folder / "teacher.npz", **chosen)
     np.savez(folder / "teacher_settings.npz", **settings)
 
@@ -199,12 +190,10 @@ def save_teacher(study: Study, outcomes: dict[str, dict[tuple[int, str], np.ndar
 def run(study: Study) -> None:
     """The `embed` stage."""
     with atomic_folder(study.runs / "embeddings") as folder, tempfile.TemporaryDirectory(dir=study.runs) as temporary:
-        # processes are forked before this one computes anything with torch
-        moved = misalign_faces(study, Path(temporary))
+        moved = misalign_faces(study, Path(temporary))  # processes are forked before this one computes with torch
         names = [VIEW2, *study.resolutions] if study.evaluate.official else study.resolutions
         tasks = {name: (study, name, None) for name in names}
-        if moved is not None:
-            tasks |= {f"misaligned-{name}": (study, name, moved) for name in MISALIGNED}
+        tasks |= {f"misaligned-{name}": (study, name, moved) for name in MISALIGNED if moved is not None}
         outcomes = parallel_map(teacher_embeddings, list(tasks.values()), study.jobs, study.threads, "teacher")
         armed = with_arms(study)
         students = [(armed, name, moved, folder) for name in armed.models]

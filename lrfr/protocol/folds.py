@@ -1,12 +1,17 @@
 """What is scored in a fold: whose rows of the embedding files are whose, the pairs of every protocol, their counts.
 
-Everything that reads or writes embedding files counts rows in this way: a row for every held-out photograph of the
-fold, in ascending order of the image numbers. That is also the way back from a pair to its two photographs:
-`test_pairs.first` -> `test` -> `rows.images` -> index.csv.
+Embedding files have a row for every held-out photograph of the fold, in ascending order of the image numbers. So the
+way from a pair to its two photographs is `test_pairs.first` -> `test` -> `rows.images` -> index.csv.
+
+Protocol `official` is the source's own pair list: LFW's View 2, ten folds of 300 genuine and 300 impostor pairs that
+share no person. A study fold holds some of the official folds. Accuracy is the mean over them, each at the threshold
+that is best on the others (`ten_fold_accuracy`, rule "exact"); thresholds stay fixed in the draws. A person has 1.4
+pairs on average: intervals are the dyadic multiplier's (`statistics.dyadic_interval`), and nothing is compared.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +20,9 @@ from numpy.typing import NDArray
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.evaluate.bootstrap import Pairs
-from lrfr.evaluate.statistics import identity_counts
-from lrfr.protocol.official import OfficialPairs, official_pairs
+from lrfr.evaluate.bootstrap import Pairs, weighted_verification
+from lrfr.evaluate.statistics import SPREAD, dyadic_signs, identity_counts
+from lrfr.evaluate.verification import ten_fold_accuracy
 
 DENSE, OFFICIAL, MISPLACED, VIEW2 = "dense", "official", "misaligned", "view2"  # protocols, see lrfr.protocol.study
 MISALIGNED = ("8", "16", "32")  # resolutions of protocol `misaligned`
@@ -31,6 +36,17 @@ class Rows(NamedTuple):
     people: NDArray[np.int64]
     test: NDArray[np.int64]
     validation: NDArray[np.int64]
+
+
+class OfficialPairs(NamedTuple):
+    """Pairs (p,) in the order of their official folds 0 ... k-1, all of one size."""
+
+    first: NDArray[np.int64]  # rows of an array of photographs
+    second: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    fold: NDArray[np.int64]
+    people: int  # how many the pairs show
+    weights: NDArray[np.uint8]  # whole numbers (1 + 2 draws, p): everybody once, then by person, then by pair
 
 
 class TestFold(NamedTuple):
@@ -74,18 +90,79 @@ def read_official(study: Study) -> pd.DataFrame:
     path = study.runs / "official.csv"
     try:
         table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run `dvc repro` again.") from None
+    except (OSError, ValueError):
+        table = pd.DataFrame()
     if not set(OFFICIAL_COLUMNS) <= set(table.columns) or table.groupby("official_fold").size().nunique() != 1:
-        columns = ", ".join(OFFICIAL_COLUMNS)
-        raise UserError(f"{path}: not the official pairs ({columns}, folds of one size); run `dvc repro` again.")
+        words = f"not the official pairs ({', '.join(OFFICIAL_COLUMNS)}, folds of one size)"
+        raise UserError(f"{path}: {words}; run `dvc repro` again.")
     return table.sort_values("official_fold", kind="stable")
 
 
-def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
-    """Rows and pairs of a fold. Its draws depend on (seed, fold, number of people): not on which folds are run.
+def official_images(study: Study) -> NDArray[np.int64]:
+    """All photographs of the official pairs: image numbers, ascending."""
+    return np.unique(read_official(study)[["image_a", "image_b"]].to_numpy())
 
-    draws: None for those of the study; with 0 only the data themselves are scored. UserError for too few people.
+
+def official_pairs(
+    table: pd.DataFrame, images: NDArray[np.int64], people: NDArray[np.int64], draws: int, seed: int, stratum: int
+) -> OfficialPairs:
+    """Pairs of a part of official.csv.
+
+    images: int (n,), ascending, the photographs of the rows; people: int (n,), their people. The draws depend on (seed,
+    stratum, the pairs) alone. UserError if a photograph of a pair is not among the rows, or `same` contradicts people.
+    """
+    sides = table[["image_a", "image_b"]].to_numpy()
+    rows = np.minimum(np.searchsorted(images, sides), len(images) - 1)
+    same = table.same.to_numpy().astype(bool)
+    if (missing := sides[images[rows] != sides]).size:
+        raise UserError(f"official.csv: photograph {missing[0]} is not among the fold's test; run `dvc repro` again.")
+    if not np.array_equal(people[rows[:, 0]] == people[rows[:, 1]], same):
+        raise UserError("official.csv: `same` contradicts the people of index.csv; run `dvc repro` again.")
+    a, b = np.unique(people[rows], return_inverse=True)[1].reshape(rows.shape).T
+    count = int(max(a.max(), b.max())) + 1
+    by_person, by_pair = dyadic_signs(count, len(same), draws, seed, stratum)
+    scale = round(1 / SPREAD)  # whole numbers: rates do not depend on the unit of the weights
+    weights = np.full((1 + 2 * draws, len(same)), scale, dtype=np.int8)
+    weights[1 : 1 + draws] += by_person[:, a] + by_person[:, b] * ~same
+    weights[1 + draws :] += by_pair * ~same
+    fold = np.unique(table.official_fold, return_inverse=True)[1]
+    return OfficialPairs(rows[:, 0], rows[:, 1], same, fold, count, weights.astype(np.uint8))
+
+
+def all_official(study: Study, images: NDArray[np.int64]) -> OfficialPairs:
+    """The pairs of all official folds; images: int (n,), ascending, their photographs."""
+    people = read_faces(study)[0].set_index("image").person.loc[images].to_numpy()
+    return official_pairs(read_official(study), images, people, study.evaluate.draws, study.seed, study.faces.folds)
+
+
+def official_accuracy(pairs: OfficialPairs, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Accuracy (1 + 2 draws,) of squared distances (p,).
+
+    The list fixes how many pairs of each kind a fold has: draws weigh pairs within fold and kind, not these numbers.
+    """
+    folds, total = int(pairs.fold.max()) + 1, np.zeros(len(pairs.weights))
+    thresholds = ten_fold_accuracy(distances, pairs.same, "exact", folds).thresholds
+    right = (distances <= thresholds[pairs.fold]) == pairs.same
+    for fold, kind in product(range(folds), (False, True)):
+        members = np.flatnonzero((pairs.fold == fold) & (pairs.same == kind))
+        weights = pairs.weights[:, members].astype(np.float64)
+        if len(members):
+            with np.errstate(invalid="ignore"):  # sum_i w_i right_i / sum_i w_i, as often as there are pairs
+                total += len(members) * (weights @ right[members]) / weights.sum(1)
+    return total / len(distances)
+
+
+def official_metrics(pairs: OfficialPairs, gallery: NDArray, probes: NDArray) -> dict[str, NDArray[np.float64]]:
+    """Accuracy, EER and AUC (1 + 2 draws,); gallery, probes: float (n, d), rows of the first and second photographs."""
+    distances = ((gallery[pairs.first] - probes[pairs.second]) ** 2).sum(1)
+    rates = weighted_verification(-distances, pairs.same, pairs.weights, None, ())
+    return {"accuracy": official_accuracy(pairs, distances)} | rates
+
+
+def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
+    """Rows and pairs of a fold; draws: None for those of the study. UserError for too few people.
+
+    The draws depend on (seed, fold, number of people), not on which folds are run.
     """
     draws = study.evaluate.draws if draws is None else draws
     rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
@@ -94,21 +171,19 @@ def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
     for name, (chosen, own, sample) in lists.items():
         people, labels = np.unique(rows.people[chosen], return_inverse=True)
         if len(people) < 2 or len(labels) == len(people):
-            few = f"has too few {name} people or photographs to compare; change faces in params.yaml"
-            raise UserError(f"folds.csv: fold {number} {few}.")
+            few = f"fold {number} has too few {name} people or photographs to compare"
+            raise UserError(f"folds.csv: {few}; change faces in params.yaml.")
         pairs.append(Pairs(labels, identity_counts(len(people), own, study.seed, number), sample, study.seed, number))
     official = None
     if study.evaluate.official:
-        table = read_official(study)
-        table = table[table.fold == number]
-        official = official_pairs(table, rows.images[rows.test], rows.people[rows.test], draws, study.seed, number)
+        table, tested = read_official(study), (rows.images[rows.test], rows.people[rows.test])
+        official = official_pairs(table[table.fold == number], *tested, draws, study.seed, number)
     return TestFold(rows, test, rows.validation, *pairs, official)
 
 
 def count(study: Study) -> pd.DataFrame:
     """counts.csv: comparisons per protocol and fold. fta: photographs without a detected face, a fallback crop."""
-    fallback = read_faces(study)[0].set_index("image").fallback
-    rows = []
+    fallback, rows = read_faces(study)[0].set_index("image").fallback, []
     for number in sorted(study.faces.run_folds):
         fold = build_fold(study, number, draws=0)
         pairs, people = fold.test_pairs, fold.test_pairs.counts.shape[1]
@@ -120,8 +195,8 @@ def count(study: Study) -> pd.DataFrame:
         if fold.official is not None:
             first, second, same = fold.official[:3]
             used = np.unique(fold.rows.images[fold.rows.test][np.concatenate([first, second])])
-            official = (int(same.sum()), int((~same).sum()), fold.official.people)
-            rows.append((OFFICIAL, number, 0, *official, int(fallback.loc[used].sum())))
+            official = int(same.sum()), int((~same).sum()), fold.official.people, int(fallback.loc[used].sum())
+            rows.append((OFFICIAL, number, 0, *official))
         if study.evaluate.misaligned is not None:
             rows.append((MISPLACED, number, 0, *kinds, people, fta))
     return pd.DataFrame(rows, columns=["protocol", "fold", "searches", "n_genuine", "n_impostor", "identities", "fta"])

@@ -1,21 +1,18 @@
 """The `evaluate` stage: every model, resolution and pairing of a study, in every bootstrap draw.
 
 Protocols:
-dense       pairs of the first `dense_images` photographs of a fold's test people (all of them, or all genuine pairs and
-            a sample of `impostors` impostor pairs), and every search of a low-resolution photograph among one
-            high-resolution photograph of each test person. The only protocol in which models are compared.
-official    the source's own list, LFW's View 2 (see lrfr.protocol.official).
+dense       pairs of the first `dense_images` photographs of a fold's test people (of impostor pairs perhaps a sample),
+            and every search of a low-resolution photograph among one high-resolution photograph of each test person;
+official    the source's own list, LFW's View 2 (see lrfr.protocol.folds);
 misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
-Metrics are computed per fold and seed and averaged: scores of two trained networks are never pooled or thresholded
-against each other. People are drawn within folds, the same draws for every model.
+Metrics are averaged over folds and seeds: scores of two networks are never pooled. All models meet the same draws.
 
 Writes under runs/<study>/evaluation/:
-points.csv  kind, model, protocol, pairing, fold, seed, resolution, metric, value: every single measurement (but view2);
-draws.csv   kind, model, folds, protocol, pairing, resolution, metric, value, low, high, interval: means over folds and
-            seeds; `folds` names the folds of the mean, since a model trained on fewer folds is compared on these;
-            `dense` comes first;
+points.csv  POINTS: every single measurement (but view2);
+draws.csv   DRAWS: means over folds and seeds, `dense` first; `folds` names the folds of the mean, since a model trained
+            on fewer folds is compared on these;
 draws.npy   float32 (rows, draws): the same means in every draw, of the rows of draws.csv with protocol `dense`;
 counts.csv  protocol, fold, searches (0 = pairs, 1 = identification), n_genuine, n_impostor, identities, fta.
 `kind` is model, or setting for the teachers of tables/teacher.csv.
@@ -31,11 +28,10 @@ from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.evaluate.bootstrap import FIXED_RANKS, LINEARISED
 from lrfr.evaluate.statistics import dyadic_ends, percentile
-from lrfr.files import atomic_folder
+from lrfr.files import atomic_folder, write_table
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
-from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, build_fold, count, read_faces, read_official
-from lrfr.protocol.official import official_accuracy, official_pairs
+from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, all_official, build_fold, count, official_accuracy
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 CELL = ["protocol", "pairing", "resolution", "metric"]
@@ -74,21 +70,17 @@ def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[flo
     return *percentile(values[1:], study.evaluate.level, freedom), name
 
 
-def fold_means(
-    study: Study, results: dict[tuple[str, str], dict], people: dict[int, int]
-) -> tuple[list[tuple], NDArray[np.float32]]:
+def fold_means(study: Study, results: dict[tuple[str, str], dict], people: dict[int, int]) -> tuple[list, NDArray]:
     """Rows of draws.csv, and draws.npy: means over each set of folds that some model has, of each model with these.
 
     results: by kind and model, as of `evaluate_model`. people: test people of each fold.
     """
-    models = [folds_of(study, name) for name in study.models]
+    models = (folds_of(study, name) for name in study.models)
     fold_sets = {tuple(sorted(folds)) for folds in (study.faces.run_folds, *models)}
     rows, arrays = [], []
     for (kind, model), draws in results.items():
         available = {number for _, number in draws}
-        for folds in sorted(fold_sets, key=len):
-            if not available.issuperset(folds):
-                continue
+        for folds in (some for some in sorted(fold_sets, key=len) if available.issuperset(some)):
             freedom = sum(people[number] - 1 for number in folds)
             for key in dict.fromkeys(key for key, _ in draws):
                 values = np.mean([draws[key, number] for number in folds], axis=0)
@@ -107,8 +99,7 @@ def view2(study: Study) -> tuple:
             raise UserError(f"{file}: holds no 'view2_images'; run `dvc repro` again.")
         images = archive["view2_images"]
         x = read_embedding(archive, file, VIEW2, len(images))
-    people = read_faces(study)[0].set_index("image").person.loc[images].to_numpy()
-    pairs = official_pairs(read_official(study), images, people, study.evaluate.draws, study.seed, study.faces.folds)
+    pairs = all_official(study, images)
     values = official_accuracy(pairs, ((x[pairs.first] - x[pairs.second]) ** 2).sum(1))
     key = (VIEW2, "lr_lr", "hr", "accuracy")
     return ("setting", "pretrained", "all", *key, values[0], *interval(study, key, values, 0))
@@ -128,9 +119,9 @@ def run(study: Study) -> None:
     means, draws = fold_means(study, results, people)
     if study.evaluate.official:
         means.append(view2(study))
-    points = [row for rows, _ in outcomes for row in rows]
-    tables = {"points": pd.DataFrame(points, columns=POINTS), "draws": pd.DataFrame(means, columns=DRAWS)}
+    points = pd.DataFrame([row for rows, _ in outcomes for row in rows], columns=POINTS)
+    tables = {"points": points, "draws": pd.DataFrame(means, columns=DRAWS), "counts": counts}
     with atomic_folder(study.runs / "evaluation") as folder:
-        for name, table in (tables | {"counts": counts}).items():
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        for name, table in tables.items():
+            write_table(folder / f"{name}.csv", table)
         np.save(folder / "draws.npy", draws)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 
+import yaml
+
 from lrfr import config
+from lrfr.errors import UserError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     parser.add_argument("name", metavar="NAME", help="a notebook of notebooks/, such as 03-hkdd")
-    more = "another value of a parameter, for example fold=1; once for each"
-    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help=more)
+    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="once for each")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the notebook and say where its page is."""
-    from lrfr.report.notebooks import by_hand
+    from lrfr.report import notebooks
 
-    print(by_hand(config.load(), arguments.name, arguments.parameter).as_posix())
+    given = {}
+    for pair in arguments.parameter:
+        try:
+            given |= yaml.safe_load(pair.replace("=", ": ", 1))
+        except (yaml.YAMLError, TypeError, ValueError):  # no YAML, or no pair
+            raise UserError(f"--parameter {pair}: write NAME=VALUE, a number or a word; such as fold=1.") from None
+    notebooks.run(config.load(), arguments.name, given)
+    print((notebooks.OUTPUT / arguments.name / "index.html").as_posix())
     return 0

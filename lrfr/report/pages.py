@@ -1,7 +1,6 @@
 """What the pages share: Markdown with formulas as MathML, and the templates in lrfr/report/templates.
 
-nbconvert draws the notebooks and jinja2 the rest. No HTML page asks another host for anything: browsers draw MathML
-themselves, and the style and the sorting of tables are a few lines inside each page.
+No HTML page asks another host for anything: browsers draw MathML, and style and sorting are lines inside each page.
 """
 
 from __future__ import annotations
@@ -13,10 +12,7 @@ from pathlib import Path
 
 import jinja2
 from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
-from nbformat import NotebookNode
 
 from lrfr import formats
 from lrfr.errors import UserError
@@ -30,8 +26,9 @@ def mathml(latex: str, display: str) -> str:
     known = re.sub(r"(begin|end)\{aligned\}", r"\1{align*}", latex)  # MathJax, in JupyterLab, wants `aligned` in $$
     result = convert(known, display=display)
     if leftover := re.search(r"<mi>(\\\w+|&)</mi>", result):
-        formula = " ".join(latex.split())
-        raise UserError(f"formula {formula!r}: {leftover[1]!r} cannot be drawn; write it with simpler commands.")
+        raise UserError(
+            f"formula '{' '.join(latex.split())}': '{leftover[1]}' cannot be drawn; write it with simpler commands."
+        )
     return result
 
 
@@ -63,19 +60,18 @@ def markdown(text: str, link: Link = lambda url: url) -> str:
     return html.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
 
 
-def inline(text: str) -> str:
-    """One paragraph of Markdown without its <p>."""
-    return markdown(text).strip().removeprefix("<p>").removesuffix("</p>")
-
-
 def frame(html: str) -> str:
     """A data frame's own HTML without its inline style and its old-fashioned border."""
     html = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
     return f'<div class="scroll">{re.sub(r" (border|style)=.[^>]*?.(?=[ >])", "", html)}</div>'
 
 
-FILTERS = {"inline": inline, "frame": frame, "unlinked": lambda text: markdown(text, lambda url: None)}
-FILTERS["table"] = formats.markdown  # a data frame as a pipe table
+FILTERS = {
+    "inline": lambda text: markdown(text).strip().removeprefix("<p>").removesuffix("</p>"),  # one paragraph
+    "unlinked": lambda text: markdown(text, lambda url: None),
+    "frame": frame,
+    "table": formats.markdown,  # a data frame as a pipe table
+}
 JINJA = jinja2.Environment(  # no autoescape, as in nbconvert: the templates escape what is not HTML already
     loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
@@ -85,17 +81,3 @@ JINJA.filters |= FILTERS
 def filled(template: str, **values: object) -> str:
     """A file of templates/, filled in."""
     return JINJA.get_template(template).render(values) + "\n"
-
-
-def notebook_html(notebook: NotebookNode, page: dict[str, object], link: Link) -> str:
-    """templates/notebook.html.j2 of an executed notebook, by nbconvert; `page` is what stands around the cells."""
-    exporter = HTMLExporter(
-        preprocessors=[
-            TagRemovePreprocessor(enabled=True, remove_cell_tags={"parameters"}),
-            CoalesceStreamsPreprocessor(enabled=True),  # where a kernel cuts what is printed depends on its timing
-        ],
-        template_paths=[str(TEMPLATES)],
-        template_file="notebook.html.j2",
-        filters={**FILTERS, "markdown2html": lambda text: markdown(text, link)},
-    )
-    return exporter.from_notebook_node(notebook, {"page": page})[0] + "\n"

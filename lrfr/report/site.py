@@ -1,24 +1,26 @@
-"""The `site` stage: reports/<study>/index.html, which ties together notebooks, tables and figures.
+"""The `site` stage: reports/<study>/index.html, which ties together notebooks, tables and figures; and the last words.
 
-It enumerates what a study must have written, never what happens to lie in the folder: a missing piece stops it with the
-name of the stage to run.
+The page enumerates what a study must have written, never what happens to lie in the folder: a missing piece stops it
+with the name of the stage to run. The last words of `make study` say whether the report is the published one.
 """
 
 from __future__ import annotations
 
-import json
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.files import atomic_file
+from lrfr.files import write_text
 from lrfr.formats import headline, per_cent, read_table, wide
 from lrfr.protocol.folds import DENSE
 from lrfr.report import pages
 from lrfr.report.notebooks import abstract
 from lrfr.report.tables import arranged, marked
+from lrfr.report.notebooks import TIMED, TIMES, abstract, captions
+from lrfr.report.tables import marked
 from lrfr.train.trainings import seeds_of
 
 PUBLISHED = ("orl", "lfw")  # studies whose reports are in git; an index links the other one
@@ -28,20 +30,21 @@ TABLES = {  # table -> the stage that makes it; the template says what each hold
     **dict.fromkeys(("cost", "schemes", "latency", "throughput"), "benchmark"),
     **{"tuning": "rank", "mirror": "mirror", "claims": "claims"},
 }
+# files of a report that hold times, or that name the machine: they differ from run to run
+TIMED_FILES = [
+    "environment.json",
+    "index.html",
+    *(f"{name}/*" for name in TIMED),
+    *(f"tables/{name}.*" for name in TIMES),
+]
 
 
-def required(study: Study, file: str, stage: str, command: str = "") -> Path:
-    """A file of the report that must be there; UserError with the command that makes it. command: of one item."""
+def required(study: Study, file: str, stage: str, item: str = "") -> Path:
+    """A file of the report that must be there; UserError with the command that makes it."""
     path = study.reports / file
     if not path.is_file():
-        again = f"dvc repro {command or f'{stage}@{study.study}'}"
-        raise UserError(f"{path.as_posix()}: missing; run `{again}` (stage '{stage}').")
+        raise UserError(f"{path.as_posix()}: missing; run `dvc repro {stage}@{study.study}{item}`.")
     return path
-
-
-def read(study: Study, name: str) -> pd.DataFrame:
-    """A table of the study."""
-    return read_table(required(study, f"tables/{name}.csv", TABLES[name]))
 
 
 def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -56,34 +59,25 @@ def parts(name: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return shown
 
 
-def captions(folder: Path, file: str) -> dict[str, str]:
-    path = folder / file
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def notebook_entry(study: Study, name: str) -> dict[str, object]:
-    """What the page says of a notebook: title and first words as Markdown, captions of its figures."""
-    figures = captions(study.reports / name, "figures.json")
-    for file in ("index.html", *(f"{figure}.png" for figure in figures)):
-        required(study, f"{name}/{file}", "notebook", f"notebook@{study.study}-{name}")
-    title, words = abstract(name)
-    return {"name": name, "title": title, "words": words, "figures": figures}
-
-
 def index_html(study: Study) -> str:
     """The page; the same bytes for the same inputs."""
     required(study, "STATUS.md", "status")
-    tables = {name: read(study, name) for name in TABLES}
+    tables = {name: read_table(required(study, f"tables/{name}.csv", stage)) for name, stage in TABLES.items()}
+    figures = {name: captions(study.reports / name, "figures") for name in study.notebooks}
+    made = {name: captions(study.reports / name, "tables") for name in study.notebooks}
+    for name in study.notebooks:
+        for file in ("index.html", *(f"{figure}.png" for figure in figures[name])):
+            required(study, f"{name}/{file}", "notebook", f"-{name}")
     results = tables["results"]
     folders = {name: study.reports.parent / name for name in PUBLISHED if name != study.study}
-    made = {name: captions(study.reports / name, "tables.json") for name in study.notebooks}
     return pages.filled(
         "index.html.j2",
         study=study,
         more=[name for name in study.models if seeds_of(study, name) != study.train.seeds],
         others=[name for name, folder in folders.items() if (folder / "index.html").is_file()],
         headline=headline(results[results.protocol == DENSE], "eer", "hr_lr"),
-        notebooks=[notebook_entry(study, name) for name in study.notebooks],
+        notebooks={name: abstract(name) for name in study.notebooks},
+        figures=figures,
         tables=tables,
         stages=TABLES,
         parts={name: parts(name, table) for name, table in tables.items()},
@@ -93,10 +87,30 @@ def index_html(study: Study) -> str:
 
 
 def run(study: Study) -> None:
-    """Write reports/<study>/index.html from the study's tables, notebooks and figures.
+    """Write the page. UserError names a missing file and the stage that makes it."""
+    write_text(study.reports / "index.html", index_html(study))
 
-    UserError names a missing file and the stage that makes it.
-    """
-    html = index_html(study)
-    with atomic_file(study.reports / "index.html") as temporary:
-        temporary.write_text(html, encoding="utf-8", newline="\n")
+
+def git(*arguments: str) -> list[str]:
+    """Files that a git command names; OSError or CalledProcessError where there is no git or no repository."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+
+
+def ending(study: Study) -> str:
+    """The end of `make study`: where the report is, which files differ from those published, and what to open next."""
+    folder = study.reports.as_posix()
+    paths = ["--", folder, *(f":(exclude){folder}/{pattern}" for pattern in TIMED_FILES)]
+    try:
+        files = git("ls-files", "-z", *paths)
+        other = git("diff", "-z", "--relative", "--name-only", "HEAD", *paths) if files else []
+    except (OSError, subprocess.CalledProcessError):
+        files, other = None, []  # git cannot say
+    names = [name.removeprefix(f"{folder}/") for name in other]
+    return pages.filled(
+        "ending.txt.j2",
+        study=study,
+        index=(study.reports / "index.html").resolve().as_posix(),
+        files=files,
+        other=sorted(names, key=lambda name: not name.startswith("tables/")),
+        chapters=[name for name in study.notebooks if name[:2] in ("03", "04", "05", "06", "07")],
+    )

@@ -1,8 +1,4 @@
-"""The `status` stage: STATUS.md, which says what of a study has run and what has not.
-
-A study may stop short of what its parameters could ask for: few folds, one seed, no ablation arms. A reader must not
-have to guess which, so every part is listed, also those that nobody has run.
-"""
+"""The `status` stage: STATUS.md, which lists every part of a study, also those that nobody has run."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.files import atomic_file
+from lrfr.files import write_text
 from lrfr.formats import order
 from lrfr.report.pages import filled
 from lrfr.train.trainings import training
@@ -21,10 +17,8 @@ from lrfr.train.trainings import training
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     """A table with at least these columns, empty where there is no file; UserError if the file is no such table."""
-    if not path.is_file():
-        return pd.DataFrame(columns=columns)
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
     except (ValueError, OSError):  # pandas' own errors are ValueErrors
         table = pd.DataFrame()
     if not set(columns) <= set(table.columns):
@@ -50,9 +44,9 @@ def progress(study: Study, name: str) -> dict[str, str]:
     one, cells = training(study, name), trained(study, name)
     asked = list(product(one.folds, one.train.seeds))
     done = [cells[key] for key in asked if key in cells]
-    epochs = " to ".join(str(n) for n in sorted({min(done), max(done)})) if done else "0"
-    counts = {"trainings": f"{len(done)} of {len(asked)}", "epochs": f"{epochs} of {one.train.epochs}"}
-    return {**counts, "state": state(len(done), len(asked))}
+    epochs = f"{' to '.join(str(n) for n in sorted({min(done), max(done)})) if done else 0} of {one.train.epochs}"
+    trainings = f"{len(done)} of {len(asked)}"
+    return {"trainings": trainings, "epochs": epochs, "state": state(len(done), len(asked))}
 
 
 def tuned(study: Study, name: str) -> dict[str, str]:
@@ -60,8 +54,8 @@ def tuned(study: Study, name: str) -> dict[str, str]:
     grid = study.tuning.grid[name]
     trials = read_csv(study.reports / "students" / "tuning" / f"{name}.csv", ["candidate", "chosen"])
     tried, asked = ([f"{value:g}" for value in values] for values in (trials.candidate, grid.values))
-    done = state(len(set(asked) & set(tried)), len(set(asked)))
     chosen = " ".join(f"{value:g}" for value in trials.candidate[trials.chosen == 1])
+    done = state(len(set(asked) & set(tried)), len(set(asked)))
     return {"number": grid.option, "values": ", ".join(asked), "state": done, "chosen": chosen}
 
 
@@ -69,11 +63,11 @@ def extent(study: Study, finished: bool) -> dict[str, str]:
     """Folds and seeds: what the whole would be, how much of it was asked for and has run."""
     folds, seeds = (" ".join(map(str, numbers)) for numbers in (study.faces.run_folds, study.train.seeds))
     asked = "run" if finished else "asked for, not finished; see the models below"
-    whole = len(set(study.faces.run_folds)) == study.faces.folds
     several = f"{asked} (seeds {seeds})" if len(study.train.seeds) > 1 else "not run; their spread is not measured"
     if study.run_seeds:
         done = sum(bool(trained(study, name)) for name in study.run_seeds)
         several = f"{state(done, len(study.run_seeds))}: {', '.join(study.run_seeds)}"
+    whole = len(set(study.faces.run_folds)) == study.faces.folds
     first = asked if whole else f"not run; the folds asked for: {folds}"
     return {f"all {study.faces.folds} folds": first, "additional seeds": several}
 
@@ -82,11 +76,11 @@ def text(study: Study) -> str:
     """STATUS.md."""
     models, described = order(study.models), study.model_copy(update={"variants": {**study.arms, **study.variants}})
     folds = {name: " ".join(map(str, training(study, name).folds)) for name in models}
-    arms = {name: dict(zip(("method", "arm"), name.split("-"), strict=True)) for name in described.run_arms}
+    arms = {name: name.split("-") for name in described.run_arms}  # run or not
     tables = {
         "models": [{"model": name, "folds": folds[name], **progress(study, name)} for name in models],
         "tuning": [{"model": name, **tuned(study, name)} for name in order(study.tuning.grid)],
-        "arms": [arms[name] | progress(described, name) for name in arms],  # run or not
+        "arms": [{"method": method, "arm": arm, **progress(described, name)} for name, (method, arm) in arms.items()],
     }
     finished = {name: [row["state"] == "run" for row in rows] for name, rows in tables.items()}
     return filled(
@@ -101,6 +95,4 @@ def text(study: Study) -> str:
 
 def run(study: Study) -> None:
     """The `status` stage. UserError if a log or a table of trials is damaged; what is missing is listed as not run."""
-    words = text(study)
-    with atomic_file(study.reports / "STATUS.md") as file:
-        file.write_text(words, encoding="utf-8", newline="\n")
+    write_text(study.reports / "STATUS.md", text(study))
