@@ -22,8 +22,7 @@ from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
-from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold
-from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, TestFold, build_fold, official_metrics
+from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold, official_metrics
 from lrfr.train.fold import Fold, read_fold, teacher_input
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of

@@ -17,10 +17,8 @@ from lrfr.files import write_text
 from lrfr.formats import headline, per_cent, read_table, wide
 from lrfr.protocol.folds import DENSE
 from lrfr.report import pages
-from lrfr.report.notebooks import abstract
-from lrfr.report.tables import arranged, marked
 from lrfr.report.notebooks import TIMED, TIMES, abstract, captions
-from lrfr.report.tables import marked
+from lrfr.report.tables import arranged, marked
 from lrfr.train.trainings import seeds_of
 
 PUBLISHED = ("orl", "lfw")  # studies whose reports are in git; an index links the other one
