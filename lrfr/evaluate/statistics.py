@@ -158,7 +158,7 @@ def dyadic_interval(
     >>> a, b, scores = np.arange(6), np.array([0, 1, 2, 4, 5, 3]), np.array([9, 8, 7, 1, 2, 3])
     >>> mean_impostor = lambda scores, same, weights: np.average(scores[~same], weights=weights[~same])
     >>> [round(x, 2) for x in dyadic_interval(mean_impostor, scores, a == b, a, b, draws=999, level=0.95, seed=0)]
-    [2.0, 1.14, 2.86]
+    [2.0, 1.16, 2.84]
     """
     person, pair = (SPREAD * signs for signs in dyadic_signs(int(1 + max(a.max(), b.max())), len(scores), draws, seed))
     shared = [_evaluated(statistic, scores, same, 1 + e[a] + np.where(same, 0, e[b])) for e in person]
