@@ -1,7 +1,5 @@
 """The command line: the user's verbs, and behind `lrfr stage` the stages of `dvc.yaml`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

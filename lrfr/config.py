@@ -317,10 +317,7 @@ def sentence(error: ValidationError, file: str) -> str:
 def load(path: str | Path = "params.yaml") -> Study:
     """Read and validate a parameter file.
 
-    Raises
-    ------
-    UserError
-        if the file is missing, is not YAML, or has an unknown, missing or impossible value.
+    Raises UserError if the file is missing, is not YAML, or has an unknown, missing or impossible value.
     """
     path = Path(path)
     try:

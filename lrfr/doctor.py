@@ -3,8 +3,6 @@
 Works in a broken environment: nothing heavy is imported, versions come from the metadata of installed packages.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -10,8 +10,6 @@ This file needs nothing but Python itself, and prints trees in its own way: `ast
 versions.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """How results are ordered, read, written and shown: the house order of models, cells with intervals, tables, pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Independent pieces of work side by side. The number of processes changes the time, never a number."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys

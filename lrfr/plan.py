@@ -5,8 +5,6 @@ that a stage of dvc.yaml depends on: change a number or a line of code, and the 
 Which parameters a stage reads is found in its code (`study.a.b`), so no list can forget one.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from pathlib import Path

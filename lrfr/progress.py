@@ -1,7 +1,5 @@
 """How far a stage is: a bar on a terminal; in a log a line now and then, "k of n, about m minutes left"."""
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 import time

@@ -5,8 +5,6 @@ several folds and seeds fills the processors by itself (`jobs`); a notebook, or 
 not.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess
@@ -31,10 +29,7 @@ PATIENCE = 300  # tries: other processes hold the lock for seconds, not minutes
 def reproduce(target: str, *options: str) -> None:
     """`dvc repro TARGET` without its output, again while another one holds DVC's lock.
 
-    Raises
-    ------
-    UserError
-        with the last lines that DVC printed, if the stage fails.
+    Raises UserError with the last lines that DVC printed, if the stage fails.
     """
     for _ in range(PATIENCE):
         done = subprocess.run([*DVC, "repro", *options, target], capture_output=True, text=True)

@@ -1,7 +1,5 @@
 """The stages of `dvc.yaml`: where each is, and what it does. Their modules are imported only when they run."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -5,8 +5,6 @@ is the epoch, the fold or the image that the numbers are for. So what is drawn f
 else: not on the worker that asks, nor on who asked before.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a key that was once published stays

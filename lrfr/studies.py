@@ -1,7 +1,5 @@
 """A study's parameters as a whole: do they fit together (`check`), and `lrfr study NAME`, which exchanges them."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import subprocess

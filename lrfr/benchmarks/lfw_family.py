@@ -6,8 +6,6 @@ distance < threshold. `accuracy_exact` is the same without the grid. A pair with
 the distance 4, the largest of unit vectors: an error if genuine, counted either way. The toolkit knows no failures.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

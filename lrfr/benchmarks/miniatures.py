@@ -5,8 +5,6 @@ person 3 here), so that every score can be checked by hand. The same bytes on ev
 of people and images are our choice, small and all different; sizes of faces are those that the sets' authors name.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import struct

@@ -7,8 +7,6 @@ test for metrics that count single decisions: it takes decisions as independent,
 where the two disagree the bootstrap is the one to believe.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, product
 from pathlib import Path

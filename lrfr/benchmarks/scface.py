@@ -10,8 +10,6 @@ of `tested_subjects` are ours. A model fine-tuned on the 50 of one split may be 
 The denominator is fixed: a probe in which no face was found is a NaN row, a miss, and counted (fta). Ties lose.
 """
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from pathlib import Path

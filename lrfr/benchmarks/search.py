@@ -5,8 +5,6 @@ Embeddings are float (n, D), not necessarily of length 1; a row of NaN is a fail
 the gallery an image that never matches. The similarity is the cosine; for unit vectors it orders as distance does.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The benchmark sets that a user brings, by name; those of a study: where they are kept, which bytes they must be."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

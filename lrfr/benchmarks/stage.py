@@ -5,8 +5,6 @@ taught them: a student that does not beat it has learned nothing about small fac
 tables/set-<name> with a row per protocol, model and metric, and tables/set-<name>-comparisons with paired differences.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

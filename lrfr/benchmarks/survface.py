@@ -16,8 +16,6 @@ Failed acquisitions (NaN rows): a pair with one is never accepted, a failed prob
 gallery image is left out of its template, and a person without any other has a template that never matches. All count.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace

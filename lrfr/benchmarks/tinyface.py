@@ -10,8 +10,6 @@ A failed acquisition stays in: a probe that failed, or whose every mate failed, 
 other mates left, the failed mate ranks last.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial

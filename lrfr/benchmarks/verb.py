@@ -3,8 +3,6 @@
 Whatever goes wrong with an image, undecodable or without a face, leaves a row of NaN: a failed acquisition, a miss.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

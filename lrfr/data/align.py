@@ -1,7 +1,5 @@
 """Alignment: five landmarks to dlib's face chip, by a similarity transform."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from PIL import Image

@@ -6,8 +6,6 @@ Both kernels are low-pass filters; plain OpenCV-style subsampling aliases and co
 to do with the method. They agree with Pillow's BICUBIC, and with its BOX where cells are whole, up to its rounding.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import TypeVar
 

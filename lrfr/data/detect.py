@@ -4,8 +4,6 @@ Zhang et al., "Joint face detection and alignment using multitask cascaded convo
 in facenet-pytorch with the weights in its wheel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -3,8 +3,6 @@
 Everything random is a function of (seed, epoch, image) (`lrfr.streams`): no loader, worker or call order can change it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Photographs that occur twice: under one name harmless; under two, a label error, and a leak if one is tested."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import NamedTuple
 

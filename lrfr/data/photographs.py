@@ -3,8 +3,6 @@
 The sources themselves are in `lrfr.sources`, one file each; a stage is given the one of its study.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stage `prepare`: photographs and landmarks -> chips, index, folds, near-duplicates, bank of low-resolution views."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

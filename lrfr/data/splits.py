@@ -1,7 +1,5 @@
 """Identity folds: nobody who is tested was trained on or used for validation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

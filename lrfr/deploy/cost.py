@@ -6,8 +6,6 @@ network has its turn in every round; a ratio is taken within a round, so that a 
 Times differ from run to run, and weights may be random, which changes no time.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import multiprocessing

@@ -6,8 +6,6 @@ probability (of the detection), problem (why there is no face, or nothing), and 
 lists of float32, in CSV the columns e0, e1, ... with the digits that keep a float32. What is missing is null or empty.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from importlib.util import find_spec

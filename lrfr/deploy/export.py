@@ -4,8 +4,6 @@ The graphs (runs/<study>/export) get faces as an application would, r x r pixels
 torch gets the study's views. The comparison of equal error rates is tables/export.csv.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from hashlib import sha256
 from pathlib import Path

@@ -4,8 +4,6 @@ A model of the study in params.yaml gets two graphs, compared with torch on the 
 and gets one, in float32, from its own file: 8-bit weights need training faces.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

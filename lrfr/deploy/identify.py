@@ -1,7 +1,5 @@
 """`lrfr identify PROBE --gallery DIR`: who is it? The most similar people, each by their most similar photograph."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

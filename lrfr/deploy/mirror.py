@@ -5,8 +5,6 @@ student's embedding is f(x) + f(mirror x), of unit length afterwards; the teache
 length. Low against low resolution, with the pairs, draws and intervals of the stage `evaluate`.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -4,8 +4,6 @@ The resize inside is the study's own code, traced: `lrfr.data.degrade`, the same
 extra `export` are imported when they are needed.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from importlib import import_module

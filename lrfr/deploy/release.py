@@ -4,8 +4,6 @@ Two are released, so that the repository stays small: the model that the validat
 which learned without a teacher; of each the first fold and seed. No test face was read before the choice.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

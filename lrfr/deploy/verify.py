@@ -3,8 +3,6 @@
 The verbs work in any folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The weight of a pair in a draw is w_a for genuine, w_a * w_b for impostor pairs.
 a rate is a sum of the first weights in that order: of whole numbers, hence exact, in any order and on any threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -81,7 +79,8 @@ def _metrics(
     below = total[1][:, None] - (sums[1][:, held[1][own]] + sums[1][:, held[1][own + 1]]) / 2
     metrics["auc"] = np.einsum("dg,dg->d", genuine, below) / (total[0] * total[1])
     for far in fars:
-        above = _first_true(lambda index, limit=far * (1 + ROUNDING): fmr(index) > limit, last, len(draws))
+        limit = far * (1 + ROUNDING)
+        above = _first_true(lambda index: fmr(index) > limit, last, len(draws))  # noqa: B023 - called at once
         metrics[f"tar@far={far:g}"] = tar(above - 1)
     return {name: np.where(total[0] * total[1] == 0, np.nan, values) for name, values in metrics.items()}
 
@@ -167,7 +166,7 @@ class Pairs:
         up influences of leaving each person out (Davison and Hinkley 1997, section 2.7). A sample has too many people
         for that, so there a draw weighs fixed ranks.
         """
-        positions = [np.unique(scores, return_inverse=True)[1] for scores in (student, teacher)]
+        positions = np.unique(student, return_inverse=True)[1], np.unique(teacher, return_inverse=True)[1]
         if self.sampled:
             return self._fixed_ranks(*positions)
         people, a, b = self.counts.shape[1], self.labels[self.first], self.labels[self.second]

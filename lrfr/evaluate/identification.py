@@ -5,8 +5,6 @@ any label that no probe has). A row that is NaN throughout is a probe whose face
 denominator and counts as a miss. A gallery image that failed must be given -inf, so that it never matches.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

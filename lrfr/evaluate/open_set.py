@@ -1,7 +1,5 @@
 """Open-set identification: is the person in the gallery at all, and if so, who is it?"""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

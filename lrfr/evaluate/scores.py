@@ -1,7 +1,5 @@
 """From embeddings to scores, and the one error that may choose anything: how well validation people are told apart."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

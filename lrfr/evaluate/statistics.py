@@ -8,8 +8,6 @@ of Student's t (Hesterberg, The American Statistician 2015, "expanded percentile
 there the pair's own noise dominates, which the product counts three times; see `dyadic_interval`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple

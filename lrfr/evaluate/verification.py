@@ -8,8 +8,6 @@ FMR = weight of accepted impostor pairs / weight of impostor pairs; FNMR = weigh
 genuine pairs; TAR = 1 - FNMR (ISO/IEC 19795-1 names; the metric names `tar`, `far` are the field's).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

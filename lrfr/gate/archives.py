@@ -5,8 +5,6 @@ What is not a plain file or folder under a plain name is refused, not repaired: 
 one that we know, and two repaired names may become one file.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import io

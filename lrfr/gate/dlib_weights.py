@@ -12,8 +12,6 @@ setuptools no longer has. Format of dlib's serialised networks, as measured on t
 Only layers with weights and the input layer are read; what lies between them (empty gradients, flags) is skipped.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

@@ -4,8 +4,6 @@ Headers are read before a pixel is decoded, an incomplete file is refused and ne
 applied, and the first frame of a moving image counts.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

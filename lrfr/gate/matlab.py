@@ -5,8 +5,6 @@ trusts a file: a damaged one can end the process with a segmentation fault. Here
 that are there. Format: The MathWorks, "MAT-File Format", chapter "Level 5 MAT-Files".
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib

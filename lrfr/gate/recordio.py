@@ -6,8 +6,6 @@ goes on, 3 ends. The contents start with a header: flag, label, id, id2; flag la
 dmlc-core's recordio.h; record 0: InsightFace's `dataset.py`.
 """
 
-from __future__ import annotations
-
 import mmap
 import re
 import struct

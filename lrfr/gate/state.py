@@ -1,7 +1,5 @@
 """Network states from files: no pickle, no surprise, one clear sentence about what is wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Folders of images that nobody has checked, and what every reader of a set shares: counts, and checks of names."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """What a distillation method is, and all of them. A new one: docs/adding-a-method.md."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol, get_type_hints

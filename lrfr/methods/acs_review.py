@@ -15,8 +15,6 @@ negative values are all nearly parallel, so their plain cosine distance is close
 over the batch; L2 between maps of unit norm would be the cosine again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal

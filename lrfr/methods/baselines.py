@@ -11,8 +11,6 @@
           contribute a zero gradient.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

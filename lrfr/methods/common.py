@@ -1,7 +1,5 @@
 """What several methods share: the types of options, the ramp, the attention map, the embedding projector."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

@@ -14,8 +14,6 @@ teacher's prediction hurts face recognition, so a larger beta need not help: it 
     KL(p^t || p^s) = TCKD + (1 - p_y^t) NCKD          (what decoupling removes is the factor 1 - p_y^t)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -14,8 +14,6 @@ with itself, mirrored or not, never counts: such a pair is a spike at 1 in both 
     L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc          L_sdc, like MMD, is blind to which pair is which.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import torch

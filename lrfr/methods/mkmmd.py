@@ -15,8 +15,6 @@ it would be biased here. "paired" leaves i = j out of all three means. MMD align
 student's rows changes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated
 

@@ -10,8 +10,6 @@ reproduced**. The SE blocks belong to the networks (`student: se`, `teacher: se`
     L = L_face + dfd L_dfd          L_dfd is twice the cosine distance.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from lrfr.methods.common import Weight, embedding_projector, no_logs

@@ -11,8 +11,6 @@ norms) are folded into the convolutions, which stay trainable. What decides whet
 `prefix` runs what fine-tuning of the last stage leaves frozen, once per face; `pooled` and `head` run the rest.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

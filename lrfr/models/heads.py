@@ -5,8 +5,6 @@ embedding are L2-normalised, so only angles count. Logits *without* margin are w
 the margin belongs to the cross-entropy alone.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ The library's network returns unit vectors only, so its own layers are run one a
 it was trained on angles: faces are compared by the unit vectors of its embeddings.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -7,8 +7,6 @@ that was trained without gates: 2 sigmoid(W2 ...) with W2 = 0 is exactly 1, so g
 fine-tuned, whereas the paper's gate would halve every branch (our choice).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -6,8 +6,6 @@ average pooling would blur them together (MobileFaceNets, Chen et al., CCBR 2018
 block counts are our choice, made by images per second on one CPU core.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

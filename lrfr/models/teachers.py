@@ -6,8 +6,6 @@ frozen), `pooled(map) -> (last map, pooled)` and `head(pooled) -> embedding`. It
 entry in `TEACHERS`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple

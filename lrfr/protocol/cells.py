@@ -1,7 +1,5 @@
 """One model in one fold: every resolution and pairing, in every protocol."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -12,8 +12,6 @@ well, and teacher_settings.npz fold<k>/<setting>/<resolution> and, where there a
 rows' image numbers in `view2_images`.
 """
 
-from __future__ import annotations
-
 import tempfile
 from itertools import product
 from pathlib import Path

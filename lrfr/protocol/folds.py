@@ -9,8 +9,6 @@ that is best on the others (`ten_fold_accuracy`, rule "exact"); thresholds stay 
 pairs on average: intervals are the dyadic multiplier's (`statistics.dyadic_interval`), and nothing is compared.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import NamedTuple
 

@@ -18,8 +18,6 @@ counts.csv  protocol, fold, searches (0 = pairs, 1 = identification), n_genuine,
 `kind` is model, or setting for the teachers of tables/teacher.csv.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """The verb `notebook`: run a notebook with other parameters, beside the report."""
 
-from __future__ import annotations
-
 import argparse
 
 import yaml

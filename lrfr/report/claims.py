@@ -5,8 +5,6 @@ ratios. Sizes, seconds and accuracies of other networks on other photographs can
 row may say of them is that the mechanism shows in ours as well. No table of results reads this one: it reads seconds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 Colours stay apart for every common kind of colour blindness (Okabe and Ito, 2008); markers and lines survive a printer.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from pathlib import Path
 from textwrap import fill

@@ -4,8 +4,6 @@ papermill runs it and nbconvert draws it. Beyond that, parameters that the noteb
 holds nothing that differs between two runs, and every figure has a name and a caption.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 No HTML page asks another host for anything: browsers draw MathML, and style and sorting are lines inside each page.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from html import escape

@@ -4,8 +4,6 @@ A notebook reads what the study's stages wrote and never trains a model for a ta
 folder `out`; run by hand, to `notebooks/output/<notebook>/`, which git ignores.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cached_property

@@ -4,8 +4,6 @@ The page enumerates what a study must have written, never what happens to lie in
 with the name of the stage to run. The last words of `make study` say whether the report is the published one.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

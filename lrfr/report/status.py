@@ -1,7 +1,5 @@
 """The `status` stage: STATUS.md, which lists every part of a study, also those that nobody has run."""
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Where photographs to train on come from. A new source is one file, one import, one line in SOURCES."""
 
-from __future__ import annotations
-
 from lrfr.data.photographs import Source
 from lrfr.sources import lfw, orl, recordio
 

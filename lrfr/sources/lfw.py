@@ -6,8 +6,6 @@ photographs stay where the user keeps them; that place (the root) is no paramete
 is checked against the manifest.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ AT&T Laboratories Cambridge. The images stay in the package; the manifest in thi
 be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

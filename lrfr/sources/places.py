@@ -1,7 +1,5 @@
 """Where a user keeps a set: no parameter, since results depend on its bytes, which manifests name, not on a place."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import NamedTuple

@@ -5,8 +5,6 @@ depends: with another set, or another version of it, everything is computed agai
 hashes, no pixel, and stays with the user. Names are the keys of records, persons their labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A resumable state lives in a git-ignored folder whose name is a hash of everythi
 code, data, seed), so a changed parameter never meets an old state.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ measured and saved (`train_one`). Torch's global generator is used for initialis
 is a function of (seed, epoch, image), so an interrupted training resumes bit for bit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """The faces of one fold, as the training stages read them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 tables/tuning.csv holds all trials of `lrfr.train.tuning`, then this ranking, whose first place is the study's headline.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrfr.config import Study

@@ -5,8 +5,6 @@ mirror image has targets of its own, because students see mirrored views; the lo
 since the teacher always sees the HR face.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

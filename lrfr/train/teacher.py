@@ -15,8 +15,6 @@ student's draw of views, until the validation people's EER has stopped improving
 cannot be cached: the student's training runs it on line, which is half of what the scheme costs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

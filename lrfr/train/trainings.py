@@ -5,8 +5,6 @@ hash of the code, to runs/<study>/plan/<name>.json; that file is what the stage 
 what names the state of an interrupted training. So a training is done again if, and only if, its file has changed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Short trainings with three values each: enough to tell a weight that is wrong by
 chosen is copied into `conf/` by hand; a test compares the two.
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
