@@ -61,7 +61,7 @@ def test_there_is_a_file_for_every_stage_training_tuning_and_notebook(planned: C
         ({"arms.hkdd-beta_1.options": {"beta": 3}}, set()),  # described, and not trained
         ({"tuning.epochs": 2}, {"tune-feature"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "nothing",
 )
 def test_a_training_changes_with_its_own_block_alone(
     planned: Callable, study: Study, changed: Callable[..., Study], change: dict, expected: set[str]
@@ -82,7 +82,7 @@ def test_a_training_changes_with_its_own_block_alone(
         ({"detect.border": 41}, {"detect"}, {"prepare", "teacher", "kd"}),
         ({"seed": 1}, {"prepare", "teacher", "kd", "evaluate"}, {"detect", "targets"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "nothing",
 )
 def test_a_stage_changes_with_what_it_reads(
     planned: Callable, study: Study, changed: Callable[..., Study], change: dict, changing: set[str], staying: set[str]
