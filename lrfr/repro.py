@@ -77,7 +77,8 @@ def in_order(names: Sequence[str], *targets: str) -> None:
     process = subprocess.Popen([*DVC, "repro", *targets], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         name = line.split("'")[1] if line.startswith("Running stage '") else ""
-        print(f"[{names.index(name) + 1} of {len(names)}] {line}" if name in names else line, end="", flush=True)
+        if "dvc push" not in line:  # there is no remote to push to
+            print(f"[{names.index(name) + 1} of {len(names)}] {line}" if name in names else line, end="", flush=True)
     if process.wait():
         raise UserError("dvc repro failed, see above; mend the cause and run this again: what is done stays.")
 

@@ -82,7 +82,7 @@ def test_a_changed_image_stops_the_stage(study, landmarks):
 
 def test_a_photograph_that_cannot_be_decoded_leaves_nothing(study, landmarks, monkeypatch):
     monkeypatch.setattr(prepare, "read_bytes", lambda *_: b"no image")
-    with pytest.raises(UserError, match=r"s1/1\.pgm: not an image"):
+    with pytest.raises(UserError, match=r"s1/1\.pgm: cannot be read as an image"):
         prepare.run(study, ORL)
     assert not list(study.runs.iterdir())
 

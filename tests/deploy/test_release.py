@@ -114,7 +114,7 @@ def test_check_release_sees_changed_weights_cards_and_students(study):
     student.unlink()
     students.check_release(path)  # outside of a clone the card alone is checked
     path.with_suffix(".json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="not the card of a student, or damaged"):
+    with pytest.raises(UserError, match="cannot be read as the card of a student"):
         students.check_release(path)
 
 
