@@ -7,6 +7,7 @@ tables/set-<name> with a row per protocol, model and metric, and tables/set-<nam
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -67,6 +68,8 @@ def run(study: Study, name: str) -> None:
     models = [teacher(study), *(student(study, model) for model in order(study.models))]
     asked, how = families([model.name for model in models]), study.evaluate
     report = assess(opened, models, opened.policies[0], asked, how.draws, how.level, name)
+    # a place on somebody's machine is no part of a result: of the path the file's name is left
+    report = report._replace(problems=[Path(p.partition(": ")[0]).name + p[p.find(": ") :] for p in report.problems])
     fed, fold = f"{study.teacher.name}, {study.teacher.setting}", study.faces.run_folds[0]
     table = report.results.assign(study=study.study, teacher=fed, fold=fold, seed=study.train.seeds[0])
     values = {"report": report, "study": study, "tables": rates(report, "model", "metric"), "markdown": markdown}
