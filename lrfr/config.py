@@ -219,9 +219,8 @@ class Study(Block):
     tuning: Tuning
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     variants: dict[Annotated[str, Field(pattern=VARIANT)], Variant] = {}  # <model>-<arm> or <model>-seed<number>
-    arms: dict[
-        Annotated[str, Field(pattern=VARIANT)], Variant
-    ]  # described; a study trains those that its `models` name
+    # described; a study trains those that its `models` name
+    arms: dict[Annotated[str, Field(pattern=VARIANT)], Variant]
     evaluate: Evaluate
     benchmark: Benchmark
     benchmark_sets: tuple[Annotated[str, Field(pattern=NAME)], ...]  # the user's, named to `lrfr study`

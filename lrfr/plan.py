@@ -67,7 +67,7 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
     chosen = {"METHODS": methods, "SOURCES": {study.faces.source}, "TEACHERS": {study.teacher.name}}
     blocks = {name: (training(study, name), "distill") for name in (*study.models, *study.variants)}
     blocks |= {f"tune-{name}": (trials(study, name), "tune") for name in study.tuning.grid}
-    files = {}
+    files, pages = {}, texts()
     for name, stage in STAGES.items():
         if name != "plan" and (not stage.item or (name == "sets" and study.benchmark_sets)):
             start = entry(stage.module)
@@ -76,10 +76,10 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
             read = values(study, parameters_read(start, chosen))
             files[name] = {"parameters": read, "code": fingerprint(start, chosen)}
             if stage.module.split(".")[1] in ("report", "deploy", "benchmarks"):
-                files[name]["texts"] = texts()
+                files[name]["texts"] = pages
     for name in study.notebooks:
         code, whole = fingerprint(notebook_code(name), chosen), study.model_dump(mode="json", exclude={"jobs"})
-        files[f"notebook-{name}"] = {"parameters": whole, "code": code, "texts": texts()}
+        files[f"notebook-{name}"] = {"parameters": whole, "code": code, "texts": pages}
     for name, (block, stage) in blocks.items():
         method = (block if stage == "distill" else block.training).model.method
         code = fingerprint(entry(STAGES[stage].module), {**chosen, "METHODS": {method}})
