@@ -84,7 +84,7 @@ def in_order(names: Sequence[str], *targets: str) -> None:
 
 
 def everything(study: Study) -> None:
-    """The stages in order, but trainings of a single student side by side, and the notebooks."""
+    """The stages in order, but trainings of a single student side by side, and the notebooks and `mirror`."""
     names = stages()
     trainings = [name for name in names if name.startswith(("tune@", "distill@"))]
     jobs = study.jobs // (len(study.faces.run_folds) * len(study.train.seeds))  # trainings that fill the processors
@@ -94,10 +94,10 @@ def everything(study: Study) -> None:
         side_by_side(
             sorted(changed(trainings), key=lambda name: name not in tuned), jobs, "trainings"
         )  # the longest first
-    notebooks = [name for name in names if name.startswith("notebook@")]
-    if study.jobs > 1 and notebooks:
-        in_order(names, f"claims@{study.study}", f"export@{study.study}")  # what notebooks read
-        side_by_side(changed(notebooks), study.jobs, "notebooks")
+    pages = [name for name in names if name.startswith(("mirror@", "notebook@"))]
+    if study.jobs > 1 and len(pages) > 1:
+        in_order(names, f"claims@{study.study}", f"export@{study.study}")  # what they read
+        side_by_side(changed(pages), study.jobs, "notebooks and mirror")
     in_order(names)
 
 

@@ -6,6 +6,7 @@ Both kernels are low-pass filters; plain OpenCV-style subsampling aliases and co
 to do with the method. They agree with Pillow's BICUBIC, and with its BOX where cells are whole, up to its rounding.
 """
 
+import math
 from functools import lru_cache
 from typing import TypeVar
 
@@ -43,6 +44,26 @@ def bicubic_weights(source: int, target: int) -> Tensor:
     return torch.where(n < unit, near, torch.where(n < 2 * unit, far, torch.zeros(())))
 
 
+@lru_cache(maxsize=256)
+def window_weights(source: int, start: float, length: float, target: int) -> Tensor:
+    """Antialiased cubic convolution from a window of a line to `target` pixels: whole, float64 (target, source).
+
+    The window begins at `start` and is `length` long, in pixels of the line, edges at integers; beyond the line its end
+    pixels are repeated. Weights are in units of 1 / 2^20, so that sums stay exact.
+    """
+    step = length / target
+    centre = start + (torch.arange(target, dtype=torch.float64)[:, None] + 0.5) * step
+    reach = math.ceil(2 * max(step, 1)) + math.ceil(max(0.0, -start, start + length - source))
+    place = torch.arange(-reach, source + reach, dtype=torch.float64)[None, :] + 0.5
+    n = (place - centre).abs() / max(step, 1)  # Keys' kernel, as in `bicubic_weights`
+    kernel = torch.where(n < 1, 1.5 * n**3 - 2.5 * n**2 + 1, -0.5 * n**3 + 2.5 * n**2 - 4 * n + 2) * (n < 2)
+    whole = torch.round(kernel / kernel.sum(1, keepdim=True) * (1 << 20))
+    inside = whole[:, reach : reach + source].clone()
+    inside[:, 0] += whole[:, :reach].sum(1)
+    inside[:, -1] += whole[:, reach + source :].sum(1)
+    return inside
+
+
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Separable resampling of uint8 (B, H, W, 3) with whole-number weights (h, H) and (w, W) to uint8 (B, h, w, 3).
 
@@ -75,6 +96,15 @@ def area(images: Tensor, size: int) -> Tensor:
 def bicubic(images: Tensor, size: int) -> Tensor:
     """Antialiased bicubic resize: uint8 (B, H, W, 3) -> uint8 (B, size, size, 3)."""
     return resample(images, bicubic_weights(images.shape[1], size), bicubic_weights(images.shape[2], size))
+
+
+def window(images: Tensor, left: float, top: float, side: float, size: int) -> Tensor:
+    """A square window of images, antialiased bicubic: uint8 (B, H, W, 3) -> uint8 (B, size, size, 3).
+
+    left, top, side: its edges in pixels; where it leaves the image, border pixels are repeated.
+    """
+    rows, columns = images.shape[1:3]
+    return resample(images, window_weights(rows, top, side, size), window_weights(columns, left, side, size))
 
 
 def degrade(chips: Images, size: int, out_size: int) -> Images:

@@ -55,7 +55,7 @@ CPUINFO = Path("/proc/cpuinfo")
 # Instructions that decide what 8-bit arithmetic is worth, and vectors of floats; of x86, then ARM, as in /proc/cpuinfo.
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 INSTRUCTIONS += ("asimd", "asimddp", "i8mm", "sve")
-FACE, BATCHES = 16, (1, 64)  # side of the student's faces in pixels, as in the headline; a single face, and many
+FACE, BATCHES = 16, (1, 16)  # side of the student's faces in pixels, as in the headline; a single face, and many
 # MobileFaceNet's Table 1: expansion, channels, repeats, stride of the first
 BLOCKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 DLIB = "dlib_resnet"

@@ -7,6 +7,7 @@ entry in `TEACHERS`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,13 +17,13 @@ from torch import Tensor
 from lrfr.errors import UserError
 from lrfr.gate.dlib_weights import embedded_path, read_dlib
 from lrfr.gate.state import insert_state, read_state
-from lrfr.models import dlib_resnet, inception
+from lrfr.models import dlib_resnet, edgeface, inception
 from lrfr.models.heads import unit
 
 SEED = 0  # of what is not loaded: gates, and networks of random weights; their first state is part of no comparison
 
 
-TeacherNet = dlib_resnet.DlibResNet | inception.InceptionTeacher
+TeacherNet = dlib_resnet.DlibResNet | inception.InceptionTeacher | edgeface.EdgeFace
 
 
 class TeacherSpec(NamedTuple):
@@ -67,6 +68,26 @@ def _build_inception(weights: str, se_reduction: int | None) -> TeacherNet:
     return teacher
 
 
+def _build_edgeface(name: str, weights: str, se_reduction: int | None) -> TeacherNet:
+    if se_reduction is not None:
+        raise UserError(f"{name}: has no squeeze-excitation variant; take dlib_resnet for se_dfd.")
+    return edgeface.build(name, weights)
+
+
+def _edgeface(name: str) -> TeacherSpec:
+    return TeacherSpec(
+        chip=edgeface.CHIP,
+        mean=(127.5, 127.5, 127.5),
+        scale=127.5,
+        score="unit",
+        channels=edgeface.NETWORKS[name][2],
+        sides=edgeface.SIDES,
+        embedding=edgeface.EMBEDDING,
+        weights=("random",),
+        build=partial(_build_edgeface, name),
+    )
+
+
 TEACHERS: dict[str, TeacherSpec] = {
     "dlib_resnet": TeacherSpec(
         chip=dlib_resnet.CHIP,
@@ -90,6 +111,8 @@ TEACHERS: dict[str, TeacherSpec] = {
         weights=("random", *inception.PUBLISHED),
         build=_build_inception,
     ),
+    "edgeface_xs": _edgeface("edgeface_xs"),
+    "edgeface_xxs": _edgeface("edgeface_xxs"),
 }
 
 

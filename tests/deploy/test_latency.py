@@ -236,4 +236,4 @@ def test_one_thread_and_all(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     runs = pd.DataFrame(columns=RUNS)
     found = latency.latency(values, "se_dfd", runs)
-    assert asked == [("se", {}, number, (1, 64)) for number in threads] and len(found) == 7 * len(threads)
+    assert asked == [("se", {}, number, (1, 16)) for number in threads] and len(found) == 7 * len(threads)
