@@ -80,6 +80,13 @@ class Teacher(Block):
     se: FineTune | None  # null: no teacher with SE gates, for networks that have none
 
 
+class Reference(Block):
+    """A network that is simply fed with what there is: a row of the tables."""
+
+    name: str  # a key of lrfr.models.teachers.TEACHERS
+    weights: str
+
+
 class Targets(Block):
     """What is cached of the teacher: exactly what the methods need (`Method.needs`), as far as it fits."""
 
@@ -186,6 +193,8 @@ class Evaluate(Block):
     draws: int = Field(ge=100)
     level: float = Field(gt=0.5, lt=1)
     far: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
+    # further conditions, keys of lrfr.data.degradations.DEGRADATIONS, and the resolutions at which they are tested
+    degradations: dict[Literal["camera", "blur", "noise", "jpeg", "nearest", "grey"], tuple[int, ...]]
     dense_images: int = Field(ge=2)  # protocol `dense`: the first n photographs of each test person
     impostors: int | None = Field(ge=1)  # protocol `dense`: a seeded sample of the impostor pairs; null: all
     official: bool  # the source's own pair list as well (LFW's View 2)
@@ -214,6 +223,7 @@ class Study(Block):
     views: Views
     teacher: Teacher
     targets: Targets
+    references: dict[Annotated[str, Field(pattern=NAME)], Reference]
     student: Student
     train: Train
     tuning: Tuning

@@ -18,7 +18,7 @@ WINGS = ("sources", "benchmarks", "deploy", "report")
 ROOMS = {  # room -> rooms that it may import beside the floor
     "gate": (),
     "data": (),
-    "models": (),
+    "models": ("data",),  # a network says how it sees a face
     "methods": ("models",),
     "evaluate": (),
     "train": ("data", "models", "methods", "evaluate"),

@@ -98,6 +98,12 @@ def bicubic(images: Tensor, size: int) -> Tensor:
     return resample(images, bicubic_weights(images.shape[1], size), bicubic_weights(images.shape[2], size))
 
 
+def middle(images: Images, size: int) -> Images:
+    """The middle size x size pixels of (B, H, W, 3): the chip of images with a margin."""
+    top, left = ((side - size) // 2 for side in images.shape[1:3])
+    return images[:, top : top + size, left : left + size]
+
+
 def window(images: Tensor, left: float, top: float, side: float, size: int) -> Tensor:
     """A square window of images, antialiased bicubic: uint8 (B, H, W, 3) -> uint8 (B, size, size, 3).
 

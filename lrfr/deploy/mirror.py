@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lrfr.config import Study
-from lrfr.data.degrade import degrade, mirror
+from lrfr.data.degrade import mirror
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
 from lrfr.formats import order, page, per_cent, pixels, wide, write_table
 from lrfr.models.teachers import TEACHERS
@@ -21,7 +21,7 @@ from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, similarity, unit
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
 from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold, official_metrics
-from lrfr.train.fold import Fold, read_fold, teacher_input
+from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
 from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import folds_of, seeds_of
 
@@ -70,8 +70,8 @@ def compare(study: Study, model: str) -> list[tuple]:
                 near, test = space[fold.test], space[fold.rows.test]
                 scores = fold.test_pairs.scores(similarity(near, near))
                 found = {DENSE: fold.test_pairs.verification(scores, None, study.evaluate.far)}
-                if fold.official is not None:
-                    found[OFFICIAL] = official_metrics(fold.official, test, test)
+                if OFFICIAL in fold.lists:
+                    found[OFFICIAL] = official_metrics(fold.lists[OFFICIAL], test, test)
                 for key in [(protocol, metric, resolution) for protocol, values in found.items() for metric in values]:
                     sums[key] = sums.get(key, 0) + found[key[0]][key[1]] / (len(numbers) * len(seeds))
     for (protocol, metric, resolution), values in twice.items():
@@ -90,11 +90,13 @@ def compare(study: Study, model: str) -> list[tuple]:
 def mirrored(study: Study, fold: Fold, model: str, seed: int, resolution: str) -> NDArray[np.float64]:
     """Embeddings (rows, D) of the held-out faces' mirror images; the teacher's in the space in which it decides."""
     if model != TEACHER:
-        views = views_at(study, fold, resolution)  # the view of a mirror image is the mirror image of the view
+        views = views_at(study, fold.held_out, resolution)  # the view of a mirror image is the mirror image of the view
         return embed_views(load_student(study, model, fold.number, seed), mirror(views)).astype(np.float64)
     net, parts = load_trained(study, fold.number, study.teacher.setting).net, []
+    see = TEACHERS[study.teacher.name].see
     with torch.inference_mode():
         for start in range(0, len(fold.held_out), BATCH):
-            chips = mirror(torch.from_numpy(fold.chips[fold.held_out[start : start + BATCH]]))
-            parts.append(net(teacher_input(degrade(chips, int(resolution), chips.shape[1]))).embedding)
+            chips = fold.chips[fold.held_out[start : start + BATCH]]
+            sizes, flags = np.full(len(chips), int(resolution)), np.ones(len(chips), bool)
+            parts.append(net(teacher_input(teacher_view(see, chips, sizes, flags))).embedding)
     return TEACHERS[study.teacher.name].comparable(torch.cat(parts)).numpy().astype(np.float64)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.config import Student
+from lrfr.data.degrade import hr_view, middle
 from lrfr.models.features import Features
 from lrfr.models.se import SEBlock
 
@@ -19,6 +20,13 @@ STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32
 def normalise(views: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) in 0 ... 255 -> float32 (B, 3, H, W) in -1 ... 1, channels last in memory."""
     return views.permute(0, 3, 1, 2).to(torch.float32).sub(127.5).div(127.5)
+
+
+def student_view(images: Tensor, side: int, size: int) -> Tensor:
+    """What a student sees of small images whose middle side x side pixels are the chip, uint8 (B, h, w, 3): it enlarged
+    (or, where it is sharp, reduced) to uint8 (B, size, size, 3).
+    """
+    return hr_view(middle(images, side), size)
 
 
 class Block(nn.Module):

@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lrfr.data.align import CHIP
+from lrfr.data.degrade import bicubic, middle, window
 from lrfr.errors import UserError
 from lrfr.gate.dlib_weights import embedded_path, read_dlib
 from lrfr.gate.state import insert_state, read_state
@@ -43,11 +45,25 @@ class TeacherSpec(NamedTuple):
     sides: tuple[int, ...]
     embedding: int
     weights: tuple[str, ...]
+    see: Callable[[Tensor, int], Tensor]
     build: Callable[[str, int | None], TeacherNet]
 
     def comparable(self, embedding: Tensor) -> Tensor:
         """Embeddings (B, D) in the space in which plain L2 distance decides."""
         return unit(embedding) if self.score == "unit" else embedding
+
+
+def see_chip(images: Tensor, side: int) -> Tensor:
+    """The chip alone, enlarged to 150 pixels by bicubic interpolation; a sharp one as it is."""
+    chip = middle(images, side)
+    return chip if side == CHIP else bicubic(chip, CHIP)
+
+
+def see_arcface(images: Tensor, side: int) -> Tensor:
+    """ArcFace's crop, at 112 pixels by bicubic interpolation: wider than the chip, so it looks into the margin."""
+    margin, unit = (images.shape[1] - side) // 2, side / CHIP  # unit: small pixels in a pixel of the chip
+    left, top, width = (unit * edge for edge in edgeface.WINDOW)
+    return window(images, margin + left, margin + top, width, edgeface.CHIP)
 
 
 def _build_dlib(weights: str, se_reduction: int | None) -> TeacherNet:
@@ -84,6 +100,7 @@ def _edgeface(name: str) -> TeacherSpec:
         sides=edgeface.SIDES,
         embedding=edgeface.EMBEDDING,
         weights=("random",),
+        see=see_arcface,
         build=partial(_build_edgeface, name),
     )
 
@@ -98,6 +115,7 @@ TEACHERS: dict[str, TeacherSpec] = {
         sides=dlib_resnet.SIDES,
         embedding=dlib_resnet.EMBEDDING,
         weights=("embedded",),
+        see=see_chip,
         build=_build_dlib,
     ),
     "inception_resnet_v1": TeacherSpec(
@@ -109,6 +127,7 @@ TEACHERS: dict[str, TeacherSpec] = {
         sides=inception.SIDES,
         embedding=inception.EMBEDDING,
         weights=("random", *inception.PUBLISHED),
+        see=see_chip,
         build=_build_inception,
     ),
     "edgeface_xs": _edgeface("edgeface_xs"),

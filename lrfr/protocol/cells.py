@@ -10,7 +10,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.scores import similarity, unit
 from lrfr.evaluate.verification import balanced_threshold
 from lrfr.methods import METHODS
-from lrfr.protocol.folds import DENSE, MISALIGNED, MISPLACED, OFFICIAL, TestFold, official_metrics
+from lrfr.protocol.folds import DENSE, MISPLACED, TestFold, conditions, official_metrics, under
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
@@ -29,55 +29,71 @@ def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: in
     return array
 
 
-def verify(study: Study, fold: TestFold, gallery: NDArray, probes: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-    """Metrics (1 + draws,) of a fold's test pairs at the validation pairs' threshold, and the pairs' similarities.
+def verify(study: Study, fold: TestFold, protocol: str, gallery: NDArray, probes: NDArray) -> tuple[dict, NDArray]:
+    """Metrics (1 + draws,) of a dense protocol at the validation pairs' threshold, and the pairs' similarities.
 
     gallery, probes: (rows, d). The threshold is part of the system under test: it stays in all draws.
     """
-    validation, similarities = (similarity(gallery[rows], probes[rows]) for rows in (fold.validation, fold.test))
-    threshold = balanced_threshold(fold.validation_pairs.scores(validation), fold.validation_pairs.same)
-    scores = fold.test_pairs.scores(similarities)
-    return fold.test_pairs.verification(scores, threshold, study.evaluate.far), similarities
+    chosen, validation = fold.dense[protocol], fold.validation
+    scored, similarities = (similarity(gallery[c.rows], probes[c.rows]) for c in (validation, chosen))
+    threshold = balanced_threshold(validation.pairs.scores(scored), validation.pairs.same)
+    return chosen.pairs.verification(chosen.pairs.scores(similarities), threshold, study.evaluate.far), similarities
+
+
+def evaluate_pairing(
+    study: Study, fold: TestFold, pairing: str, resolution: str, gallery: NDArray, probes: NDArray
+) -> dict[tuple[str, str], NDArray]:
+    """All protocols of one pairing at one resolution, by protocol and metric, but for `agreement`."""
+    found: dict[tuple[str, str], NDArray] = {}
+    for protocol, (rows, pairs) in fold.dense.items():
+        if pairing == "hr_lr" and resolution == "hr":  # for pairs this is lr_lr again
+            metrics, similarities = {}, similarity(gallery[rows], probes[rows])
+        else:
+            metrics, similarities = verify(study, fold, protocol, gallery, probes)
+        if pairing == "hr_lr":
+            ranks = (1,) if study.evaluate.impostors is None else (1, 5)  # among ten people rank 5 says little
+            metrics = {f"rank{k}": pairs.identification(similarities, k) for k in ranks} | metrics
+        found |= {(protocol, metric): values for metric, values in metrics.items()}
+    if not (pairing == "hr_lr" and resolution == "hr"):
+        for protocol, listed in fold.lists.items():
+            metrics = official_metrics(listed, gallery[fold.rows.test], probes[fold.rows.test])
+            found |= {(protocol, metric): values for metric, values in metrics.items()}
+    return found
 
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
-    """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; official: 1 + 2 draws."""
+    """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; lists: 1 + 2 draws."""
     file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
-    space = (lambda x: x) if model == TEACHER else unit  # the teacher decides by the L2 distance of its raw vectors
+    fed = (TEACHER, *study.references)  # stored in the space in which their L2 distance decides
+    space = (lambda x: x) if model in fed else unit
     pairs, size = fold.test_pairs, len(fold.rows.images)
     results: dict[Key, NDArray] = {}
     with np.load(file) as archive, np.load(teacher_file) as teacher:
         hr = space(read_embedding(archive, file, prefix + "hr", size))
-        teacher_hr = read_embedding(teacher, teacher_file, teacher_prefix + "hr", size)[fold.test]
+        sharp = read_embedding(teacher, teacher_file, teacher_prefix + "hr", size)[fold.test]
+        teacher_scores = pairs.scores(similarity(sharp, sharp))
         galleries = {"lr_lr": None, "hr_lr": hr}
         block = study.models.get(model)
         if block is not None and METHODS[block.method].matches_embeddings and block.teacher == "plain":
             galleries["teacher_lr"] = unit(read_embedding(teacher, teacher_file, teacher_prefix + "standardised", size))
-        teacher_scores = pairs.scores(similarity(teacher_hr, teacher_hr))
-        for resolution in study.resolutions:
-            probes = hr if resolution == "hr" else space(read_embedding(archive, file, prefix + resolution, size))
-            for pairing, gallery in galleries.items():
-                first = probes if gallery is None else gallery
-                found: dict[tuple[str, str], NDArray] = {}  # by protocol and metric
-                if pairing == "hr_lr" and resolution == "hr":  # for pairs this is lr_lr again
-                    similarities = similarity(first[fold.test], probes[fold.test])
-                else:
-                    metrics, similarities = verify(study, fold, first, probes)
-                    found |= {(DENSE, metric): values for metric, values in metrics.items()}
-                    if fold.official is not None:
-                        metrics = official_metrics(fold.official, first[fold.rows.test], probes[fold.rows.test])
-                        found |= {(OFFICIAL, metric): values for metric, values in metrics.items()}
-                if pairing == "hr_lr":
-                    ranks = (1,) if study.evaluate.impostors is None else (1, 5)  # among ten people rank 5 says little
-                    found = {(DENSE, f"rank{k}"): pairs.identification(similarities, k) for k in ranks} | found
-                if pairing == "lr_lr":
-                    found[DENSE, "agreement"] = pairs.agreement(pairs.scores(similarities), teacher_scores)
-                results |= {(protocol, pairing, resolution, metric): v for (protocol, metric), v in found.items()}
-        for resolution in MISALIGNED if study.evaluate.misaligned is not None else ():
-            x = space(read_embedding(archive, file, f"{prefix}misaligned-{resolution}", size))[fold.test]
-            metrics = pairs.verification(pairs.scores(similarity(x, x)), None, study.evaluate.far)
-            results |= {(MISPLACED, "lr_lr", resolution, metric): values for metric, values in metrics.items()}
+        for condition, resolutions in conditions(study).items():
+            for resolution in resolutions:
+                key = f"{condition}-{resolution}" if condition else resolution
+                probes = hr if key == "hr" else space(read_embedding(archive, file, prefix + key, size))
+                if condition == MISPLACED:
+                    x = probes[fold.test]
+                    metrics = pairs.verification(pairs.scores(similarity(x, x)), None, study.evaluate.far)
+                    results |= {(MISPLACED, "lr_lr", resolution, metric): values for metric, values in metrics.items()}
+                    continue
+                for pairing, gallery in galleries.items() if not condition else (("lr_lr", None), ("hr_lr", hr)):
+                    first = probes if gallery is None else gallery
+                    found = evaluate_pairing(study, fold, pairing, resolution, first, probes)
+                    if pairing == "lr_lr" and not condition:
+                        scores = pairs.scores(similarity(probes[fold.test], probes[fold.test]))
+                        found[DENSE, "agreement"] = pairs.agreement(scores, teacher_scores)
+                    for (protocol, metric), values in found.items():
+                        results[under(protocol, condition), pairing, resolution, metric] = values
     return results
 
 
@@ -88,6 +104,6 @@ def evaluate_setting(study: Study, setting: str, number: int, fold: TestFold) ->
         for key in archive.files:
             if key.startswith(f"fold{number}/{setting}/"):
                 embedding = read_embedding(archive, file, key, len(fold.rows.images))
-                metrics, _ = verify(study, fold, embedding, embedding)
+                metrics, _ = verify(study, fold, DENSE, embedding, embedding)
                 results |= {(DENSE, "lr_lr", key.split("/")[2], metric): values for metric, values in metrics.items()}
     return results

@@ -3,10 +3,15 @@
 Embedding files have a row for every held-out photograph of the fold, in ascending order of the image numbers. So the
 way from a pair to its two photographs is `test_pairs.first` -> `test` -> `rows.images` -> index.csv.
 
-Protocol `official` is the source's own pair list: LFW's View 2, ten folds of 300 genuine and 300 impostor pairs that
-share no person. A study fold holds some of the official folds. Accuracy is the mean over them, each at the threshold
-that is best on the others (`ten_fold_accuracy`, rule "exact"); thresholds stay fixed in the draws. A person has 1.4
-pairs on average: intervals are the dyadic multiplier's (`statistics.dyadic_interval`), and nothing is compared.
+A study that has test sets of their own (`faces.tests`) scores all of them: the first one's pairs are protocol `dense`,
+those of a further set without a list of its own bear its name. What is scored under other conditions than `area` (a key
+of `DEGRADATIONS`, or moved landmarks) has the condition behind its protocol's name: `dense-camera`.
+
+Protocol `official` is LFW's own pair list, View 2, ten folds of 300 genuine and 300 impostor pairs that share no
+person; other sets' lists bear the names that their sources give them. A study fold holds some of the official folds.
+Accuracy is the mean over them, each at the threshold that is best on the others (`ten_fold_accuracy`, rule "exact");
+thresholds stay fixed in the draws. A person has 1.4 pairs on average: intervals are the dyadic multiplier's
+(`statistics.dyadic_interval`), and nothing is compared.
 """
 
 from itertools import product
@@ -24,7 +29,7 @@ from lrfr.evaluate.verification import ten_fold_accuracy
 
 DENSE, OFFICIAL, MISPLACED, VIEW2 = "dense", "official", "misaligned", "view2"  # protocols, see lrfr.protocol.study
 MISALIGNED = ("8", "16", "32")  # resolutions of protocol `misaligned`
-OFFICIAL_COLUMNS = ["fold", "official_fold", "image_a", "image_b", "same"]
+OFFICIAL_COLUMNS = ["list", "fold", "official_fold", "image_a", "image_b", "same"]
 
 
 class Rows(NamedTuple):
@@ -47,15 +52,34 @@ class OfficialPairs(NamedTuple):
     weights: NDArray[np.uint8]  # whole numbers (1 + 2 draws, p): everybody once, then by person, then by pair
 
 
+class Chosen(NamedTuple):
+    """Photographs that are compared with each other: rows (n,) of the embedding files, and their pairs, which number
+    these photographs 0, 1, ...
+    """
+
+    rows: NDArray[np.int64]
+    pairs: Pairs
+
+
 class TestFold(NamedTuple):
-    """One fold, and the pairs to be scored; those of `dense` number the rows `test` and `validation` 0, 1, ..."""
+    """One fold, and the pairs to be scored. dense: all pairs of some photographs, by protocol, `dense` first. lists:
+    published ones, by protocol; they number the rows `rows.test`.
+    """
 
     rows: Rows
-    test: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test_pairs: Pairs
-    validation_pairs: Pairs
-    official: OfficialPairs | None
+    validation: Chosen
+    dense: dict[str, Chosen]
+    lists: dict[str, OfficialPairs]
+
+    @property
+    def test(self) -> NDArray[np.int64]:
+        """Rows of protocol `dense`."""
+        return self.dense[DENSE].rows
+
+    @property
+    def test_pairs(self) -> Pairs:
+        """Pairs of protocol `dense`."""
+        return self.dense[DENSE].pairs
 
 
 def place_in_person(people: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -90,7 +114,10 @@ def read_official(study: Study) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (OSError, ValueError):
         table = pd.DataFrame()
-    if not set(OFFICIAL_COLUMNS) <= set(table.columns) or table.groupby("official_fold").size().nunique() != 1:
+    if (
+        not set(OFFICIAL_COLUMNS) <= set(table.columns)
+        or (table.groupby(["list", "official_fold"]).size().groupby("list").nunique() != 1).any()
+    ):
         words = f"not the official pairs ({', '.join(OFFICIAL_COLUMNS)}, folds of one size)"
         raise UserError(f"{path}: {words}; run `dvc repro` again.")
     return table.sort_values("official_fold", kind="stable")
@@ -157,26 +184,56 @@ def official_metrics(pairs: OfficialPairs, gallery: NDArray, probes: NDArray) ->
     return {"accuracy": official_accuracy(pairs, distances)} | rates
 
 
+def conditions(study: Study) -> dict[str, tuple[str, ...]]:
+    """Condition -> resolutions: "" is `area`, then the study's degradations, then moved landmarks."""
+    found = {"": study.resolutions}
+    found |= {kind: tuple(map(str, sizes)) for kind, sizes in study.evaluate.degradations.items()}
+    return found | ({MISPLACED: MISALIGNED} if study.evaluate.misaligned is not None else {})
+
+
+def under(protocol: str, condition: str) -> str:
+    """The name of a protocol under a condition."""
+    if condition == MISPLACED:
+        return MISPLACED
+    return f"{protocol}-{condition}" if condition else protocol
+
+
+def choose(study: Study, rows: NDArray[np.int64], people: NDArray, what: str, stratum: int, draws: int) -> Chosen:
+    """All pairs of some rows; people (n,) of these rows. UserError for too few. Only test lists (draws) are sampled."""
+    names, labels = np.unique(people, return_inverse=True)
+    if len(names) < 2 or len(labels) == len(names):
+        few = f"{what} has too few people or photographs to compare"
+        raise UserError(f"folds.csv: {few}; change faces in params.yaml.")
+    sample = study.evaluate.impostors if what.startswith("test") else None
+    counts = identity_counts(len(names), draws, study.seed, stratum)
+    return Chosen(rows, Pairs(labels, counts, sample, study.seed, stratum))
+
+
 def build_fold(study: Study, number: int, draws: int | None = None) -> TestFold:
     """Rows and pairs of a fold; draws: None for those of the study. UserError for too few people.
 
-    The draws depend on (seed, fold, number of people), not on which folds are run.
+    The draws depend on (seed, fold, number of people), not on which folds are run. Each test set has its own: they
+    count on from the fold's number, since a study with test sets has one fold.
     """
     draws = study.evaluate.draws if draws is None else draws
-    rows = held_out_rows(*read_faces(study), number, study.faces.validation_images)
-    test = rows.test[place_in_person(rows.people[rows.test]) < study.evaluate.dense_images]
-    pairs, lists = [], {"test": (test, draws, study.evaluate.impostors), "validation": (rows.validation, 0, None)}
-    for name, (chosen, own, sample) in lists.items():
-        people, labels = np.unique(rows.people[chosen], return_inverse=True)
-        if len(people) < 2 or len(labels) == len(people):
-            few = f"fold {number} has too few {name} people or photographs to compare"
-            raise UserError(f"folds.csv: {few}; change faces in params.yaml.")
-        pairs.append(Pairs(labels, identity_counts(len(people), own, study.seed, number), sample, study.seed, number))
-    official = None
-    if study.evaluate.official:
-        table, tested = read_official(study), (rows.images[rows.test], rows.people[rows.test])
-        official = official_pairs(table[table.fold == number], *tested, draws, study.seed, number)
-    return TestFold(rows, test, rows.validation, *pairs, official)
+    index, folds = read_faces(study)
+    rows = held_out_rows(index, folds, number, study.faces.validation_images)
+    of = index.set_index("image")["set"].loc[rows.images].to_numpy()
+    listed = read_official(study) if study.evaluate.official else pd.DataFrame(columns=OFFICIAL_COLUMNS)
+    listed = listed[listed.fold == number]
+    dense, lists = {}, {}
+    for k, name in enumerate(study.faces.tests or (study.faces.source,)):
+        its = rows.test[of[rows.test] == name]
+        if k == 0 or not listed["list"].str.startswith(name).any():
+            chosen = its[place_in_person(rows.people[its]) < study.evaluate.dense_images]
+            what = f"test of fold {number}, {name},"
+            dense[name if k else DENSE] = choose(study, chosen, rows.people[chosen], what, number + k, draws)
+    tested = rows.images[rows.test], rows.people[rows.test]
+    for k, (name, table) in enumerate(listed.groupby("list", sort=False)):
+        lists[str(name)] = official_pairs(table, *tested, draws, study.seed, number + k)
+    people = rows.people[rows.validation]
+    validation = choose(study, rows.validation, people, f"validation of fold {number}", number, 0)
+    return TestFold(rows, validation, dense, lists)
 
 
 def count(study: Study) -> pd.DataFrame:
@@ -184,17 +241,19 @@ def count(study: Study) -> pd.DataFrame:
     fallback, rows = read_faces(study)[0].set_index("image").fallback, []
     for number in sorted(study.faces.run_folds):
         fold = build_fold(study, number, draws=0)
-        pairs, people = fold.test_pairs, fold.test_pairs.counts.shape[1]
-        searches = int(np.bincount(pairs.labels).min() * (len(pairs.labels) - people))
-        kinds = (int(pairs.same.sum()), int((~pairs.same).sum()))
-        fta = int(fallback.loc[fold.rows.images[fold.test]].sum())
-        rows.append((DENSE, number, 0, *kinds, people, fta))
-        rows.append((DENSE, number, 1, searches, searches * (people - 1), people, fta))
-        if fold.official is not None:
-            first, second, same = fold.official[:3]
-            used = np.unique(fold.rows.images[fold.rows.test][np.concatenate([first, second])])
-            official = int(same.sum()), int((~same).sum()), fold.official.people, int(fallback.loc[used].sum())
-            rows.append((OFFICIAL, number, 0, *official))
-        if study.evaluate.misaligned is not None:
-            rows.append((MISPLACED, number, 0, *kinds, people, fta))
+        for condition in conditions(study):
+            for protocol, (chosen, pairs) in fold.dense.items():
+                people = pairs.counts.shape[1]
+                searches = int(np.bincount(pairs.labels).min() * (len(pairs.labels) - people))
+                kinds = (int(pairs.same.sum()), int((~pairs.same).sum()))
+                fta = int(fallback.loc[fold.rows.images[chosen]].sum())
+                rows.append((under(protocol, condition), number, 0, *kinds, people, fta))
+                if condition != MISPLACED:
+                    rows.append((under(protocol, condition), number, 1, searches, searches * (people - 1), people, fta))
+            for protocol, pairs in fold.lists.items() if condition != MISPLACED else ():
+                used = np.unique(fold.rows.images[fold.rows.test][np.concatenate([pairs.first, pairs.second])])
+                kinds = int(pairs.same.sum()), int((~pairs.same).sum())
+                rows.append(
+                    (under(protocol, condition), number, 0, *kinds, pairs.people, int(fallback.loc[used].sum()))
+                )
     return pd.DataFrame(rows, columns=["protocol", "fold", "searches", "n_genuine", "n_impostor", "identities", "fta"])

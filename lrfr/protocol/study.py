@@ -3,8 +3,9 @@
 Protocols:
 dense       pairs of the first `dense_images` photographs of a fold's test people (of impostor pairs perhaps a sample),
             and every search of a low-resolution photograph among one high-resolution photograph of each test person;
-official    the source's own list, LFW's View 2 (see lrfr.protocol.folds);
-misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random.
+official    LFW's own list, View 2; further test sets and lists bear their own names (see lrfr.protocol.folds);
+misaligned  the pairs of `dense`, low against low resolution, of faces whose landmarks were moved at random;
+dense-camera and the like: the same pairs of faces that a camera has spoiled.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
 Metrics are averaged over folds and seeds: scores of two networks are never pooled. All models meet the same draws.
@@ -13,7 +14,7 @@ Writes under runs/<study>/evaluation/:
 points.csv  POINTS: every single measurement (but view2);
 draws.csv   DRAWS: means over folds and seeds, `dense` first; `folds` names the folds of the mean, since a model trained
             on fewer folds is compared on these;
-draws.npy   float32 (rows, draws): the same means in every draw, of the rows of draws.csv with protocol `dense`;
+draws.npy   float32 (rows, draws): the same means in every draw, of the rows of draws.csv with the pairs of `dense`;
 counts.csv  protocol, fold, searches (0 = pairs, 1 = identification), n_genuine, n_impostor, identities, fta.
 `kind` is model, or setting for the teachers of tables/teacher.csv.
 """
@@ -29,7 +30,7 @@ from lrfr.evaluate.statistics import dyadic_ends, percentile
 from lrfr.files import atomic_folder, write_table
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
-from lrfr.protocol.folds import DENSE, OFFICIAL, VIEW2, all_official, build_fold, count, official_accuracy
+from lrfr.protocol.folds import DENSE, VIEW2, all_official, build_fold, count, official_accuracy
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 CELL = ["protocol", "pairing", "resolution", "metric"]
@@ -56,12 +57,11 @@ def evaluate_model(study: Study, kind: str, model: str) -> tuple[list[tuple], di
 
 
 def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[float, float, str]:
-    """Ends and name of a mean's interval, from its values (1 + draws,), or (1 + 2 draws,) in protocol `official`."""
-    protocol, _, _, metric = key
-    if protocol in (OFFICIAL, VIEW2):
+    """Ends and name of a mean's interval, from its values (1 + draws,), or (1 + 2 draws,) of a published list."""
+    if len(values) == 1 + 2 * study.evaluate.draws:
         return *dyadic_ends(float(values[0]), *np.split(values[1:], 2), study.evaluate.level), "dyadic multiplier"
     name = "identity bootstrap"
-    if metric == "agreement":
+    if key[-1] == "agreement":
         name = LINEARISED if study.evaluate.impostors is None else FIXED_RANKS
     if 2 * np.isfinite(values[1:]).sum() < len(values) - 1:  # too few people for an interval
         return np.nan, np.nan, name
@@ -84,9 +84,9 @@ def fold_means(study: Study, results: dict[tuple[str, str], dict], people: dict[
                 values = np.mean([draws[key, number] for number in folds], axis=0)
                 ends = interval(study, key, values, freedom)
                 rows.append((kind, model, " ".join(map(str, folds)), *key, values[0], *ends))
-                if key[0] == DENSE:
+                if key[0].split("-")[0] == DENSE:
                     arrays.append(values[1:].astype(np.float32))
-    return sorted(rows, key=lambda row: row[3] != DENSE), np.array(arrays)
+    return sorted(rows, key=lambda row: row[3].split("-")[0] != DENSE), np.array(arrays)
 
 
 def view2(study: Study) -> tuple:
@@ -105,7 +105,7 @@ def view2(study: Study) -> tuple:
 
 def run(study: Study) -> None:
     """The `evaluate` stage."""
-    tasks = [(study, "model", name) for name in (*REFERENCES, *study.models)]
+    tasks = [(study, "model", name) for name in (*REFERENCES, *study.references, *study.models)]
     tasks += [(with_arms(study), "arm", name) for name in study.run_arms]
     with np.load(study.runs / "embeddings" / f"{SETTINGS}.npz") as archive:
         settings = dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)
@@ -115,7 +115,7 @@ def run(study: Study) -> None:
     outcomes = parallel_map(evaluate_model, tasks, study.jobs, study.threads, "evaluate")
     results = {(kind, name): draws for (_, kind, name), (_, draws) in zip(tasks, outcomes, strict=True)}
     means, draws = fold_means(study, results, people)
-    if study.evaluate.official:
+    if study.evaluate.official and not study.faces.tests:  # which test all of View 2 anyway
         means.append(view2(study))
     points = pd.DataFrame([row for rows, _ in outcomes for row in rows], columns=POINTS)
     tables = {"points": points, "draws": pd.DataFrame(means, columns=DRAWS), "counts": counts}

@@ -6,6 +6,7 @@ A function makes each table and its page; titles and words of the pages are in t
 from __future__ import annotations
 
 import json
+from itertools import product
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ cell_of = attrgetter(*CELL)  # pairing, resolution and metric of a row
 ROW = ["protocol", "model", *CELL]
 COUNTS = ["n_genuine", "n_impostor", "identities", "fta"]
 ABLATION = ["study", "method", "arm", "protocol", *CELL, "value", "low", "high", "diff", "diff_low", "diff_high", "p"]
+DEGRADED = ["study", "condition", "model", "resolution", "value", "low", "high", "diff", "diff_low", "diff_high", "p"]
 DIFFERENCE = ["against", "diff", "diff_low", "diff_high", "p", "p_holm"]
 SCHEDULE = ["study", "model", "arm", "epochs", "protocol", *CELL, "value", "low", "high", "interval", *DIFFERENCE]
 TEXTS = yaml.safe_load((Path(__file__).parent / "templates" / "tables.yaml").read_text(encoding="utf-8"))
@@ -39,7 +41,9 @@ def arranged(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     def key(column: pd.Series) -> pd.Series:
         if column.name in ("model", "method"):
             return column.map({name: rank for rank, name in enumerate(order(column))})
-        return column.map({"protocol": PROTOCOLS.index, "resolution": pixels}.get(column.name, str))
+        if column.name == "protocol":
+            return column.map(lambda name: (PROTOCOLS.index(name) if name in PROTOCOLS else len(PROTOCOLS), name))
+        return column.map({"resolution": pixels}.get(column.name, str))
 
     return table.sort_values(by, key=key, kind="stable").reset_index(drop=True)
 
@@ -73,13 +77,17 @@ class Evaluation(NamedTuple):
         rows["n_folds"] = rows.folds.str.split().str.len()
         return rows[rows.n_folds == rows.groupby(["protocol", "model"]).n_folds.transform("max")]
 
-    def comparable(self) -> pd.DataFrame:
-        """Rows of draws.csv that can be compared with others: of protocol `dense`, of measures that are a merit."""
-        return self.draws[(self.draws.protocol == DENSE) & ~self.draws.metric.isin(NOT_COMPARED)]
+    def comparable(self, protocol: str = DENSE) -> pd.DataFrame:
+        """Rows of draws.csv that can be compared with others: of one dense protocol, of measures that are a merit."""
+        return self.draws[(self.draws.protocol == protocol) & ~self.draws.metric.isin(NOT_COMPARED)]
+
+    def conditions(self) -> list[str]:
+        """Protocols with the pairs of `dense`: itself, then `dense-camera` and whatever else the study asks for."""
+        return [name for name in self.draws.protocol.unique() if name.split("-")[0] == DENSE]
 
     def difference(self, a, b) -> tuple[float, float, float, float]:
         """Value of row a minus that of row b of the same folds (named tuples of draws.csv): point, low, high, p."""
-        rows = self.counts[(self.counts.protocol == DENSE) & (self.counts.searches == 0)]
+        rows = self.counts[(self.counts.protocol == a.protocol) & (self.counts.searches == 0)]
         people = rows[rows.fold.isin([int(k) for k in a.folds.split()])].identities
         draws = (self.values[a.Index], self.values[b.Index])
         return paired_difference(a.value, b.value, *draws, self.level, int((people - 1).sum()))
@@ -90,9 +98,9 @@ def by_cell(rows: pd.DataFrame) -> dict[tuple[str, ...], tuple]:
     return {(row.model, row.folds, *cell_of(row)): row for row in rows.itertuples()}
 
 
-def lr_eer(rows: pd.DataFrame) -> pd.DataFrame:
-    """The equal error rates of protocol `dense`, both faces at the resolution."""
-    return rows[(rows.protocol == DENSE) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
+def lr_eer(rows: pd.DataFrame, protocol: str = DENSE) -> pd.DataFrame:
+    """The equal error rates of a protocol, both faces at the resolution."""
+    return rows[(rows.protocol == protocol) & (rows.metric == "eer") & (rows.pairing == "lr_lr")]
 
 
 def marked(rows: pd.DataFrame, low: str = "low", high: str = "high") -> list[str]:
@@ -129,36 +137,42 @@ def results(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
             part["model"] = [f"{m} ({fewer[m]} of {most} folds)" if m in fewer else m for m in part.model]
             parts[f"{metric}, {pairing} ({rows.interval.iloc[0]})"] = part
         if len(own) < len(table):
-            text += f"\n# Protocol `{protocol}`\n\n{TEXTS['protocols'][protocol]}\n"
+            base, _, condition = protocol.partition("-")
+            told = TEXTS["protocols"].get(base, TEXTS["protocols"]["further"]).format(protocol=base)
+            told += f" {TEXTS['conditions'][condition]}" if condition else ""
+            text += f"\n# Protocol `{protocol}`\n\n{told}\n"
         text += sections(parts)
     return table, text
 
 
 def comparisons(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
-    """Differences a - b on the folds that both have, paired on the draws of people; protocol `dense`.
+    """Differences a - b on the folds that both have, paired on the draws of people; `dense` under every condition.
 
     p is two-sided, from the draws. p_holm is corrected within a family: one question ("against scratch", "against the
     teacher", "against kd", "the five among each other") for one pairing, resolution and metric. A wider family would
     ask more than 2000 draws can answer (their smallest p is 0.001), and nobody asks all these questions at once.
     """
-    rows = evaluation.comparable().query("kind == 'model'")
-    known, folds = by_cell(rows), {model: set(group.folds) for model, group in rows.groupby("model")}
-    cells = sorted(set(rows[CELL].itertuples(index=False, name=None)), key=lambda c: (c[2], c[0], pixels(c[1])))
     found = []
-    for pairs in families(order(rows.model)).values():
-        for cell in cells:
+    for protocol in evaluation.conditions():
+        rows = evaluation.comparable(protocol).query("kind == 'model'")
+        known, folds = by_cell(rows), {model: set(group.folds) for model, group in rows.groupby("model")}
+        cells = sorted(set(rows[CELL].itertuples(index=False, name=None)), key=lambda c: (c[2], c[0], pixels(c[1])))
+        for pairs, cell in product(families(order(rows.model)).values(), cells):
             family = []
             for a, b in pairs:
                 common = max(folds[a] & folds[b], key=lambda name: len(name.split()))
                 sides = [known.get((model, common, *cell)) for model in (a, b)]
                 if None not in sides:  # not every model has every pairing
-                    family.append((study.study, DENSE, a, b, *cell, *evaluation.difference(*sides)))
+                    family.append((study.study, protocol, a, b, *cell, *evaluation.difference(*sides)))
             found += [(*row, p) for row, p in zip(family, holm([row[-1] for row in family]), strict=True)]
     table = pd.DataFrame(found, columns=["study", "protocol", "a", "b", *CELL, "diff", "low", "high", "p", "p_holm"])
     rows, five = table.assign(cell=marked(table)), table.a.isin(formats.FIVE) & table.b.isin(formats.FIVE)
     rows["reference"], rows["model"] = rows.b.where(~five, "each other"), rows.a.where(~five, rows.a + " - " + rows.b)
-    grouped = rows.groupby(["reference", "metric", "pairing"], sort=True)
-    parts = {"Against {}: {}, {}".format(*key): wide(group, group.cell) for key, group in grouped}
+    parts = {}
+    for protocol, own in rows.groupby("protocol", sort=False):
+        under = "" if protocol == DENSE else f", protocol `{protocol}`"
+        for key, group in own.groupby(["reference", "metric", "pairing"], sort=True):
+            parts["Against {}: {}, {}".format(*key) + under] = wide(group, group.cell)
     return table, page(*TEXTS["comparisons"], parts)
 
 
@@ -240,6 +254,34 @@ def ablation(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     return table, page(title, text, {"": wide(rows, cells, ["method", "arm"])})
 
 
+def degradations(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
+    """What conditions cost: a row per (condition, model, resolution) of the pairs of `dense`, both faces in it.
+
+    diff is the equal error rate under the condition minus that under `area`, paired on the same draws of people. Arms
+    are among the models: one that was trained on `area` alone says what training on cameras is worth.
+    """
+    draws, found = evaluation.draws[evaluation.draws.kind.isin(["model", "arm"])], []
+    clean = by_cell(lr_eer(draws))
+    for protocol in evaluation.conditions()[1:]:
+        for row in lr_eer(draws, protocol).itertuples():
+            value = (
+                row.value,
+                row.low,
+                row.high,
+                *evaluation.difference(row, clean[row.model, row.folds, *cell_of(row)]),
+            )
+            found.append((study.study, protocol.partition("-")[2], row.model, row.resolution, *value))
+    table = arranged(pd.DataFrame(found, columns=DEGRADED), ["condition", "model", "resolution"])
+    title, text = TEXTS["degradations"]
+    if table.empty:
+        return table, page(title, f"{text}\n\n{TEXTS['no_condition']}", {})
+    cells = [f"{per_cent(r.value, r.low, r.high)} ({100 * r.diff:+.1f})" for r in table.itertuples()]
+    grouped = table.assign(cell=cells).groupby("condition", sort=False)
+    return table, page(
+        title, text, {f"`{name}`: {TEXTS['conditions'][name]}": wide(rows, rows.cell) for name, rows in grouped}
+    )
+
+
 def schedule(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
     """Of protocol `dense` a row for each (arm, reference, pairing, resolution, metric), then `official`.
 
@@ -288,7 +330,7 @@ def run(study: Study) -> None:
     metrics.json holds equal error rates (lr_lr) of the teacher, the references and the five, by model and resolution.
     """
     evaluation = Evaluation.read(study)
-    stories = (results, comparisons, runs, teacher, gradients, ablation, schedule)
+    stories = (results, comparisons, runs, teacher, gradients, ablation, degradations, schedule)
     made = {story.__name__: story(study, evaluation) for story in stories}
     for name, table_and_text in made.items():  # other stages write there too, so this one owns files, not the folder
         write_table(study.reports / "tables", name, *table_and_text)

@@ -1,5 +1,6 @@
 """The faces of one fold, as the training stages read them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,12 @@ import torch
 from torch import Tensor
 
 from lrfr.config import Study
-from lrfr.data.degrade import degrade
+from lrfr.data.align import CHIP
+from lrfr.data.degradations import area
 from lrfr.train.trainings import Training
+
+See = Callable[[Tensor, int], Tensor]  # `TeacherSpec.see`
+BLOCK = 40  # chips at a time
 
 
 class Fold(NamedTuple):
@@ -65,19 +70,28 @@ def read_fold(study: Study | Training, number: int) -> Fold:
     return Fold(number, images, labels, validation.index.to_numpy(), test, people, chips, views)
 
 
-def teacher_input(chips: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in 0 ... 255, channels last; the teacher normalises inside."""
-    return chips.permute(0, 3, 1, 2).float()
+def teacher_input(views: Tensor) -> Tensor:
+    """uint8 (B, s, s, 3) -> float32 (B, 3, s, s) in 0 ... 255, channels last; the teacher normalises inside."""
+    return views.permute(0, 3, 1, 2).float()
 
 
-def teacher_view(chips: np.ndarray, resolution: np.ndarray, mirrored: np.ndarray) -> Tensor:
-    """What the conventional teacher sees: the student's view at the teacher's size, uint8 (B, H, W, 3).
+def teacher_view(see: See, chips: np.ndarray, resolution: np.ndarray, mirrored: np.ndarray) -> Tensor:
+    """What a teacher sees of faces, by its `TeacherSpec.see`: uint8 (B, s, s, 3).
 
-    chips : uint8 (B, H, W, 3); resolution : int (B,), 0 for HR; mirrored : bool (B,).
+    chips: uint8 (B, S, S, 3). resolution: int (B,), as the student sees them, for the conventional teacher; 0 for HR.
+    mirrored: bool (B,).
     """
-    views = torch.from_numpy(chips)
-    views = torch.where(torch.from_numpy(mirrored)[:, None, None, None], views.flip(2), views)
+    faces = torch.from_numpy(chips)
+    faces = torch.where(torch.from_numpy(mirrored)[:, None, None, None], faces.flip(2), faces)
+    views = see(faces, CHIP)
     for size in np.unique(resolution[resolution > 0]):
         rows = torch.from_numpy(resolution == size)
-        views[rows] = degrade(views[rows], int(size), views.shape[1])
+        views[rows] = see(area(faces[rows], int(size), ()), int(size))
     return views
+
+
+def sharp_views(see: See, fold: Fold, images: np.ndarray, mirrored: bool = False) -> Tensor:
+    """`teacher_view` of sharp faces, a block at a time: uint8 (n, s, s, 3)."""
+    flags, no = np.full(BLOCK, mirrored), np.zeros(BLOCK, np.int64)
+    parts = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+    return torch.cat([teacher_view(see, fold.chips[ids], no[: len(ids)], flags[: len(ids)]) for ids in parts])

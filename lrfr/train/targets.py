@@ -23,7 +23,7 @@ from lrfr.models.heads import cosine_logits
 from lrfr.models.student import map_sides
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
+from lrfr.train.fold import Fold, See, read_fold, sharp_views, teacher_input, teacher_view
 from lrfr.train.teacher import Trained, load_trained, tune
 from lrfr.train.trainings import Training
 
@@ -66,11 +66,11 @@ def assemble(ids: Tensor, named: dict[str, Tensor], trained: Trained, needs: fro
 class OnlineTargets:
     """Run the teacher for every batch: what caching replaces, and what a teacher with changing inputs needs."""
 
-    def __init__(self, trained: Trained, sides: tuple[int, ...], needs: frozenset[str]) -> None:
-        self.trained, self.sides, self.needs = trained, sides, needs
+    def __init__(self, trained: Trained, see: See, sides: tuple[int, ...], needs: frozenset[str]) -> None:
+        self.trained, self.see, self.sides, self.needs = trained, see, sides, needs
 
     def __call__(self, ids: np.ndarray, chips: Tensor) -> Targets:
-        """Targets for `chips`, uint8 (B, 150, 150, 3): what the teacher shall see of the images `ids`."""
+        """Targets for `chips`, uint8 (B, s, s, 3): what the teacher shall see of the images `ids`."""
         with torch.inference_mode():
             named = outputs(self.trained.net(teacher_input(chips)), self.trained, self.sides)
         # a clone leaves inference mode, so that autograd may save it
@@ -103,7 +103,7 @@ class CachedTargets:
             raise UserError(f"{what} are of other images; run `dvc repro`.")
         ids = self.images[np.linspace(0, len(self.images) - 1, CHECKED).astype(np.int64)]
         mirrored = np.arange(CHECKED) % 2 == 1
-        fresh = online(ids, teacher_view(fold.chips[ids], np.zeros(CHECKED, np.int64), mirrored))
+        fresh = online(ids, teacher_view(online.see, fold.chips[ids], np.zeros(CHECKED, np.int64), mirrored))
         for name, new, old in zip(Targets._fields, fresh, self(ids, mirrored), strict=True):
             for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (new, old)), strict=True):
                 if a is not None and (a - b).float().norm() > TOLERANCE * a.float().norm():
@@ -164,8 +164,8 @@ def fill(study: Study, number: int, variant: str, folder: Path, names: list[str]
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names}
     for first in range(start, stop, BATCH):
         rows = slice(first, min(first + BATCH, stop))
-        chips = torch.from_numpy(fold.chips[fold.images[rows]])
-        for side, view in enumerate((chips, chips.flip(2))):
+        for side, mirrored in enumerate((False, True)):
+            view = sharp_views(TEACHERS[study.teacher.name].see, fold, fold.images[rows], mirrored)
             with torch.inference_mode():
                 named = outputs(trained.net(teacher_input(view)), trained, map_sides(study.views.size))
             for name in names:
@@ -178,7 +178,7 @@ def load_targets(
 ) -> tuple[CachedTargets | None, OnlineTargets]:
     """The checked cache (None where it lacks what is needed) and the teacher behind it."""
     trained = load_trained(training, fold.number, "se" if variant == "se" else training.teacher.setting)
-    online = OnlineTargets(trained, map_sides(training.views.size), needs)
+    online = OnlineTargets(trained, TEACHERS[training.teacher.name].see, map_sides(training.views.size), needs)
     folder = training.runs / "targets" / f"fold{fold.number}" / variant
     if not {KIND_OF[need] for need in needs} <= {kind(path.stem) for path in folder.glob("*.npy")}:
         return None, online
@@ -198,7 +198,9 @@ class Source:
         self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
         if model.teacher == "tuned":
             trained, self.log = tune(training, fold)
-            self.online = OnlineTargets(trained, map_sides(training.views.size), self.needs)
+            self.online = OnlineTargets(
+                trained, TEACHERS[training.teacher.name].see, map_sides(training.views.size), self.needs
+            )
         elif model.teacher != "none":
             variant = "se" if model.teacher == "se" else "plain"
             self.cached, self.online = load_targets(training, fold, variant, self.needs)
@@ -215,7 +217,7 @@ class Source:
         if self.online is None:
             return Targets(torch.from_numpy(ids))
         seen = draw.resolution if self.low_resolution else np.zeros_like(draw.resolution)
-        return self.online(ids, teacher_view(self.fold.chips[ids], seen, draw.mirrored))
+        return self.online(ids, teacher_view(self.online.see, self.fold.chips[ids], seen, draw.mirrored))
 
 
 def confidence(logits: Tensor, labels: Tensor, temperature: float) -> float:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from lrfr.config import FineTune, Study
-from lrfr.data.degrade import degrade
 from lrfr.data.draws import epoch_batches, epoch_draws
 from lrfr.evaluate.scores import pair_error
 from lrfr.files import atomic_folder, write_table
@@ -34,7 +33,7 @@ from lrfr.models.teachers import TEACHERS, TeacherNet, build_teacher
 from lrfr.parallel import parallel_map
 from lrfr.streams import stream
 from lrfr.train.checkpoint import save_tensors
-from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
+from lrfr.train.fold import Fold, See, read_fold, sharp_views, teacher_input, teacher_view
 from lrfr.train.trainings import Training
 
 SE_REDUCTION = 16  # SE-Net's default
@@ -71,10 +70,10 @@ def class_means(embeddings: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([unit(embeddings[labels == c]).mean(0) for c in range(int(labels.max()) + 1)])
 
 
-def both_views(fold: Fold) -> tuple[Tensor, Tensor]:
-    """The training faces and their mirror images, uint8 (2n, H, W, 3), with labels int64 (2n,)."""
-    chips = torch.from_numpy(fold.chips[fold.images])
-    return torch.cat([chips, chips.flip(2)]), torch.from_numpy(np.tile(fold.labels, 2))
+def both_views(see: See, fold: Fold) -> tuple[Tensor, Tensor]:
+    """The training faces and their mirror images as a teacher sees them, uint8 (2n, s, s, 3), with labels (2n,)."""
+    views = torch.cat([sharp_views(see, fold, fold.images, mirrored) for mirrored in (False, True)])
+    return views, torch.from_numpy(np.tile(fold.labels, 2))
 
 
 def embed(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: Fi
 
 def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> Rows:
     """Settings of one fold that share their frozen part: write one file each, return the log."""
-    chips, labels = both_views(read_fold(study, number))
+    chips, labels = both_views(TEACHERS[study.teacher.name].see, read_fold(study, number))
     rows: Rows = []
     frozen = {"se": chips}
     if settings != ("se",):
@@ -170,12 +169,13 @@ def load_trained(study: Study | Training, number: int, setting: str) -> Trained:
 
 def validation_error(teacher: str, trained: Trained, fold: Fold) -> float:
     """Mean EER of the validation people's pairs over `VALIDATED` pixels."""
-    people = fold.people[fold.validation]
+    spec, people = TEACHERS[teacher], fold.people[fold.validation]
     errors = []
     for size in VALIDATED:
-        views = degrade(torch.from_numpy(fold.chips[fold.validation]), size, fold.chips.shape[1])
+        chips = fold.chips[fold.validation]
+        views = teacher_view(spec.see, chips, np.full(len(chips), size), np.zeros(len(chips), bool))
         raw = embed(lambda x: trained.net(teacher_input(x)).embedding, views)
-        errors.append(pair_error(TEACHERS[teacher].comparable(raw).numpy(), people))
+        errors.append(pair_error(spec.comparable(raw).numpy(), people))
     return float(np.mean(errors))
 
 
@@ -185,6 +185,7 @@ class Tuner:
     def __init__(self, training: Training, fold: Fold) -> None:
         assert training.model.tuned is not None  # the block of a model with `teacher: tuned`
         self.training, self.spec, self.fold, self.class_of = training, training.model.tuned, fold, fold.class_of
+        self.see = TEACHERS[training.teacher.name].see
         self.trained = trained = load_trained(training, fold.number, "pretrained")
         classes, dimension = trained.class_weight.shape
         self.head = FaceHead(classes, dimension, training.teacher.scale, trained.class_weight)
@@ -197,7 +198,7 @@ class Tuner:
         draws = epoch_draws(seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability, 0.0)
         losses = []
         for ids, half in epoch_batches(seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
-            chips = teacher_view(fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])
+            chips = teacher_view(self.see, fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])
             embedding = (self.trained.net(teacher_input(chips)).embedding - self.trained.mean) / self.trained.rms
             loss = self.head.loss(embedding, self.class_of[ids], self.training.teacher.margin)
             self.optimizer.zero_grad(set_to_none=True)
@@ -227,7 +228,7 @@ def tune(training: Training, fold: Fold) -> tuple[Trained, list[tuple[int, str, 
     net = tuner.trained.net.requires_grad_(False)
     net.load_state_dict(kept["net"])
     net.zero_grad(set_to_none=True)
-    raw = embed(lambda x: net(teacher_input(x)).embedding, torch.from_numpy(fold.chips[fold.images]))
+    raw = embed(lambda x: net(teacher_input(x)).embedding, sharp_views(tuner.see, fold, fold.images))
     return Trained(net, *standardisation(raw), kept["head"]["weight"], training.teacher.scale), log
 
 
