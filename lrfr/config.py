@@ -80,13 +80,6 @@ class Teacher(Block):
     se: FineTune | None  # null: no teacher with SE gates, for networks that have none
 
 
-class Reference(Block):
-    """A network that is simply fed with what there is: a row of the tables."""
-
-    name: str  # a key of lrfr.models.teachers.TEACHERS
-    weights: str
-
-
 class Targets(Block):
     """What is cached of the teacher: exactly what the methods need (`Method.needs`), as far as it fits."""
 
@@ -94,11 +87,19 @@ class Targets(Block):
     budget_mb: int = Field(ge=0)  # per fold; maps and attention beyond it are computed on line
 
 
+class Reference(Block):
+    """A published network."""
+
+    name: str  # a key of lrfr.models.teachers.TEACHERS
+    weights: str
+
+
 class Student(Block):
     channels: tuple[int, int, int, int]
     se_channels: tuple[int, int, int, int]  # narrower, so that the SE student has as many parameters
     se_reduction: int = Field(ge=1)
     embedding: int = Field(ge=8)
+    pretrained: Reference | None = None  # what `student: adapted` starts from
 
 
 class Train(Block):
@@ -160,7 +161,7 @@ class Model(Block):
     """One row of the comparison: a method, its weights, and what its student and its teacher see."""
 
     method: str  # a key of lrfr.methods.METHODS
-    student: Literal["plain", "se"]
+    student: Literal["plain", "se", "adapted"]
     views: Literal["lr", "hr"]  # hr: the student never sees a low-resolution face
     teacher: Literal["none", "plain", "se", "shuffled", "tuned"]
     folds: Literal["all", "first"]
@@ -223,7 +224,9 @@ class Study(Block):
     views: Views
     teacher: Teacher
     targets: Targets
-    references: dict[Annotated[str, Field(pattern=NAME)], Reference]
+    references: dict[
+        Annotated[str, Field(pattern=NAME)], Reference
+    ]  # simply fed with what there is: rows of the tables
     student: Student
     train: Train
     tuning: Tuning
@@ -256,6 +259,8 @@ class Study(Block):
             )
         if len(set(self.benchmark_sets)) < len(self.benchmark_sets):
             raise ValueError("benchmark_sets: names a set twice; remove one")
+        if self.student.pretrained is None and "adapted" in {model.student for model in self.models.values()}:
+            raise ValueError("student.pretrained: a model with `student: adapted` needs a published network; name one")
         for resolution in self.evaluate.resolutions:
             if not self.views.smallest <= resolution <= self.views.largest:
                 views = f"views {self.views.smallest} ... {self.views.largest}"

@@ -6,13 +6,19 @@ average pooling would blur them together (MobileFaceNets, Chen et al., CCBR 2018
 block counts are our choice, made by images per second on one CPU core.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from lrfr.config import Student
 from lrfr.data.degrade import hr_view, middle
+from lrfr.models.edgeface import EdgeFace
 from lrfr.models.features import Features
 from lrfr.models.se import SEBlock
+from lrfr.models.teachers import TEACHERS, build_teacher
 
 STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32-pixel input
 
@@ -20,13 +26,6 @@ STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32
 def normalise(views: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) in 0 ... 255 -> float32 (B, 3, H, W) in -1 ... 1, channels last in memory."""
     return views.permute(0, 3, 1, 2).to(torch.float32).sub(127.5).div(127.5)
-
-
-def student_view(images: Tensor, side: int, size: int) -> Tensor:
-    """What a student sees of small images whose middle side x side pixels are the chip, uint8 (B, h, w, 3): it enlarged
-    (or, where it is sharp, reduced) to uint8 (B, size, size, 3).
-    """
-    return hr_view(middle(images, side), size)
 
 
 class Block(nn.Module):
@@ -70,12 +69,58 @@ class StudentNet(nn.Module):
         return Features(tuple(maps[1:]), self.embed(self.pool(maps[-1])))
 
 
-def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet:
-    """A freshly initialised student, the same for every method of a seed.
+class Pretrained(nn.Module):
+    """A published network as a student: float (B, 3, 112, 112) in -1 ... 1 -> its `Features`."""
 
-    kind: "plain", or "se" for squeeze-excitation gates and the narrower widths that keep the number of parameters.
-    size: side of the input in pixels, a multiple of 8.
+    def __init__(self, net: EdgeFace) -> None:
+        super().__init__()
+        self.net, self.stages = net, net.net.stages
+
+    def forward(self, x: Tensor) -> Features:
+        return self.net(127.5 * x + 127.5)
+
+
+class Kind(NamedTuple):
+    """What a kind of student is to the rest: side of its input in pixels, (channels, side) of its maps, shallow to
+    deep, dimensions of its embedding; see: (small images uint8 (B, h, w, 3), side of the chip in their middle) -> uint8
+    (B, input, input, 3).
     """
+
+    input: int
+    maps: tuple[tuple[int, int], ...]
+    embedding: int
+    see: Callable[[Tensor, int], Tensor]
+
+
+def kind_of(spec: Student, kind: str, size: int) -> Kind:
+    """plain or se: our own network, for inputs of `size` pixels; adapted: a published one, which brings its own."""
+    if kind == "adapted":
+        assert spec.pretrained is not None  # `config.Study` asks for it
+        own = TEACHERS[spec.pretrained.name]
+        return Kind(own.chip, tuple(zip(own.channels, own.sides, strict=True)), own.embedding, own.see)
+    channels = spec.se_channels if kind == "se" else spec.channels
+    see = partial(student_view, size=size)
+    return Kind(size, tuple(zip(channels, map_sides(size), strict=True)), spec.embedding, see)
+
+
+def student_view(images: Tensor, side: int, size: int) -> Tensor:
+    """What a student sees of small images whose middle side x side pixels are the chip, uint8 (B, h, w, 3): it enlarged
+    (or, where it is sharp, reduced) to uint8 (B, size, size, 3).
+    """
+    return hr_view(middle(images, side), size)
+
+
+def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet | Pretrained:
+    """A student before its training, the same for every method of a seed.
+
+    kind: "plain"; "se", with squeeze-excitation gates and the narrower widths that keep the number of parameters; or
+    "adapted", a published network with its weights. size: side of our own networks' input in pixels, a multiple of 8.
+    """
+    if kind == "adapted":
+        assert spec.pretrained is not None
+        net = build_teacher(spec.pretrained.name, spec.pretrained.weights)
+        assert isinstance(net, EdgeFace)
+        return Pretrained(net.requires_grad_(True).train())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         channels, reduction = (spec.se_channels, spec.se_reduction) if kind == "se" else (spec.channels, 0)
@@ -83,10 +128,5 @@ def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet:
 
 
 def map_sides(size: int) -> tuple[int, ...]:
-    """Sides of the student's maps, shallow to deep, for an input of `size` pixels: 16, 8, 4 and 4 for 32."""
+    """Sides of our own student's maps, shallow to deep, for an input of `size` pixels: 16, 8, 4 and 4 for 32."""
     return (size // 2, size // 4, size // 8, size // 8)
-
-
-def map_shapes(spec: Student, kind: str, size: int) -> tuple[tuple[int, int], ...]:
-    """(channels, side) of the student's maps, shallow to deep."""
-    return tuple(zip(spec.se_channels if kind == "se" else spec.channels, map_sides(size), strict=True))

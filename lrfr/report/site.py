@@ -22,7 +22,8 @@ from lrfr.train.trainings import seeds_of
 PUBLISHED = ("orl", "lfw")  # studies whose reports are in git; an index links the other one
 LONGEST = 150  # rows of a table that the page shows in full; our choice
 TABLES = {  # table -> the stage that makes it; the template says what each holds, in the order of the page
-    **dict.fromkeys(("results", "comparisons", "teacher", "gradients", "runs", "ablation", "schedule"), "summary"),
+    **dict.fromkeys(("results", "comparisons", "teacher", "gradients", "runs"), "summary"),
+    **dict.fromkeys(("ablation", "degradations", "schedule"), "summary"),
     **dict.fromkeys(("cost", "schemes", "latency", "throughput"), "benchmark"),
     **{"tuning": "rank", "mirror": "mirror", "claims": "claims"},
 }

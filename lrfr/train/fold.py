@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lrfr.config import Study
 from lrfr.data.align import CHIP
-from lrfr.data.degradations import area
+from lrfr.data.degradations import area, small_images
+from lrfr.data.draws import Draw
 from lrfr.train.trainings import Training
 
 See = Callable[[Tensor, int], Tensor]  # `TeacherSpec.see`
@@ -95,3 +96,19 @@ def sharp_views(see: See, fold: Fold, images: np.ndarray, mirrored: bool = False
     flags, no = np.full(BLOCK, mirrored), np.zeros(BLOCK, np.int64)
     parts = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
     return torch.cat([teacher_view(see, fold.chips[ids], no[: len(ids)], flags[: len(ids)]) for ids in parts])
+
+
+def drawn_views(see: See, fold: Fold, ids: np.ndarray, draw: Draw, kinds: tuple[str, ...], seed: int) -> Tensor:
+    """What a network sees of a batch as drawn, made on demand: uint8 (B, s, s, 3), not yet jittered.
+
+    ids: int (B,), images. kinds: keys of `DEGRADATIONS`, which `draw.kind` numbers; seed: of their draws.
+    """
+    views: list[Tensor] = [torch.empty(0)] * len(ids)
+    for size, kind in {*zip(draw.resolution.tolist(), draw.kind.tolist(), strict=True)}:
+        rows = np.flatnonzero((draw.resolution == size) & (draw.kind == kind))
+        chips, flipped = fold.chips[ids[rows]], torch.from_numpy(draw.mirrored[rows])
+        small = small_images(kinds[kind], chips, size, seed, ids[rows]) if size else torch.from_numpy(chips)
+        small = torch.where(flipped[:, None, None, None], small.flip(2), small)
+        for row, view in zip(rows, see(small, size or CHIP), strict=True):
+            views[row] = view
+    return torch.stack(views)
