@@ -22,7 +22,7 @@ study: $(STAMP)
 	$(RUN) lrfr repro
 
 test: $(STAMP)
-	$(RUN) $(TESTER) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+	$(RUN) $(TESTER) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(RUN) ruff check

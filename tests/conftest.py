@@ -23,6 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PEOPLE, IMAGES = 6, 6  # of the tiny study: one fold with 3 people to train on, 2 for validation, 1 for the test
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole studies first: they take minutes, and no core shall wait for the last of them."""
+    items.sort(key=lambda item: "study" not in item.path.parent.name)
+
+
 @pytest.fixture(scope="session")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict]:
     """study -> what hydra makes of conf/ for it, composed by the function that `dvc exp run -S study=NAME` uses."""

@@ -14,7 +14,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +52,8 @@ class EdgeFace(nn.Module):
     net: Any  # timm's EdgeNeXt
 
     def __init__(self, name: str) -> None:
+        import timm  # here: it takes a second, and most studies have no EdgeFace
+
         super().__init__()
         self.net = timm.create_model(NETWORKS[name][0])
         self.net.reset_classifier(EMBEDDING)

