@@ -22,7 +22,7 @@ from PIL import Image
 
 from lrfr.config import Study
 from lrfr.data import align
-from lrfr.data.degrade import degrade
+from lrfr.data.degrade import degrade, hr_view
 from lrfr.data.draws import view_index
 from lrfr.files import atomic_folder
 from lrfr.gate.state import insert_state, read_state
@@ -55,7 +55,7 @@ def misalign(chip: np.ndarray, spread: float, seed: int, image: int) -> np.ndarr
 
 def misalign_chunk(study: Study, first: int, images: np.ndarray, folder: Path) -> None:
     """Fill rows first, first + 1, ... of both files of `misalign_faces`; no other process writes these."""
-    source = np.load(study.runs / "chips.npy", mmap_mode="r")
+    source = align.inner(np.load(study.runs / "chips.npy", mmap_mode="r"))
     moved = np.stack([misalign(source[image], study.evaluate.misaligned, study.seed, int(image)) for image in images])
     views = np.stack([degrade(moved, int(resolution), study.views.size) for resolution in MISALIGNED], axis=1)
     for name, rows in (("chips", moved), ("views", views)):
@@ -81,8 +81,13 @@ def misalign_faces(study: Study, folder: Path) -> Path | None:
 
 def views_at(study: Study, fold: Fold, resolution: str) -> np.ndarray:
     """uint8 (n, S, S, 3): the held-out faces, not mirrored, as the student sees them."""
-    side = np.array(0 if resolution == "hr" else int(resolution))
-    return fold.views[fold.held_out, int(view_index(side, study.views.smallest, study.views.largest))]
+    side, bank, images = 0 if resolution == "hr" else int(resolution), fold.views["area"], fold.held_out
+    stored = images[images < len(bank)]
+    parts = [bank[stored, int(view_index(np.array(side), study.views.smallest, study.views.largest))]]
+    for start in range(len(stored), len(images), BATCH):  # faces of test sources
+        chips = fold.chips[images[start : start + BATCH]]
+        parts.append(degrade(chips, side, study.views.size) if side else hr_view(chips, study.views.size))
+    return np.concatenate(parts)
 
 
 def all_views(study: Study, fold: Fold, moved: Path | None) -> dict[str, np.ndarray]:
@@ -148,7 +153,7 @@ def teacher_embeddings(study: Study, name: str, moved: Path | None) -> dict[tupl
     if name == VIEW2:
         members, wanted = {study.faces.run_folds[0]: official_images(study)}, ("pretrained",)
     images = np.unique(np.concatenate(list(members.values())))
-    source = np.load((moved or study.runs) / "chips.npy", mmap_mode="r")
+    source = align.inner(np.load((moved or study.runs) / "chips.npy", mmap_mode="r"))
     rows = images if moved is None else np.arange(len(images))
     nets = {(number, setting): load_trained(study, number, setting).net for number in members for setting in wanted}
     frozen = next(iter(nets.values()))
