@@ -75,10 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
                 f"params.yaml: there is no {stage.item} '{arguments.item}' in this study; known are {names}."
             )
     given = [arguments.item] if stage.item else []
-    if stage.source:
+    if stage.sources:
         from lrfr.sources import SOURCES
 
-        given.append(SOURCES[study.faces.source])
+        given.append({name: SOURCES[name] for name in (study.faces.source, *study.faces.tests)})
     import_module(stage.module).run(study, *given)
     return 0
 

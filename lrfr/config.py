@@ -24,19 +24,39 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+SourceName = Literal["orl", "lfw", "recordio", "celeba", "cfp"]
+
+
+class Searcher(Block):
+    """A network that finds people of the training source in the test sources."""
+
+    name: str
+    weights: str  # as the teacher's
+
+
 class Faces(Block):
     """Which faces, and how the people are divided."""
 
-    source: Literal["orl", "lfw", "recordio"]
-    people: int = Field(ge=4)  # the first n people of the manifest
-    folds: int = Field(ge=2)  # identity folds; orl: every person is tested once; lfw: pairs of View-2 folds, always 5
+    source: SourceName  # whose people train
+    tests: tuple[SourceName, ...]  # whose people are tested, all of them; none: people of the source itself, in folds
+    people: int = Field(ge=4)  # the first n people of the source's manifest
+    margin: int = Field(ge=0, le=150)  # pixels that are kept around the chip, for networks with a wider crop
+    resemblance: float | None = Field(gt=0, lt=1)  # cosine to a test face above which a person is left out; null: none
+    searcher: Searcher | None
+    folds: int = Field(ge=1)  # identity folds; orl: every person is tested once; lfw: pairs of View-2 folds, always 5
     run_folds: tuple[int, ...] = Field(min_length=1)  # the folds that are trained and tested
     validation_people: int = Field(ge=2)  # per fold, with two photographs or more, never trained on, never tested
     validation_images: int = Field(ge=2)  # at most this many of each validation person; the others are not used
 
     @model_validator(mode="after")
     def people_suffice(self) -> Faces:
-        test = -(-self.people // self.folds)
+        if len({self.source, *self.tests}) <= len(self.tests):
+            raise ValueError("tests name a source twice, or the one that is trained on; remove it")
+        if (self.folds == 1) != bool(self.tests):
+            raise ValueError(f"{self.folds} folds; a study with `tests` has one, every other two or more")
+        if (self.resemblance is None) != (self.searcher is None):
+            raise ValueError("resemblance and searcher belong together; give both or set both to null")
+        test = 0 if self.tests else -(-self.people // self.folds)
         if self.people - test - self.validation_people < 2:
             raise ValueError(
                 f"{self.people} people in {self.folds} folds with {self.validation_people} for validation leave a fold "
@@ -47,16 +67,10 @@ class Faces(Block):
         return self
 
 
-class Detect(Block):
-    """MTCNN's input: small grey photographs need enlargement and a border before the detector finds every face."""
-
-    enlarge: int = Field(ge=1, le=8)
-    border: int = Field(ge=0, le=500)  # replicated pixels on each side, before enlarging
-
-
 class Views(Block):
     """The low-resolution views that the students see."""
 
+    kinds: tuple[Literal["area", "camera", "blur", "noise", "jpeg", "nearest", "grey"], ...]  # of DEGRADATIONS
     smallest: int = Field(ge=4)  # pixels, side of the aligned chip
     largest: int = Field(le=64)
     size: int = Field(ge=16, le=64, multiple_of=8)  # the student's input
@@ -220,7 +234,6 @@ class Study(Block):
     accelerator: Literal["cpu", "cuda", "mps", "auto"]  # of the student's training, as Lightning Fabric names it
     manifests: Literal["data/manifests", "data/recordio.csv"]  # of known sources, of a user's set
     faces: Faces
-    detect: Detect
     views: Views
     teacher: Teacher
     targets: Targets
@@ -257,6 +270,8 @@ class Study(Block):
             raise ValueError(
                 f"manifests: those of faces.source '{self.faces.source}' are in {expected}; set it to that"
             )
+        if "area" not in self.views.kinds:
+            raise ValueError("views.kinds: 'area' is missing, which every study reads; add it")
         if len(set(self.benchmark_sets)) < len(self.benchmark_sets):
             raise ValueError("benchmark_sets: names a set twice; remove one")
         if self.student.pretrained is None and "adapted" in {model.student for model in self.models.values()}:

@@ -64,15 +64,17 @@ def texts() -> str:
 def plans(study: Study) -> dict[str, dict[str, Any]]:
     """Name of the file -> its content, of every stage, training, tuning and notebook."""
     methods = {model.method for model in all_models(study).values()}
-    chosen = {"METHODS": methods, "SOURCES": {study.faces.source}, "TEACHERS": {study.teacher.name}}
+    teachers = {block.name for block in (study.teacher, study.faces.searcher) if block is not None}
+    chosen = {"METHODS": methods, "SOURCES": {study.faces.source, *study.faces.tests}, "TEACHERS": teachers}
     blocks = {name: (training(study, name), "distill") for name in (*study.models, *study.variants)}
     blocks |= {f"tune-{name}": (trials(study, name), "tune") for name in study.tuning.grid}
     files, pages = {}, texts()
     for name, stage in STAGES.items():
         if name != "plan" and (not stage.item or (name == "sets" and study.benchmark_sets)):
             start = entry(stage.module)
-            if stage.source:
-                start = Code(start.digest, [*start.names, Name("lrfr.sources", "SOURCES")], {("faces", "source")})
+            if stage.sources:
+                which = {("faces", "source"), ("faces", "tests")}
+                start = Code(start.digest, [*start.names, Name("lrfr.sources", "SOURCES")], which)
             read = values(study, parameters_read(start, chosen))
             files[name] = {"parameters": read, "code": fingerprint(start, chosen)}
             if stage.module.split(".")[1] in ("report", "deploy", "benchmarks"):

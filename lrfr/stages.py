@@ -7,22 +7,21 @@ class Stage(NamedTuple):
     """module: its function `run(study)` is the stage, or `run(study, item)` if the stage is run for one `item` at a
     time.
 
-    item: option that names one, as in `--training kd`; empty if there is none. source: `run` is also given the study's
-    source of photographs, an entry of `lrfr.sources.SOURCES`.
+    item: option that names one, as in `--training kd`; empty if there is none. sources: `run` is also given the study's
+    sources of photographs, entries of `lrfr.sources.SOURCES`: first the one that is trained on, then `faces.tests`.
     """
 
     module: str
     text: str
     item: str = ""
-    source: bool = False
+    sources: bool = False
 
 
 STAGES = {
     "plan": Stage("lrfr.plan", "write down what shapes each stage and each training: parameters and code"),
-    "detect": Stage("lrfr.data.detect", "find faces and landmarks", source=True),
-    "prepare": Stage(
-        "lrfr.data.prepare", "check, align and divide the faces; make their low-resolution views", source=True
-    ),
+    "detect": Stage("lrfr.data.detect", "find faces and landmarks", sources=True),
+    "prepare": Stage("lrfr.data.prepare", "check and align the faces; make their low-resolution views", sources=True),
+    "divide": Stage("lrfr.train.divide", "say who trains, who validates and who is tested", sources=True),
     "teacher": Stage("lrfr.train.teacher", "fine-tune the teacher on the HR training people of every fold"),
     "targets": Stage("lrfr.train.targets", "compute the teacher's outputs for the training faces, once"),
     "tune": Stage("lrfr.train.tuning", "try three values of one number of a model", "model"),

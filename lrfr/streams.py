@@ -17,6 +17,7 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
     "misaligned": (6 << 32, 1 << 32),  # an image: noise of its landmarks
     "shown": (7 << 32, 1 << 32),  # a study fold: faces of a figure
     "calibration": (8 << 32, 1 << 32),  # a study fold: faces that choose the ranges of 8-bit weights
+    "validation": (9 << 32, 1),  # people, where others than the training source's are tested
     "views": (1 << 48, 1 << 48),  # an epoch: which view of an image, mirrored or not, photometric jitter
     "moves": (2 << 48, 1 << 48),  # an epoch: geometric jitter
     "sampler": (3 << 48, 1 << 48),  # an epoch: the order of the images

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from lrfr.config import Study, sentence
 from lrfr.errors import UserError
 
+SETS = {"lfw": "LFW", "cfp": "CFP"}  # sources that a study may test on
 TREES = {"tinyface": "TinyFace", "survface": "QMUL-SurvFace", "scface": "SCface"}  # benchmark sets in folders
 WEIGHTS = Path("data/weights")  # the user's, under their own hash: other weights are another parameter
 
@@ -21,8 +22,9 @@ WEIGHTS = Path("data/weights")  # the user's, under their own hash: other weight
 def add(command: argparse.ArgumentParser) -> None:
     """The arguments of the verb `study`."""
     command.add_argument("name", help="a file in conf/study, without .yaml")
-    options = {"root": "where you keep the photographs, for a study that needs them (lfw, paper)"}
-    options["weights"] = "a file: of the teacher, for a study whose teacher's are fetched otherwise (paper)"
+    options = {"root": "where you keep the photographs to train on, for a study that needs them (celeba, lfw, paper)"}
+    options |= {name: f"where you keep {title}, for a study that reads it" for name, title in SETS.items()}
+    options["weights"] = "a file: of the teacher (paper), or of the network that searches for people (celeba)"
     options |= {name: f"where you unpacked {title}; the stage `sets` scores it" for name, title in TREES.items()}
     for name, text in options.items():
         command.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
@@ -103,25 +105,59 @@ def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
     return text, yaml.safe_load(text)
 
 
-def choose_weights(name: str, teacher: dict[str, Any], given: Path) -> tuple[Path, bytes]:
-    """Where the teacher's weights of a user are stored, and their bytes; UserError if they are not this teacher's."""
+def choose_weights(name: str, values: dict[str, Any], given: Path | None) -> tuple[list[str], dict[Path, bytes]]:
+    """What a user's weights change in the parameters, and what to store where; UserError if they do not fit.
+
+    They are those of the network that searches for people, and of the teacher if it is the same network; in a study
+    that searches for nobody they are the teacher's.
+    """
     from lrfr.models.teachers import build_teacher
 
-    if teacher["weights"] == "embedded":
+    searcher, teacher = values["faces"]["searcher"], values["teacher"]
+    network = searcher or teacher
+    if given is None:
+        if searcher and not Path(searcher["weights"]).is_file() and searcher["weights"] != "random":
+            what = f"the study '{name}' searches for people with {searcher['name']}"
+            raise UserError(f"--weights: {what}; give the path of its checkpoint.")
+        return [], {}
+    if network["weights"] == "embedded":
         raise UserError(f"--weights: the study '{name}' has its teacher's weights with it; leave --weights out.")
     if not given.is_file():
-        raise UserError(f"--weights {given}: no such file; give a checkpoint of {teacher['name']}.")
-    build_teacher(teacher["name"], str(given.resolve()))  # a path, also if the file is called like published weights
+        raise UserError(f"--weights {given}: no such file; give a checkpoint of {network['name']}.")
+    build_teacher(network["name"], str(given.resolve()))  # a path, also if the file is called like published weights
     data = given.read_bytes()
-    return WEIGHTS / f"{hashlib.sha256(data).hexdigest()[:16]}{given.suffix}", data
+    path = WEIGHTS / f"{hashlib.sha256(data).hexdigest()[:16]}{given.suffix}"
+    taking = {"faces.searcher": searcher, "teacher": teacher if teacher["name"] == network["name"] else None}
+    return [f"{key}.weights={path.as_posix()}" for key, block in taking.items() if block], {path: data}
 
 
-def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mapping[str, Path]) -> None:
+def choose_sources(
+    name: str, values: dict[str, Any], root: Path | None, places: Mapping[str, Path]
+) -> list[tuple[str, Any]]:
+    """The study's sources that need a place, each checked (`Chosen`), by name.
+
+    root: of the source that is trained on. places: of sources by name. UserError for a place that nobody asks for.
+    """
+    from lrfr.sources import SOURCES
+
+    source, tests = values["faces"]["source"], values["faces"]["tests"]
+    choices = {key: SOURCES[key].choose_root for key in (source, *tests)}
+    if root is not None and choices[source] is None:
+        raise UserError(f"--root: the study '{name}' brings its photographs with it; leave --root out.")
+    if others := places.keys() - choices.keys():
+        raise UserError(f"--{min(others)}: the study '{name}' does not read it; leave --{min(others)} out.")
+    given = {**({} if root is None else {source: root}), **places}
+    return [(key, choose(given.get(key))) for key, choose in choices.items() if choose is not None]
+
+
+def switch_study(
+    name: str, root: Path | None, weights: Path | None, places: Mapping[str, Path], sets: Mapping[str, Path]
+) -> None:
     """Check what the user brings, store where it is, and write params.yaml; if anything is wrong, nothing changes.
 
-    root: the photographs, for a source that needs them. weights: of the teacher. sets: benchmark sets by name. Places
-    are stored outside of the parameters: they are no part of a result. Results depend on lists, with hashes, of what is
-    there.
+    root: the photographs to train on, for a source that needs them. weights: as `choose_weights` takes them. places: of
+    sources, sets: benchmark sets, by name. Places are stored outside of the parameters: they are no part of a result.
+    Results depend on lists, with hashes, of what is there.
     """
     if name not in study_names():
         raise UserError(
@@ -130,20 +166,12 @@ def switch_study(name: str, root: Path | None, weights: Path | None, sets: Mappi
         )
     from lrfr.config import validated
     from lrfr.files import atomic_file
-    from lrfr.sources import SOURCES
 
     file = f"conf, study '{name}'"
     text, values = compose(name, [])
     validated(values, file)
-    source = values["faces"]["source"]
-    choose = SOURCES[source].choose_root if source in SOURCES else None  # an unknown one is refused by the first stage
-    if choose is None and root is not None:
-        raise UserError(f"--root: the study '{name}' brings its photographs with it; leave --root out.")
-    overrides, files = [], {}
-    if weights is not None:
-        path, files[path] = choose_weights(name, values["teacher"], weights)
-        overrides.append(f"teacher.weights={path.as_posix()}")
-    chosen = [] if choose is None else [(source, choose(root))]  # a set may be called like the source: lfw.bin
+    overrides, files = choose_weights(name, values, weights)
+    chosen = choose_sources(name, values, root, places)  # a set may be called like a source: lfw.bin
     if sets:
         from lrfr.benchmarks.sets import choose_set
 
@@ -191,7 +219,8 @@ def refuse_to_lose_edits() -> None:
         return  # there is nothing that could be told from a study of conf/
     for brought in (ours, theirs):  # what `lrfr study` itself has put there
         brought.pop("benchmark_sets", None)
-        brought.get("teacher", {}).pop("weights", None)
+        for network in (brought.get("teacher"), brought.get("faces", {}).get("searcher")):
+            (network or {}).pop("weights", None)
     if changed := differences(ours, theirs):
         shown = "; ".join(changed[:5]) + ("; ..." if len(changed) > 5 else "")
         raise UserError(
@@ -204,5 +233,6 @@ def run(arguments: argparse.Namespace) -> int:
     """The verb `study`."""
     if not arguments.force:
         refuse_to_lose_edits()
-    switch_study(arguments.name, arguments.root, arguments.weights, named_sets(arguments))
+    places = {name: getattr(arguments, name) for name in SETS if getattr(arguments, name) is not None}
+    switch_study(arguments.name, arguments.root, arguments.weights, places, named_sets(arguments))
     return 0

@@ -44,7 +44,7 @@ def bin_name(file: Path) -> str:
 def place_of(name: str) -> Place:
     """Where a study's set is remembered."""
     option, value = (f"--{name}", "DIR") if name in TREES else ("--bin", f"{name}.bin")
-    return Place(f"set-{name}", name, f"lrfr study STUDY {option} {value}", option)
+    return Place(f"set-{name}", name, f"lrfr study STUDY {option} {value}")
 
 
 def choose_set(name: str, given: Path) -> Chosen:

@@ -45,8 +45,8 @@ def crop_transform(box: tuple[int, int, int, int], size: int = CHIP) -> np.ndarr
     return np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5]])  # edges match edges; centres at integers
 
 
-def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP) -> np.ndarray:
-    """Chip of a photograph: uint8 (size, size, 3).
+def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP, margin: int = 0) -> np.ndarray:
+    """Chip of a photograph with a margin around it: uint8 (S, S, 3), S = size + 2 margin.
 
     matrix: (2, 3), from the chip's pixel coordinates to the photograph's (centres at integers). Bicubic interpolation,
     since the faces are smaller than the chip; a larger photograph is first reduced (antialiased) to the chip's scale.
@@ -58,8 +58,8 @@ def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP) -> np.ndarray
         ratio = np.array(reduced.size) / np.array(image.size)
         matrix = np.column_stack([matrix[:, :2] * ratio[:, None], (matrix[:, 2] + 0.5) * ratio - 0.5])
         image = reduced
-    column, row = np.meshgrid(np.arange(size), np.arange(size))
-    places = np.stack([column, row, np.ones_like(row)], axis=-1) @ matrix.T  # (size, size, 2), pixels of the photograph
+    column, row = np.meshgrid(*[np.arange(-margin, size + margin)] * 2)
+    places = np.stack([column, row, np.ones_like(row)], axis=-1) @ matrix.T  # (S, S, 2), pixels of the photograph
     grid = (2 * places + 1) / np.array(image.size) - 1  # grid_sample's -1 ... 1 from edge to edge
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].to(torch.float64)
     where = torch.from_numpy(grid)[None]
@@ -67,6 +67,20 @@ def warp(image: Image.Image, matrix: np.ndarray, size: int = CHIP) -> np.ndarray
     return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def chip(image: Image.Image, points: np.ndarray | None, fallback: tuple[int, int, int, int]) -> np.ndarray:
-    """Aligned chip uint8 (150, 150, 3) of a photograph from five points (5, 2), or from a fixed crop without any."""
-    return warp(image, crop_transform(fallback) if points is None else inverse(similarity(points, TEMPLATE)))
+def middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest square in the middle of a photograph (width, height): left, top, right, bottom."""
+    side = min(size)
+    left, top = ((length - side) // 2 for length in size)
+    return left, top, left + side, top + side
+
+
+def chip(
+    image: Image.Image, points: np.ndarray | None, fallback: tuple[int, int, int, int] | None, margin: int = 0
+) -> np.ndarray:
+    """Aligned chip uint8 (S, S, 3), S = 150 + 2 margin, of a photograph.
+
+    points: (5, 2); without any it comes from a fixed crop, `fallback` or `middle`. What lies around the chip comes from
+    the photograph too, at the same scale.
+    """
+    crop = crop_transform(fallback or middle(image.size)) if points is None else inverse(similarity(points, TEMPLATE))
+    return warp(image, crop, margin=margin)

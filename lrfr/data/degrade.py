@@ -19,7 +19,6 @@ from lrfr.errors import UserError
 Images = TypeVar("Images", Tensor, np.ndarray)
 # Our choice: 1/1024 grey level is kept between the two directions; sums stay below 2^53 for sides up to 1000 pixels.
 FIXED = 1 << 10
-BLOCK = 8  # chips at a time in a bank: they stay in the processor's cache
 
 
 @lru_cache(maxsize=256)
@@ -139,15 +138,3 @@ def hr_view(chips: Images, out_size: int) -> Images:
 def mirror(chips: Images) -> Images:
     """Left-right mirror of (..., H, W, 3)."""
     return chips.flip(-2) if isinstance(chips, Tensor) else np.ascontiguousarray(chips[..., ::-1, :])
-
-
-def view_bank(chips: np.ndarray, smallest: int, largest: int, out_size: int) -> np.ndarray:
-    """Every view that training and test can ask for, made once; readers mirror a view, which is the mirrored chip's.
-
-    chips: uint8 (N, H, W, 3). Returns uint8 (N, V, out_size, out_size, 3), V: sizes smallest ... largest, then `hr`.
-    """
-    sizes, banks = range(smallest, largest + 1), []
-    for start in range(0, len(chips), BLOCK):
-        few = chips[start : start + BLOCK]
-        banks.append(np.stack([*(degrade(few, size, out_size) for size in sizes), hr_view(few, out_size)], axis=1))
-    return np.concatenate(banks)

@@ -4,7 +4,7 @@ Zhang et al., "Joint face detection and alignment using multitask cascaded convo
 in facenet-pytorch with the weights in its wheel.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from PIL import Image
 
 from lrfr.config import Study
 from lrfr.data.align import COLUMNS, POINTS
-from lrfr.data.photographs import Source, read_bytes, read_manifest
+from lrfr.data.photographs import Source, read_all, read_faces
 from lrfr.files import write_table
 from lrfr.gate.images import read_image
 from lrfr.parallel import parallel_map
@@ -65,22 +65,22 @@ def aligned(images: Iterable[int], points: np.ndarray) -> list[list]:
     return [[image, 1, np.nan, 1, *points.ravel()] for image in images]
 
 
-def detected(study: Study, source: Source, manifest: pd.DataFrame) -> list[list]:
+def detected(study: Study, source: Source, faces: pd.DataFrame) -> list[list]:
     """Rows of landmarks.csv by the detector, in processes."""
-    photographs = source.open()
-    rows = manifest[["image", "name", "sha256"]].itertuples(index=False, name=None)
-    images = [(image, name, read_bytes(photographs, name, sha256)) for image, name, sha256 in rows]
-    options = study.detect.enlarge, study.detect.border
+    images = list(zip(faces["image"], faces["name"], read_all(source.open(), faces), strict=True))
+    options = source.enlarge, source.border
     tasks = [(images[first : first + CHUNK], *options) for first in range(0, len(images), CHUNK)]
     return [row for rows in parallel_map(detect_chunk, tasks, study.jobs, study.threads, "detect") for row in rows]
 
 
-def run(study: Study, source: Source) -> None:
+def run(study: Study, sources: Mapping[str, Source]) -> None:
     """Write landmarks.csv: image, found, probability, faces, x1, y1 ... x5, y5 (empty where no face was found).
 
-    Every photograph is checked against the manifest's sha256 before any is looked at. Photographs of a source of
-    aligned faces are not looked at: where the points are is known.
+    Every photograph of a source is checked against the manifest's sha256 before any is looked at. Photographs of a
+    source of aligned faces are not looked at: where the points are is known.
     """
-    manifest = read_manifest(source.manifest, study.faces.people)
-    rows = aligned(manifest["image"], source.points) if source.points is not None else detected(study, source, manifest)
+    faces, rows = read_faces(study, sources), []
+    for name, source in sources.items():
+        own, points = faces[faces["set"] == name], source.points
+        rows += detected(study, source, own) if points is None else aligned(own["image"], points)
     write_table(study.reports / "landmarks.csv", pd.DataFrame(rows, columns=COLUMNS), "%.10g")

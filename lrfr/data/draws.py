@@ -85,7 +85,7 @@ def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray,
 
 
 def view_index(resolution: np.ndarray, smallest: int, largest: int) -> np.ndarray:
-    """Resolutions (0 is HR) -> the second axis of `views.npy`, where HR comes last."""
+    """Resolutions (0 is HR) -> the second axis of `views/<kind>.npy`, where HR comes last."""
     return np.where(resolution == 0, largest - smallest + 1, resolution - smallest)
 
 

@@ -1,17 +1,18 @@
-"""Stage `prepare`: photographs and landmarks -> chips, index, folds, near-duplicates, bank of low-resolution views."""
+"""Stage `prepare`: photographs and landmarks -> chips, index, near-duplicates, banks of low-resolution views."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lrfr.config import Study
-from lrfr.data import align, duplicates, splits
+from lrfr.data import align, duplicates
 from lrfr.data.align import CHIP, COLUMNS, POINTS
-from lrfr.data.degrade import view_bank
-from lrfr.data.photographs import Source, read_bytes, read_manifest
+from lrfr.data.degradations import view_bank
+from lrfr.data.photographs import Source, read_all, read_faces
 from lrfr.errors import UserError
-from lrfr.files import atomic_file, write_table
+from lrfr.files import atomic_file, atomic_folder, write_table
 from lrfr.gate.images import read_image
 from lrfr.parallel import parallel_map
 
@@ -31,71 +32,60 @@ def read_landmarks(path: Path, images: int) -> list[np.ndarray | None]:
 
 
 def prepare_chunk(
-    first: int,
-    photographs: list[tuple[str, bytes, np.ndarray | None]],
-    fallback: tuple[int, int, int, int],
-    sizes: tuple[int, int, int],
-    files: tuple[Path, Path],
+    study: Study, first: int, photographs: list[tuple], stored: int, chips_file: Path, views: Path
 ) -> list[duplicates.Look]:
-    """Write rows first, first + 1, ... of the two arrays, for photographs (name, bytes, points); returns how they look.
+    """Write rows first, first + 1, ... of the arrays, for photographs (name, bytes, points, fallback).
 
-    sizes: smallest and largest view, side of a view. files: chips and views, whose rows no other process writes.
+    stored: photographs of the training source, which come first and whose views are stored. chips_file, views: file and
+    folder of the arrays, whose rows no other process writes. Returns how the photographs look.
     """
-    images = [read_image(data, name) for name, data, _ in photographs]
-    chips = np.stack([align.chip(image, row[2], fallback) for image, row in zip(images, photographs, strict=True)])
-    for file, rows in zip(files, (chips, view_bank(chips, *sizes)), strict=True):
+    images = [read_image(data, name) for name, data, *_ in photographs]
+    margin, numbers = study.faces.margin, range(first, min(first + len(photographs), stored))
+    crops = [(points, fallback) for *_, points, fallback in photographs]
+    chips = np.stack([align.chip(image, *crop, margin=margin) for image, crop in zip(images, crops, strict=True)])
+    written = {chips_file: chips}
+    if numbers:
+        sizes = study.views.smallest, study.views.largest, study.views.size
+        for kind in study.views.kinds:
+            bank = view_bank(kind, chips[: len(numbers)], *sizes, study.seed, numbers)
+            written[views / f"{kind}.npy"] = bank
+    for file, rows in written.items():
         array = np.load(file, mmap_mode="r+")
         array[first : first + len(rows)] = rows
         array.flush()
     return [duplicates.look(image) for image in images]
 
 
-def divide(study: Study, source: Source, manifest: pd.DataFrame, usable: np.ndarray) -> dict[str, pd.DataFrame]:
-    """folds.csv and official.csv (empty without official pairs). usable: bool (N,), what may be trained on."""
-    faces = study.faces
-    if source.pairs is None:
-        folds = splits.identity_folds(faces.people, faces.folds, faces.validation_people, study.seed)
-        return {"folds.csv": folds, "official.csv": pd.DataFrame(columns=splits.OFFICIAL)}
-    people, pairs = pd.factorize(manifest["person"])[0], splits.official(source.pairs(), manifest["name"])
-    folds = splits.lfw_folds(people, pairs, faces.validation_people, study.seed, usable)
-    if (made := folds["fold"].nunique()) != faces.folds:
-        raise UserError(f"faces.folds: the official pairs of {faces.source} make {made} folds; set it to that.")
-    counts = splits.count_fold(folds, people, pairs)
-    for what, expected in source.first_fold.items():
-        if counts[what] != expected:
-            problem = f"fold 0 has {what}: {counts[what]} instead of {expected}"
-            raise UserError(f"{faces.source}: {problem}; restore {source.manifest}.")
-    return {"folds.csv": folds, "official.csv": pairs}
+def run(study: Study, sources: Mapping[str, Source]) -> None:
+    """Write chips.npy, views/<kind>.npy, index.csv and duplicates.csv.
 
-
-def run(study: Study, source: Source) -> None:
-    """Write chips.npy, views.npy, index.csv, folds.csv, official.csv and duplicates.csv.
-
-    Every photograph is checked against the manifest's sha256 before any is decoded. The two arrays are never in memory
-    as a whole: processes fill rows of the files.
+    Every photograph is checked against the manifest's sha256 before any is decoded. The arrays are never in memory as a
+    whole: processes fill rows of the files.
     """
-    manifest = read_manifest(source.manifest, study.faces.people)
-    points = read_landmarks(study.reports / "landmarks.csv", len(manifest))
-    opened = source.open()
-    data = [read_bytes(opened, name, sha256) for name, sha256 in zip(manifest["name"], manifest["sha256"], strict=True)]
-    photographs = list(zip(manifest["name"], data, points, strict=True))
-    sizes = low, high, side = study.views.smallest, study.views.largest, study.views.size
-    shapes = (CHIP, CHIP, 3), (high - low + 2, side, side, 3)
-    with atomic_file(study.runs / "chips.npy") as chips, atomic_file(study.runs / "views.npy") as views:
-        for file, shape in zip((chips, views), shapes, strict=True):
-            np.lib.format.open_memmap(file, "w+", np.uint8, (len(manifest), *shape)).flush()
-        rest, count = (source.fallback, sizes, (chips, views)), len(photographs)
-        tasks = [(first, photographs[first : first + CHUNK], *rest) for first in range(0, count, CHUNK)]
+    faces = read_faces(study, sources)
+    points = read_landmarks(study.reports / "landmarks.csv", len(faces))
+    photographs = []
+    for name, source in sources.items():
+        own = faces[faces["set"] == name]
+        rows = zip(own["name"], read_all(source.open(), own), own["image"], strict=True)
+        photographs += [(name, data, points[image], source.fallback) for name, data, image in rows]
+    side, size, count = CHIP + 2 * study.faces.margin, study.views.size, len(photographs)
+    stored = int((faces["set"] == study.faces.source).sum())
+    shape = (stored, study.views.largest - study.views.smallest + 2, size, size, 3)
+    with atomic_file(study.runs / "chips.npy") as chips, atomic_folder(study.runs / "views") as views:
+        shapes = {chips: (count, side, side, 3)} | {views / f"{kind}.npy": shape for kind in study.views.kinds}
+        for file, whole in shapes.items():
+            np.lib.format.open_memmap(file, "w+", np.uint8, whole).flush()
+        rest = stored, chips, views
+        tasks = [(study, first, photographs[first : first + CHUNK], *rest) for first in range(0, count, CHUNK)]
         done = parallel_map(prepare_chunk, tasks, study.jobs, study.threads, "prepare")
-        looks = [look for some in done for look in some]
-        people = pd.factorize(manifest["person"])[0]
+        looks, people = [look for some in done for look in some], faces["person"].to_numpy()
         # aligned faces of two people may look alike at 24 pixels: there only equal pixels are one photograph
-        threshold = duplicates.THRESHOLD if source.points is None else duplicates.EQUAL
-        pairs = duplicates.find(looks, manifest["name"].tolist(), people, threshold)
-        removed = duplicates.removed(pairs, len(manifest))
-        index = pd.DataFrame({"image": manifest["image"], "person": people, "name": manifest["name"]})
-        index["fallback"] = [int(place is None) for place in points]
-        index["removed"] = removed.astype(int)
-        tables = {"index.csv": index, "duplicates.csv": pairs, **divide(study, source, manifest, ~removed)}
-    for name, table in tables.items():
-        write_table(study.runs / name, table)
+        found = all(source.points is None for source in sources.values())
+        threshold = duplicates.THRESHOLD if found else duplicates.EQUAL
+        pairs = duplicates.find(looks, faces["name"].tolist(), people, threshold)
+        index = faces[["image", "person", "set", "name"]].assign(
+            fallback=[int(place is None) for place in points], removed=duplicates.removed(pairs, count).astype(int)
+        )
+    write_table(study.runs / "index.csv", index)
+    write_table(study.runs / "duplicates.csv", pairs)

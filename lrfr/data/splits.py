@@ -6,8 +6,9 @@ import pandas as pd
 from lrfr.errors import UserError
 from lrfr.streams import philox
 
-OFFICIAL = ["fold", "official_fold", "image_a", "image_b", "same"]
+OFFICIAL = ["list", "fold", "official_fold", "image_a", "image_b", "same"]
 TOGETHER = 2  # folds of View 2 that are the test of one study fold: 1,200 pairs
+LEAST = 4  # photographs of a validation person where others are tested
 
 
 def identity_folds(people: int, folds: int, validation_people: int, seed: int) -> pd.DataFrame:
@@ -34,18 +35,17 @@ def identity_folds(people: int, folds: int, validation_people: int, seed: int) -
     return pd.DataFrame(rows, columns=["fold", "person", "role"])
 
 
-def official(pairs: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
-    """Official pairs by image number: fold (of the study), official_fold (from 0), image_a, image_b, same (0 or 1).
+def official(pairs: pd.DataFrame, numbers: pd.Series, together: int) -> pd.DataFrame:
+    """Official pairs by image number: list, fold (of the study), official_fold (from 0), image_a, image_b, same.
 
-    pairs: as `lrfr.sources.lfw.read_pairs` returns them. names: of the photographs, in the order of the index. Raises
-    UserError if a pair has a photograph that is not among them.
+    pairs: as `Source.lists` returns them. numbers: of the source's photographs, by name. together: how many official
+    folds are one of the study. Raises UserError if a pair has a photograph that is not among them.
     """
-    numbers = pd.Series(range(len(names)), index=names)
     absent = [name for side in ("name_a", "name_b") for name in pairs[side] if name not in numbers.index]
     if absent:
         needed = "an official pair needs this photograph, which the study leaves out"
         raise UserError(f"{absent[0]}: {needed}; raise faces.people.")
-    columns = {"fold": pairs["fold"] // TOGETHER, "official_fold": pairs["fold"]}
+    columns = {"list": pairs["list"], "fold": pairs["fold"] // together, "official_fold": pairs["fold"]}
     columns |= {f"image_{side}": numbers[pairs[f"name_{side}"]].to_numpy() for side in "ab"}
     return pd.DataFrame(columns | {"same": pairs["same"]})[OFFICIAL]
 
@@ -76,6 +76,28 @@ def lfw_folds(
         roles = np.where(np.isin(everybody, test), "test", roles)
         rows += [(fold, int(person), role) for person, role in zip(everybody, roles.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["fold", "person", "role"])
+
+
+def tested_fold(
+    people: np.ndarray, tested: np.ndarray, left_out: np.ndarray, validation_people: int, seed: int, usable: np.ndarray
+) -> pd.DataFrame:
+    """The one fold of a study that tests people of other sources, as `identity_folds` gives it.
+
+    people: int (N,), person of each photograph. tested: bool (N,), photographs of the test sources. left_out: int,
+    people of the training source who have no role. usable: bool (N,), photographs that may be used for training and
+    validation. Validation is drawn (Philox keyed by seed) among the training source's people with four photographs or
+    more; who is left trains. Raises UserError if too few are left.
+    """
+    test, others = np.unique(people[tested]), np.setdiff1d(people[~tested], left_out)
+    candidates = others[np.bincount(people[usable], minlength=people.max() + 1)[others] >= LEAST]
+    if validation_people > len(candidates) or validation_people > len(others) - 2:
+        had = f"{len(candidates)} of {len(others)} have {LEAST} photographs or more"
+        reason = f"{validation_people} people are asked for; {had}"
+        raise UserError(f"faces.validation_people: {reason}; take fewer, and leave two to train on.")
+    bits = philox("validation", seed).random_raw(len(candidates))
+    roles = dict.fromkeys(others.tolist(), "train") | dict.fromkeys(test.tolist(), "test")
+    roles |= dict.fromkeys(candidates[np.argsort(bits, kind="stable")[:validation_people]].tolist(), "validation")
+    return pd.DataFrame([(0, person, roles[person]) for person in sorted(roles)], columns=["fold", "person", "role"])
 
 
 def count_fold(folds: pd.DataFrame, people: np.ndarray, pairs: pd.DataFrame, fold: int = 0) -> dict[str, int]:

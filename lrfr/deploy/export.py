@@ -15,7 +15,7 @@ import torch
 
 from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
-from lrfr.data.degrade import area, hr_view
+from lrfr.data.degrade import area, hr_view, middle
 from lrfr.deploy import onnx_graph
 from lrfr.deploy.release import WORDS, card, ranking, write_card
 from lrfr.evaluate.verification import equal_error_rate
@@ -79,7 +79,8 @@ def calibration_faces(study: Study, fold: Fold) -> np.ndarray:
     """Views uint8 (n, S, S, 3) of training people's photographs, at resolutions drawn evenly from all."""
     rng = stream("calibration", study.seed, fold.number)
     images = np.sort(rng.permutation(fold.images)[:CALIBRATION])
-    return fold.views[images, rng.integers(0, fold.views.shape[1], len(images))]
+    bank = fold.views["area"]
+    return bank[images, rng.integers(0, bank.shape[1], len(images))]
 
 
 def parity(study: Study, student: StudentNet, number: int, files: list[Path]) -> pd.DataFrame:
@@ -89,7 +90,7 @@ def parity(study: Study, student: StudentNet, number: int, files: list[Path]) ->
     test pair's cosine, which is what a threshold meets.
     """
     fold = build_fold(study, number, draws=0)
-    chips = np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]]
+    chips = middle(np.load(study.runs / "chips.npy", mmap_mode="r")[fold.rows.images[fold.test]], CHIP)
     forward = [lambda faces: embed_views(student, hr_view(faces, study.views.size))]
     forward += [partial(onnx_graph.embed, onnx_graph.session(file, study.threads)) for file in files]
     batches, table = [torch.from_numpy(chips[i : i + BATCH]) for i in range(0, len(chips), BATCH)], []

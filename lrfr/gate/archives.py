@@ -13,7 +13,7 @@ import tarfile
 import unicodedata
 import zipfile
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lrfr.errors import UserError
@@ -82,6 +82,21 @@ def is_plain_zip(member: zipfile.ZipInfo) -> bool:
     return usual and folder and kind in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
+def checked_zip(archive: zipfile.ZipFile, limits: Limits) -> list[zipfile.ZipInfo]:
+    """The members of a zip archive; `Damaged` if `check_members` refuses one."""
+    members = archive.infolist()
+    found = ((m.orig_filename.removesuffix("/"), m.file_size, m.is_dir(), is_plain_zip(m)) for m in members)
+    check_members(found, limits)
+    return members
+
+
+def read_zip(path: Path, wanted: Callable[[str], bool], limits: Limits = ZIP) -> dict[str, bytes]:
+    """The files of a zip archive whose names are wanted, name -> bytes; UserError as `read_members`."""
+    with refusing(path, "a zip archive"), zipfile.ZipFile(path) as archive:
+        names = (member.filename for member in checked_zip(archive, limits) if not member.is_dir())
+        return {name: archive.read(name) for name in names if wanted(name)}
+
+
 def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     """Unpack a zip archive into a new folder, which appears only when everything is in it.
 
@@ -91,9 +106,7 @@ def unpack(path: Path, folder: Path, limits: Limits = ZIP) -> None:
     if folder.exists():
         raise UserError(f"{folder}: is already there; choose a new folder.")
     with refusing(path, "a zip archive, or not unpacked there"), zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        found = ((m.orig_filename.removesuffix("/"), m.file_size, m.is_dir(), is_plain_zip(m)) for m in members)
-        check_members(found, limits)
+        members = checked_zip(archive, limits)
         with atomic_folder(folder) as new:
             for member in bar(members, path.name):
                 archive.extract(member, new)

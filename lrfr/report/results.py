@@ -71,7 +71,8 @@ class Report:
     def file(self, path: str) -> Path:
         """A file that a stage wrote under runs/<study>/ or reports/<study>/.
 
-        chips.npy is uint8 (N, 150, 150, 3), aligned; views.npy (N, V, S, S, 3), from the fewest pixels to hr.
+        chips.npy is uint8 (N, 150, 150, 3), aligned, with a margin around it where the study keeps one; views/area.npy
+        (n, V, S, S, 3), of the training source's faces, from the fewest pixels to hr.
         students/<model>/log.csv is a model's training: fold, seed, epoch, term, value.
         """
         for folder in (self.runs, self.reports):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrfr.data.photographs import COMMITTED, MANIFESTS, Source, read_manifest
+from lrfr.data.photographs import COMMITTED, LISTS, MANIFESTS, Source, read_manifest
 from lrfr.errors import UserError
 from lrfr.gate.archives import read_members
 from lrfr.gate.images import read_regular
@@ -24,7 +24,7 @@ ARCHIVE, PAIRS = f"{NAME}.tgz", "pairs.txt"
 # of View 2 as published at vis-www.cs.umass.edu/lfw/pairs.txt
 PAIRS_SHA256 = "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592"
 FALLBACK = (67, 77, 185, 195)  # left, top, right, bottom in pixels: about what alignment gives for a face in the middle
-PLACE = Place("lfw", "LFW", "lrfr study lfw --root PATH", "--root")
+PLACE = Place("lfw", "LFW", "lrfr study STUDY --lfw PATH")
 # of the published lists: the test of the first fold, and what is left for training and validation
 # fmt: off
 FIRST_FOLD = {
@@ -97,7 +97,7 @@ def choose_root(given: Path | None) -> Chosen:
 
 
 def read_pairs(path: str | Path) -> pd.DataFrame:
-    """View 2: fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in the file's order.
+    """View 2: list ("view2"), fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in its order.
 
     First come the numbers of folds and of pairs of each kind in a fold; then, fold by fold, lines "name i j" of one
     person and lines "name i name j" of two. UserError if the file is not the published one.
@@ -110,13 +110,13 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
     for number, (a, i, *other) in enumerate(lines):
         b, j = other if len(other) == 2 else (a, *other)
         names = (f"{person}/{person}_{int(k):04d}.jpg" for person, k in ((a, i), (b, j)))
-        rows.append((number // (2 * int(each)), *names, int(a == b)))
-    return pd.DataFrame(rows, columns=["fold", "name_a", "name_b", "same"])
+        rows.append(("view2", number // (2 * int(each)), *names, int(a == b)))
+    return pd.DataFrame(rows, columns=LISTS)
 
 
-def official_pairs() -> pd.DataFrame:
+def lists() -> pd.DataFrame:
     """`read_pairs` at the known root."""
     return read_pairs(locate(PLACE.find())[1])
 
 
-SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, choose_root, official_pairs, FIRST_FOLD)
+SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, choose_root, lists, FIRST_FOLD)

@@ -45,4 +45,4 @@ class Photographs:
                 yield name, f"s{person}", self.read(name)
 
 
-SOURCE = Source(MANIFESTS / "orl.csv", FALLBACK, None, Photographs)
+SOURCE = Source(MANIFESTS / "orl.csv", FALLBACK, None, Photographs, enlarge=2, border=40)

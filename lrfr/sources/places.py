@@ -18,13 +18,12 @@ class Chosen(NamedTuple):
 class Place(NamedTuple):
     """name: of the variable and of the file that holds the place. what: the set, for messages.
 
-    command, option: how a user names the place, as in "lrfr study lfw --root PATH" and "--root".
+    command: how a user names the place, as in "lrfr study paper --root PATH".
     """
 
     name: str
     what: str
     command: str
-    option: str
 
     @property
     def variable(self) -> str:
@@ -52,6 +51,6 @@ class Place(NamedTuple):
         if given is None:
             return self.find(), {}
         if Path(os.environ.get(self.variable) or given).resolve() != given.resolve():
-            reason = f"is set to another place than {self.option} and would win"
-            raise UserError(f"{self.variable}: {reason}; unset it or leave out {self.option}.")
+            reason = f"is set to another place than {given} and would win"
+            raise UserError(f"{self.variable}: {reason}; unset it or leave that place out.")
         return given, {self.file: f"{given.resolve()}\n".encode()}

@@ -18,7 +18,7 @@ from lrfr.progress import bar
 from lrfr.sources.places import Chosen, Place
 
 MANIFEST = Path("data/recordio.csv")  # ignored by git; no part of data.dvc, whose manifests are the same for everybody
-PLACE = Place("recordio", "the training set", "lrfr study paper --root PATH", "--root")
+PLACE = Place("recordio", "the training set", "lrfr study paper --root PATH")
 WHOLE = (0, 0, SIDE, SIDE)  # left, top, right, bottom; never used, since the landmarks of every face are known
 
 

@@ -85,7 +85,7 @@ class Trainer:
     def inputs(self, ids: np.ndarray, draw: Draw) -> Tensor:
         """The student's views of a batch, float (B, 3, S, S)."""
         view = view_index(draw.resolution, self.views.smallest, self.views.largest)
-        pixels = torch.from_numpy(self.fold.views[ids, view])
+        pixels = torch.from_numpy(self.fold.views["area"][ids, view])
         mirrored = torch.from_numpy(draw.mirrored)
         pixels[mirrored] = pixels[mirrored].flip(2)
         gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
@@ -137,7 +137,7 @@ class Trainer:
         view = int(view_index(np.array(resolution), self.views.smallest, self.views.largest))
         self.student.eval()
         with torch.no_grad():
-            pixels = normalise(torch.from_numpy(self.fold.views[faces, view])).to(self.fabric.device)
+            pixels = normalise(torch.from_numpy(self.fold.views["area"][faces, view])).to(self.fabric.device)
             parts = [unit(Features(*self.student(part)).embedding) for part in pixels.split(BATCH)]
         return pair_error(torch.cat(parts).cpu().numpy(), self.fold.people[faces])
 
@@ -164,7 +164,7 @@ def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> Ratios:
 def read_hashes(training: Training, number: int) -> dict[str, str]:
     """Path -> sha256 of everything that the training of one fold reads."""
     runs = training.runs
-    paths = [runs / name for name in ("index.csv", "folds.csv", "views.npy")]
+    paths = [runs / "index.csv", runs / "folds.csv", *sorted((runs / "views").iterdir())]
     own = (path for kind in ("teacher", "targets") for path in (runs / kind / f"fold{number}").rglob("*"))
     paths += sorted(path for path in own if path.is_file())
     hashes = {}

@@ -25,8 +25,9 @@ class Fold(NamedTuple):
     with a single photograph is no class, since nothing but that photograph would be learned; it is there to distil.
     validation, test: images of people who are never trained on. people: int64 (N,), person of every image of the index.
     Photographs that `prepare` removed (one under two names) are only tested: test lists are fixed. Of a validation
-    person the first `faces.validation_images` count. chips: uint8 (N, 150, 150, 3) and views: uint8 (N, V, S, S, 3) of
-    all images, memory-mapped; not mirrored, since a mirror image's view is its view's mirror image.
+    person the first `faces.validation_images` count. chips: uint8 (N, S, S, 3) of all images, with their margin;
+    views: kind -> uint8 (n, V, S, S, 3) of the training source's images, which come first. Both are memory-mapped, and
+    not mirrored, since a mirror image's view is its view's mirror image.
     """
 
     number: int
@@ -36,7 +37,7 @@ class Fold(NamedTuple):
     test: np.ndarray
     people: np.ndarray
     chips: np.ndarray
-    views: np.ndarray
+    views: dict[str, np.ndarray]
 
     @property
     def held_out(self) -> np.ndarray:
@@ -66,7 +67,10 @@ def read_fold(study: Study | Training, number: int) -> Fold:
     repeated = np.bincount(people[images], minlength=people.max() + 1)[people[images]] > 1
     labels = np.full(len(images), -1)
     labels[repeated] = np.unique(people[images][repeated], return_inverse=True)[1]
-    chips, views = (np.load(study.runs / f"{name}.npy", mmap_mode="r") for name in ("chips", "views"))
+    chips = np.load(study.runs / "chips.npy", mmap_mode="r")
+    views: dict[str, np.ndarray] = {}
+    for kind in study.views.kinds:
+        views[kind] = np.load(study.runs / "views" / f"{kind}.npy", mmap_mode="r")
     test = np.flatnonzero(roles == "test")
     return Fold(number, images, labels, validation.index.to_numpy(), test, people, chips, views)
 
