@@ -176,7 +176,7 @@ class Model(Block):
 
     method: str  # a key of lrfr.methods.METHODS
     student: Literal["plain", "se", "adapted"]
-    views: Literal["lr", "hr"]  # hr: the student never sees a low-resolution face
+    views: Literal["lr", "area", "hr"]  # area: of `views.kinds` the first alone; hr: no low-resolution face ever
     teacher: Literal["none", "plain", "se", "shuffled", "tuned"]
     folds: Literal["all", "first"]
     options: dict[str, Any]  # the method's keyword arguments

@@ -22,6 +22,7 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
     "moves": (2 << 48, 1 << 48),  # an epoch: geometric jitter
     "sampler": (3 << 48, 1 << 48),  # an epoch: the order of the images
     "teacher_order": (4 << 48, 1 << 48),  # an epoch
+    "kinds": (6 << 48, 1 << 48),  # an epoch: which kind of small image
     "degradation": (5 << 48, 1 << 48),  # an image and a size: blur, noise and compression
 }
 

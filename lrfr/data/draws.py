@@ -25,7 +25,8 @@ class Draw(NamedTuple):
 
     resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view. mirrored: bool. gain, bias:
     float32, photometric jitter of the normalised view, x * gain + bias. moves: float32 (B, 4) in -1 ... 1, geometric
-    jitter of the sampling window in units of its largest: rotation, log size, shifts to the right and down.
+    jitter of the sampling window in units of its largest: rotation, log size, shifts to the right and down. kind:
+    int64, which of the study's kinds of small images (`views.kinds`), each as likely.
     """
 
     resolution: np.ndarray
@@ -33,10 +34,11 @@ class Draw(NamedTuple):
     gain: np.ndarray
     bias: np.ndarray
     moves: np.ndarray
+    kind: np.ndarray
 
 
 def epoch_draws(
-    seed: int, epoch: int, images: int, smallest: int, largest: int, hr_probability: float, jitter: float
+    seed: int, epoch: int, images: int, smallest: int, largest: int, hr_probability: float, jitter: float, kinds: int
 ) -> Draw:
     """Draws for every image of the index, for both halves of a batch: shape (images, 2), moves (images, 2, 4).
 
@@ -49,7 +51,8 @@ def epoch_draws(
     resolution[u[..., 0] < hr_probability] = 0
     spread = (2 * jitter * (u[..., 3:] - 0.5)).astype(np.float32)
     moves = (2 * stream("moves", seed, epoch).random((images, 2, 4)) - 1).astype(np.float32)
-    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves)
+    kind = (kinds * stream("kinds", seed, epoch).random((images, 2))).astype(np.int64)
+    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves, kind)
 
 
 def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int) -> Batches:

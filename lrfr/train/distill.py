@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,12 @@ from lrfr.files import atomic_folder, write_table
 from lrfr.methods import METHODS
 from lrfr.models.features import Features, Shapes
 from lrfr.models.heads import FaceHead, unit
-from lrfr.models.student import build_student, map_shapes, normalise
+from lrfr.models.student import build_student, kind_of, normalise
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.progress import bar
 from lrfr.train.checkpoint import load_state, resume_folder, save_state, save_tensors
-from lrfr.train.fold import Fold, read_fold
+from lrfr.train.fold import Fold, drawn_views, read_fold
 from lrfr.train.targets import Source
 from lrfr.train.trainings import Training, plan_file
 
@@ -49,13 +50,14 @@ class Trainer:
 
     def __init__(self, training: Training, fold: Fold, seed: int) -> None:
         self.model, self.train, self.views = training.model, training.train, training.views
-        self.fold, self.seed = fold, seed
+        self.fold, self.seed, self.drawn = fold, seed, training.seed
+        self.kinds = self.views.kinds[:1] if self.model.views == "area" else self.views.kinds
         self.fabric = Fabric(accelerator=training.accelerator, devices=1)
-        size, teacher, embedding = self.views.size, TEACHERS[training.teacher.name], training.student.embedding
-        maps = map_shapes(training.student, self.model.student, size)
-        teacher_maps = tuple((channels, side) for channels, (_, side) in zip(teacher.channels, maps, strict=True))
-        classes = int(fold.labels.max()) + 1
-        shapes = Shapes(maps, teacher_maps, embedding, teacher.embedding, classes, len(fold.people))
+        teacher, size = TEACHERS[training.teacher.name], self.views.size
+        self.kind = kind = kind_of(training.student, self.model.student, size)
+        embedding, sides = kind.embedding, [side for _, side in kind.maps]
+        teacher_maps, classes = tuple(zip(teacher.channels, sides, strict=True)), int(fold.labels.max()) + 1
+        shapes = Shapes(kind.maps, teacher_maps, embedding, teacher.embedding, classes, len(fold.people))
         student = build_student(training.student, self.model.student, size, seed)
         self.source = Source(training, fold)
         with torch.random.fork_rng(devices=[]):
@@ -78,16 +80,27 @@ class Trainer:
         """The epoch's batches: image numbers and what is drawn for each."""
         train, views, fold = self.train, self.views, self.fold
         hr = 1.0 if self.model.views == "hr" else views.hr_probability
-        draws = epoch_draws(self.seed, epoch, len(fold.people), views.smallest, views.largest, hr, train.jitter)
+        sizes = views.smallest, views.largest, hr
+        draws = epoch_draws(self.seed, epoch, len(fold.people), *sizes, train.jitter, len(self.kinds))
         order = epoch_batches(self.seed, epoch, fold.images, fold.persons, train.batch, train.people_per_batch)
         return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
 
-    def inputs(self, ids: np.ndarray, draw: Draw) -> Tensor:
-        """The student's views of a batch, float (B, 3, S, S)."""
+    def pixels(self, ids: np.ndarray, draw: Draw, kinds: tuple[str, ...]) -> Tensor:
+        """The student's views of a batch before any jitter, uint8 (B, S, S, 3); `draw.kind` numbers `kinds`."""
+        if self.model.student == "adapted":
+            return drawn_views(self.kind.see, self.fold, ids, draw, kinds, self.drawn)
         view = view_index(draw.resolution, self.views.smallest, self.views.largest)
-        pixels = torch.from_numpy(self.fold.views["area"][ids, view])
+        pixels = torch.empty(len(ids), self.kind.input, self.kind.input, 3, dtype=torch.uint8)
+        for number, name in enumerate(kinds):
+            rows = draw.kind == number
+            pixels[torch.from_numpy(rows)] = torch.from_numpy(self.fold.views[name][ids[rows], view[rows]])
         mirrored = torch.from_numpy(draw.mirrored)
         pixels[mirrored] = pixels[mirrored].flip(2)
+        return pixels
+
+    def inputs(self, ids: np.ndarray, draw: Draw) -> Tensor:
+        """The student's views of a batch, float (B, 3, S, S)."""
+        pixels = self.pixels(ids, draw, self.kinds)
         gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
         train, views = self.train, normalise(pixels)
         if train.rotate or train.zoom or train.shift:
@@ -131,14 +144,18 @@ class Trainer:
         means = {term: float(np.mean(values)) for term, values in sums.items()}
         return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
 
-    def validation_error(self, resolution: int) -> float:
-        """EER of the validation people's pairs, both faces at `resolution` pixels."""
-        faces = self.fold.validation
-        view = int(view_index(np.array(resolution), self.views.smallest, self.views.largest))
+    def validation_error(self, resolution: int, kind: str) -> float:
+        """EER of the validation people's pairs, both faces at `resolution` pixels, of a kind in `views.kinds`."""
+        faces, parts = self.fold.validation, []
+        sizes, number = np.full(BATCH, resolution), np.full(BATCH, self.views.kinds.index(kind))
+        none = np.zeros(BATCH, np.float32)
+        plain = Draw(sizes, none.astype(bool), none, none, none, number)
         self.student.eval()
         with torch.no_grad():
-            pixels = normalise(torch.from_numpy(self.fold.views["area"][faces, view])).to(self.fabric.device)
-            parts = [unit(Features(*self.student(part)).embedding) for part in pixels.split(BATCH)]
+            for ids in np.array_split(faces, range(BATCH, len(faces), BATCH)):
+                draw = Draw(*(field[: len(ids)] for field in plain))
+                pixels = normalise(self.pixels(ids, draw, self.views.kinds)).to(self.fabric.device)
+                parts.append(unit(Features(*self.student(pixels)).embedding))
         return pair_error(torch.cat(parts).cpu().numpy(), self.fold.people[faces])
 
 
@@ -192,9 +209,9 @@ def train_one(training: Training, number: int, seed: int, state: Path, folder: P
         now = (number, seed, measured.get(epoch), (epoch + 1) / epochs)
         progress["gradients"] += [(*now, term, *ratio) for term, ratio in ratios.items()]
         if (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == epochs:
-            for resolution in VALIDATED:
-                error = trainer.validation_error(resolution)
-                progress["log"].append((number, seed, epoch, f"validation_eer_{resolution}", error))
+            for kind, resolution in product(training.views.kinds, VALIDATED):
+                name = f"validation_eer_{resolution}" if kind == "area" else f"validation_eer_{kind}_{resolution}"
+                progress["log"].append((number, seed, epoch, name, trainer.validation_error(resolution, kind)))
         progress["epoch"] = epoch + 1
         if (epoch + 1) % SAVE_EVERY == 0 and epoch + 1 < epochs:
             save_state(state, modules, trainer.optimizer, progress)

@@ -20,7 +20,7 @@ from lrfr.files import atomic_folder, write_text
 from lrfr.methods import METHODS
 from lrfr.models.features import Features, Targets
 from lrfr.models.heads import cosine_logits
-from lrfr.models.student import map_sides
+from lrfr.models.student import kind_of, map_sides
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.fold import Fold, See, read_fold, sharp_views, teacher_input, teacher_view
@@ -192,18 +192,19 @@ class Source:
 
     def __init__(self, training: Training, fold: Fold) -> None:
         model, self.fold, self.needs = training.model, fold, METHODS[training.model.method].needs
+        sides = tuple(side for _, side in kind_of(training.student, model.student, training.views.size).maps)
         self.cached: CachedTargets | None = None
         self.online: OnlineTargets | None = None
         self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
         self.log: list[tuple[int, str, float]] = []  # of the tuned teacher's own training
         if model.teacher == "tuned":
             trained, self.log = tune(training, fold)
-            self.online = OnlineTargets(
-                trained, TEACHERS[training.teacher.name].see, map_sides(training.views.size), self.needs
-            )
+            self.online = OnlineTargets(trained, TEACHERS[training.teacher.name].see, sides, self.needs)
         elif model.teacher != "none":
             variant = "se" if model.teacher == "se" else "plain"
             self.cached, self.online = load_targets(training, fold, variant, self.needs)
+            if sides != self.online.sides and self.needs & {"maps", "attention"}:
+                self.cached, self.online.sides = None, sides  # stored are maps on our own student's grids
             if model.teacher == "shuffled":
                 if self.cached is None:
                     raise UserError("`teacher: shuffled` needs cached targets; raise targets.budget_mb in params.yaml.")

@@ -5,6 +5,7 @@ chosen is copied into `conf/` by hand; a test compares the two.
 """
 
 import json
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,12 @@ from lrfr.train.trainings import Training, Trials, candidate, plan_file
 
 
 def trial(training: Training) -> float:
-    """Mean EER of the validation people over `VALIDATED` pixels after a short training, first fold and seed."""
+    """Mean EER of the validation people over `VALIDATED` pixels and all kinds of small images, after a short training, first fold and seed."""
     trainer = Trainer(training, read_fold(training, training.folds[0]), training.train.seeds[0])
     for epoch in range(training.train.epochs):
         trainer.epoch(epoch)
-    return float(np.mean([trainer.validation_error(resolution) for resolution in VALIDATED]))
+    pairs = product(VALIDATED, training.views.kinds)
+    return float(np.mean([trainer.validation_error(*pair) for pair in pairs]))
 
 
 def run(study: Study, name: str) -> None:
