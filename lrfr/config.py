@@ -106,7 +106,7 @@ class Train(Block):
     warmup: float = Field(ge=0, lt=1)  # fraction of training
     scale: float = Field(gt=0)
     margin: float = Field(ge=0, lt=1)
-    head: Literal["random", "teacher"]  # first class weights of models that have a teacher; of all others: random
+    head: Literal["random", "teacher"]  # first class weights of models that have a teacher; of others: random
     jitter: float = Field(ge=0, lt=1)  # photometric: gain and bias drawn from +- this
     rotate: float = Field(ge=0, le=45)  # geometric, of the student's view alone: degrees,
     zoom: float = Field(ge=0, le=0.5)  # natural logarithm,

@@ -48,7 +48,8 @@ def test_the_study_of_the_reference_numbers(composed: Callable[[str], dict]):
     study = Study(**composed("lfw"))
     assert study.faces.source == "lfw" and study.faces.people == 5749 and study.faces.folds == 5
     assert study.evaluate.official and study.evaluate.far == (0.01, 0.001) and study.evaluate.misaligned == 0.03
-    assert study.models.keys() == Study(**composed("orl")).models.keys()
+    assert study.models.keys() == {*Study(**composed("orl")).models, "scratch_centres"}
+    assert study.train.head == "teacher"  # which `scratch_centres` has alone
     assert min(study.train.rotate, study.train.zoom, study.train.shift) > 0
 
 

@@ -64,16 +64,23 @@ def test_all_models_of_a_seed_start_from_the_same_student_and_see_the_same_draws
 
 def test_the_head_may_start_from_the_class_centres_of_the_teacher(tiny: Study, changed: Callable[..., Study]):
     """Of a teacher that does not mislead: shuffled targets belong to other people than the class centres."""
-    random, study = (changed(tiny, {"student.embedding": 128, "train.head": head}) for head in ("random", "teacher"))
-    fold = read_fold(tiny, 0)
-    for name, setting in (("feature", tiny.teacher.setting), ("se_dfd", "se"), ("scratch", None), ("shuffled", None)):
+    centres = {"models.scratch_centres": tiny.models["scratch"].model_dump() | {"teacher": "plain"}}
+    random, study = (
+        changed(tiny, centres | {"student.embedding": 128, "train.head": head}) for head in ("random", "teacher")
+    )
+    fold, own = read_fold(tiny, 0), tiny.teacher.setting
+    named = {"feature": own, "se_dfd": "se", "scratch_centres": own, "scratch": None, "shuffled": None}
+    for name, setting in named.items():
         first, second = (Trainer(training(each, name), fold, 0) for each in (random, study))
         expected = load_trained(tiny, 0, setting).class_weight if setting else first.head.weight
         assert torch.equal(second.head.weight, expected) and second.head.weight.requires_grad
         if setting:
             assert not torch.equal(first.head.weight, expected)
             second.epoch(0)  # trains the head and leaves the teacher alone, whose logits are made with the same centres
-            assert torch.equal(second.source.online.trained.class_weight, expected)
+            if name == "scratch_centres":  # never asks the teacher anything
+                assert second.source.online is None and second.method.needs == frozenset()
+            else:
+                assert torch.equal(second.source.online.trained.class_weight, expected)
             assert not torch.equal(second.head.weight, expected)
 
 

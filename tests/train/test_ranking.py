@@ -78,6 +78,14 @@ def test_who_learns_from_a_frozen_teacher_can_be_chosen(ranked: Study, best: str
     assert found[found.chosen == 1].candidate.tolist() == [best]
 
 
+def test_who_only_starts_from_the_teachers_centres_is_a_reference(ranked: Study, changed: Callable[..., Study]):
+    block = ranked.models["scratch"].model_dump() | {"teacher": "plain"}
+    study = changed(ranked, {"models.scratch_centres": block})
+    write_log(study, "scratch_centres", 0.01)
+    found = ranking.ranking(study)
+    assert found.candidate[0] == "scratch_centres" and found[found.chosen == 1].candidate.tolist() == ["feature"]
+
+
 def test_equal_errors_choose_one_model(ranked: Study):
     for name in ERRORS:
         path = ranked.reports / "students" / name / "log.csv"
