@@ -217,6 +217,7 @@ class Study(Block):
     student: Student
     train: Train
     tuning: Tuning
+    excused: dict[str, str]  # <model>.<term> -> why it may break the rule of `lrfr.report.gradients`
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     variants: dict[Annotated[str, Field(pattern=VARIANT)], Variant] = {}  # <model>-<arm> or <model>-seed<number>
     # described; a study trains those that its `models` name
