@@ -7,6 +7,7 @@ may be and refuses the rest. What is decided from parameters (folds, arms, recip
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -128,7 +129,7 @@ class Train(Block):
     warmup: float = Field(ge=0, lt=1)  # fraction of training
     scale: float = Field(gt=0)
     margin: float = Field(ge=0, lt=1)
-    head: Literal["random", "teacher"]  # first class weights of models that have a teacher; of all others: random
+    head: Literal["random", "teacher"]  # first class weights of models that have a teacher; of others: random
     jitter: float = Field(ge=0, lt=1)  # photometric: gain and bias drawn from +- this
     rotate: float = Field(ge=0, le=45)  # geometric, of the student's view alone: degrees,
     zoom: float = Field(ge=0, le=0.5)  # natural logarithm,
@@ -143,18 +144,24 @@ class Train(Block):
         return self
 
 
-class Grid(Block):
-    """Three values of one number of a model, of which the validation people choose one."""
-
-    option: str  # of the method; or train.<name>, for models that have no options
-    values: tuple[float, float, float]
+# what is tried of a model, every value of one number with every value of the other: option of the method, or
+# train.<name> of the recipe -> values
+Grid = Annotated[dict[str, tuple[float, ...]], Field(min_length=1, max_length=2)]
 
 
 class Tuning(Block):
-    """The same budget for every model."""
+    """The same budget for every model: equally many trials of equal length."""
 
     epochs: int = Field(ge=1)
-    grid: dict[Annotated[str, Field(pattern=NAME)], Grid]  # model -> what is tried
+    grid: dict[Annotated[str, Field(pattern=NAME)], Grid]
+
+    @model_validator(mode="after")
+    def budgets_are_equal(self) -> Tuning:
+        trials = {model: math.prod(map(len, grid.values())) for model, grid in self.grid.items()}
+        if len(set(trials.values())) > 1 or 0 in trials.values():
+            counted = ", ".join(f"{model} {count}" for model, count in trials.items())
+            raise ValueError(f"grid: every model gets as many trials as the others ({counted}); add or remove values")
+        return self
 
 
 class Tuned(Block):
@@ -243,6 +250,7 @@ class Study(Block):
     student: Student
     train: Train
     tuning: Tuning
+    excused: dict[str, str]  # <model>.<term> -> why it may break the rule of `lrfr.report.gradients`
     models: dict[Annotated[str, Field(pattern=NAME)], Model]
     variants: dict[Annotated[str, Field(pattern=VARIANT)], Variant] = {}  # <model>-<arm> or <model>-seed<number>
     # described; a study trains those that its `models` name

@@ -15,9 +15,9 @@ DIGITS = (
 )
 HEADLINE = ("8", "16", "32", "hr")  # the resolutions of the README's table and of metrics.json
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
-REFERENCES = ("scratch", "teacher", "kd")  # everything is compared with these
+REFERENCES = ("scratch", "scratch_centres", "teacher", "kd")  # everything is compared with these, where they are
 # the house order of models, in tables and in figures
-BASELINES = ("scratch", "kd", "feature", "fitnet", "at", "rkd", "kd_tuned_teacher")
+BASELINES = ("scratch", "scratch_centres", "kd", "feature", "fitnet", "at", "rkd", "kd_tuned_teacher")
 ORDER = ("teacher", "hr_student", *BASELINES, *FIVE, "random_net", "raw_pixels", "shuffled")
 
 

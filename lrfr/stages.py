@@ -24,7 +24,7 @@ STAGES = {
     "divide": Stage("lrfr.train.divide", "say who trains, who validates and who is tested", sources=True),
     "teacher": Stage("lrfr.train.teacher", "fine-tune the teacher on the HR training people of every fold"),
     "targets": Stage("lrfr.train.targets", "compute the teacher's outputs for the training faces, once"),
-    "tune": Stage("lrfr.train.tuning", "try three values of one number of a model", "model"),
+    "tune": Stage("lrfr.train.tuning", "try values of one or two numbers of a model", "model"),
     "distill": Stage("lrfr.train.distill", "train one model, arm or further seed: all its folds", "training"),
     "rank": Stage("lrfr.train.ranking", "order the models by the validation people's errors"),
     "embed": Stage("lrfr.protocol.embed", "embed the held-out faces with every model"),

@@ -71,9 +71,9 @@ def check(study: Study, file: str) -> None:
         raise UserError(sentence(error, f"{file}: {where}")) from None
     recipe = {f"train.{field}" for field, value in study.train if isinstance(value, float)}
     for name, grid in study.tuning.grid.items():
-        if grid.option not in recipe | set(study.models[name].options):
+        for option in grid.keys() - (recipe | study.models[name].options.keys()):
             others = f"take an option of the model or one of {', '.join(sorted(recipe))}"
-            raise UserError(f"{file}: tuning.grid.{name}.option: there is no '{grid.option}'; {others}.")
+            raise UserError(f"{file}: tuning.grid.{name}: there is no '{option}'; {others}.")
     for key, model in blocks.items():
         check_options(model.method, model.options, f"{file}: {key}.")
         for need in sorted(METHODS[model.method].needs):

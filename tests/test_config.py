@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from lrfr import config
-from lrfr.config import Study
+from lrfr.config import Study, Train
 from lrfr.errors import UserError
+from lrfr.methods import check_options
 from lrfr.studies import check
-from lrfr.train.trainings import arm, folds_of, seeds_of, training
+from lrfr.train.trainings import arm, candidate, folds_of, points, seeds_of, training
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
@@ -48,7 +50,8 @@ def test_the_study_of_the_reference_numbers(composed: Callable[[str], dict]):
     study = Study(**composed("lfw"))
     assert study.faces.source == "lfw" and study.faces.people == 5749 and study.faces.folds == 5
     assert study.evaluate.official and study.evaluate.far == (0.01, 0.001) and study.evaluate.misaligned == 0.03
-    assert study.models.keys() == Study(**composed("orl")).models.keys()
+    assert study.models.keys() == {*Study(**composed("orl")).models, "scratch_centres"}
+    assert study.train.head == "teacher"  # which `scratch_centres` has alone
     assert min(study.train.rotate, study.train.zoom, study.train.shift) > 0
 
 
@@ -68,34 +71,39 @@ def test_a_study_may_tune_its_models(tmp_path: Path, composed: Callable[[str], d
         tmp_path / "params.yaml",
         composed("orl"),
         "tuning.grid",
-        {"kd": GRID, "scratch": GRID | {"option": "train.scale"}},
+        {"kd": GRID | {"temperature": [2, 4]}, "scratch": {"train.scale": [4, 8, 12, 16, 20, 24]}},
     )
     grid = config.load(tmp_path / "params.yaml").tuning.grid
-    assert grid["kd"].values == (1, 2, 4) and grid["scratch"].option == "train.scale"
+    assert grid["kd"] == {"weight": (1, 2, 4), "temperature": (2, 4)} and list(grid["scratch"]) == ["train.scale"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_what_is_tuned_is_a_number_of_the_model_or_of_the_recipe(composed: Callable[[str], dict], name: str):
     study = Study(**composed(name))
     for model, grid in study.tuning.grid.items():
-        if grid.option.startswith("train."):
-            assert isinstance(getattr(study.train, grid.option.removeprefix("train.")), float)
-        else:
-            assert isinstance(study.models[model].options[grid.option], int | float), f"{model}.{grid.option}"
+        for option in grid:
+            if option.startswith("train."):
+                assert isinstance(getattr(study.train, option.removeprefix("train.")), float)
+            else:
+                assert isinstance(study.models[model].options[option], int | float), f"{model}.{option}"
+        for point in points(grid):  # every trial is one that a study may ask for
+            one = candidate(training(study, model), point)
+            check_options(one.model.method, one.model.options), Train(**one.train.model_dump())
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_what_tuning_has_chosen_stands_in_conf(composed: Callable[[str], dict], name: str):
-    """Where the trials have been run and kept."""
+    """Where trials have been run and kept, also those of an earlier grid (reports/lfw: one number a model)."""
     study = Study(**composed(name))
-    for model, grid in study.tuning.grid.items():
+    for model in study.tuning.grid:
         path = ROOT / study.reports / "students" / "tuning" / f"{model}.csv"
         if path.is_file():
-            lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-            chosen = [float(line[2]) for line in lines if line[-1] == "1"]
-            recipe = training(study, model).train.model_dump()
-            block = recipe if grid.option.startswith("train.") else study.models[model].options
-            assert chosen == [block[grid.option.removeprefix("train.")]], f"{model}: {grid.option}"
+            trials = pd.read_csv(path, dtype={"candidate": str})
+            [row] = trials[trials.chosen == 1].itertuples()
+            for option, value in zip(row.weight.split(", "), row.candidate.split(", "), strict=True):
+                recipe = training(study, model).train.model_dump()
+                block = recipe if option.startswith("train.") else study.models[model].options
+                assert float(value) == block[option.removeprefix("train.")], f"{model}: {option}"
 
 
 def test_a_training_has_its_models_recipe_and_its_own_seed(tmp_path: Path, composed: Callable[[str], dict]):
@@ -143,7 +151,7 @@ def write(path: Path, values: dict, key: str, value: object) -> None:
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
-GRID = {"option": "weight", "values": [1, 2, 4]}
+GRID = {"weight": [1, 2, 4]}
 
 
 @pytest.mark.parametrize(
@@ -219,8 +227,21 @@ GRID = {"option": "weight", "values": [1, 2, 4]}
         ("arms.hkd-a", {"like": "hkd"}, "arms.hkd-a: there is no model 'hkd' in models"),
         ("tuning.epochs", 0, "tuning.epochs"),
         ("tuning.grid", {"kdd": GRID}, "tuning.grid.kdd belongs to no model; add a block models.kdd or remove it"),
-        ("tuning.grid", {"kd": GRID | {"values": [1, 2]}}, "tuning.grid.kd.values"),
-        ("tuning.grid", {"kd": {"values": [1, 2, 4]}}, "parameter 'tuning.grid.kd.option' is missing"),
+        ("tuning.grid", {"kd": {"weight": ["many"]}}, "tuning.grid.kd.weight"),
+        ("tuning.grid", {"kd": {}}, "tuning.grid.kd"),
+        ("tuning.grid", {"kd": GRID | {"temperature": [2], "train.margin": [0.1]}}, "tuning.grid.kd"),
+        (
+            "tuning.grid",
+            {"kd": GRID | {"temperature": [2, 4]}, "feature": GRID},
+            "tuning: grid: every model gets as many trials as the others (feature 3, kd 6); add or remove values",
+        ),
+        ("tuning.grid", {"kd": {"weight": []}}, "every model gets as many trials as the others (kd 0)"),
+        (
+            "tuning.grid",
+            {"kd": {"wieght": [1, 2]}},
+            "tuning.grid.kd: there is no 'wieght'; take an option of the model",
+        ),
+        ("tuning.grid", {"kd": {"train.batch": [8, 16]}}, "tuning.grid.kd: there is no 'train.batch'"),
         ("tuning.grid", {"KD": GRID}, "tuning.grid"),
     ],
 )

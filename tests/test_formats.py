@@ -14,6 +14,13 @@ def test_order_of_models_and_resolutions():
     assert len(set(formats.ORDER)) == len(formats.ORDER)
 
 
+def test_everything_is_compared_with_each_reference_that_is_there():
+    found = formats.families(["scratch", "scratch_centres", "kd", "hkdd", "mkmmd"])
+    assert list(found) == ["scratch", "scratch_centres", "kd", "five"] and found["five"] == [("hkdd", "mkmmd")]
+    assert [a for a, _ in found["scratch_centres"]] == ["scratch", "kd", "hkdd", "mkmmd"]
+    assert "scratch_centres" not in formats.families(["scratch", "kd"])
+
+
 def test_cells_show_value_and_interval_and_no_negative_zero():
     assert formats.per_cent(-0.0001, -0.02, 0.01, "+") == "+0.0 [-2.0, +1.0]"
     assert formats.per_cent(0.5, np.nan, np.nan) == "50.0"

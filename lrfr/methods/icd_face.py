@@ -8,8 +8,10 @@ From a third party (a public adaptation citing the paper's Algorithm 1): paired 
 replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched
 on late. DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
 Not known, so our choice: log space throughout (clamped histograms lose their gradient when the distributions lie
-apart), step .01, the weights, the number of slots. The bank stores the image behind each slot, and a pair of an image
-with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms.
+apart), step .01, the weights, the number of slots, and that the batch's own pairs count beside those with the bank,
+which a third party's note on the paper says as well (an image of the batch that is also in the bank is met as it is now
+and as it was then). The bank stores the image behind each slot, and a pair of an image with itself, mirrored or not,
+never counts: such a pair is a spike at 1 in both histograms.
 
     L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc          L_sdc, like MMD, is blind to which pair is which.
 """
@@ -111,7 +113,7 @@ class Bank(nn.Module):
 
 
 def batch_candidates(labels: Tensor, ids: Tensor, student: Tensor, teacher: Tensor) -> Candidates:
-    """The batch as its own bank: every other image of the same person (for the ablation)."""
+    """The batch as its own bank: every other image of the same person."""
     usable = (labels[:, None] == labels[None]) & (ids[:, None] != ids[None])
     n = len(labels)
     return student.detach().expand(n, -1, -1), teacher.detach().expand(n, -1, -1), usable
@@ -119,7 +121,8 @@ def batch_candidates(labels: Tensor, ids: Tensor, student: Tensor, teacher: Tens
 
 class ICDFace(nn.Module):
     """Options: `fcd`, `sdc` weigh the terms; `slots` per person; `start` = progress from which SDC counts; `step` and
-    `gamma` of the histogram; `pairs` = "bank" or "batch"; `max_age` = writes (training steps) a slot stays usable.
+    `gamma` of the histogram; `pairs` = "both", or "bank" or "batch" alone (ablations); `max_age` = writes (training
+    steps) a slot stays usable: an epoch's, so that each image is met once, or more on a small set.
 
     Logs `pairs`, how many were used: of too few, histograms mean nothing. A batch is written after the bank was read.
     """
@@ -136,14 +139,14 @@ class ICDFace(nn.Module):
         start: Fraction,
         step: Step,
         gamma: Gamma,
-        pairs: Literal["bank", "batch"],
+        pairs: Literal["both", "bank", "batch"],
         max_age: Count,
     ) -> None:
         super().__init__()
         self.fcd, self.sdc, self.start, self.step, self.gamma = fcd, sdc, start, step, gamma
         self.project = embedding_projector(shapes) if fcd else nn.Identity()
-        self.bank = Bank(shapes, slots, max_age) if pairs == "bank" and sdc else None
-        self.pairs = 0
+        self.bank = Bank(shapes, slots, max_age) if pairs != "batch" and sdc else None
+        self.within, self.pairs = pairs != "bank", 0  # do the batch's own pairs count; how many there were
 
     def forward(self, student: Features, student_logits: Tensor, targets: Targets, labels: Tensor, progress: float):
         terms = {}
@@ -154,10 +157,11 @@ class ICDFace(nn.Module):
             known = labels >= 0  # a person with one photograph has no second one to be similar to
             f_s, f_t = unit(student.embedding)[known], unit(given(targets.embedding).detach())[known]
             labels, ids = labels[known], targets.ids[known]
-            found = batch_candidates(labels, ids, f_s, f_t) if self.bank is None else self.bank.candidates(labels, ids)
-            m_s, m_t, usable = found  # M_{y_i k}, slot k of row i's person, (B, K, D); no gradient
-            a_s = (f_s[:, None] * m_s).sum(-1)[usable]  # a_ik^s = <f_i^s, M_{y_i k}^s>, (N,)
-            a_t = (f_t[:, None] * m_t).sum(-1)[usable]  # a_ik^t = <f_i^t, M_{y_i k}^t>, (N,)
+            found = [self.bank.candidates(labels, ids)] if self.bank is not None else []
+            found += [batch_candidates(labels, ids, f_s, f_t)] if self.within else []
+            # a_ik = <f_i, M_{y_i k}>, (N,): M_{y_i k}, slot k of row i's person, (B, K, D), has no gradient
+            a_s = torch.cat([(f_s[:, None] * m_s).sum(-1)[usable] for m_s, _, usable in found])
+            a_t = torch.cat([(f_t[:, None] * m_t).sum(-1)[usable] for _, m_t, usable in found])
             self.pairs = a_s.numel()
             weight = self.sdc if progress >= self.start else 0.0
             terms["sdc"] = weight * similarity_distribution_consistency(a_s, a_t, self.step, self.gamma)

@@ -104,7 +104,7 @@ class Report:
 
     def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
-        references = ["scratch", "kd", "teacher"]
+        references = ["scratch", "scratch_centres", "kd", "teacher"]
         table = self.table("comparisons").query("a == @model and metric == 'eer' and pairing == @pairing")
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
@@ -140,9 +140,12 @@ class Report:
         return index.sort_values("image").reset_index(drop=True), folds
 
     def gradient_table(self, model: str) -> pd.DataFrame:
-        """Mean gradient of each term relative to the face loss: a row a term, a column a time."""
+        """Mean gradient of each term relative to the face loss, on the deepest stage that it reaches: a row a term, a
+        column a time.
+        """
         gradients = pd.read_csv(self.file(f"students/{model}/gradients.csv"))
-        means = gradients.groupby(["term", "when"]).ratio.mean().unstack()
+        deepest = gradients[gradients.stage == gradients.groupby("term").stage.transform("max")]
+        means = deepest.groupby(["term", "when"]).ratio.mean().unstack()
         return means.filter(["start", "early", "end"]).rename_axis(columns=None).reset_index()
 
     def _held_out(self, fold: int) -> Rows:

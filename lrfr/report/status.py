@@ -10,13 +10,13 @@ from lrfr.errors import UserError
 from lrfr.files import write_text
 from lrfr.formats import order
 from lrfr.report.pages import filled
-from lrfr.train.trainings import training
+from lrfr.train.trainings import points, training
 
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     """A table with at least these columns, empty where there is no file; UserError if the file is no such table."""
     try:
-        table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
+        table = pd.read_csv(path, dtype={"candidate": str}) if path.is_file() else pd.DataFrame(columns=columns)
     except (ValueError, OSError):  # pandas' own errors are ValueErrors
         table = pd.DataFrame()
     if not set(columns) <= set(table.columns):
@@ -51,10 +51,10 @@ def tuned(study: Study, name: str) -> dict[str, str]:
     """Of a model with a grid: what was tried, and what the validation people chose."""
     grid = study.tuning.grid[name]
     trials = read_csv(study.reports / "students" / "tuning" / f"{name}.csv", ["candidate", "chosen"])
-    tried, asked = ([f"{value:g}" for value in values] for values in (trials.candidate, grid.values))
-    chosen = " ".join(f"{value:g}" for value in trials.candidate[trials.chosen == 1])
-    done = state(len(set(asked) & set(tried)), len(set(asked)))
-    return {"number": grid.option, "values": ", ".join(asked), "state": done, "chosen": chosen}
+    asked = [", ".join(f"{value:g}" for value in point.values()) for point in points(grid)]
+    done, chosen = len(set(asked) & set(trials.candidate)), " ".join(trials.candidate[trials.chosen == 1])
+    values = " x ".join(", ".join(f"{value:g}" for value in values) for values in grid.values())
+    return {"numbers": ", ".join(grid), "values": values, "state": state(done, len(set(asked))), "chosen": chosen}
 
 
 def extent(study: Study, finished: bool) -> dict[str, str]:

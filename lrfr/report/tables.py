@@ -21,6 +21,7 @@ from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm, paired_difference
 from lrfr.formats import CELL, families, headline, order, page, per_cent, pixels, sections, wide, write_table
 from lrfr.protocol.folds import DENSE, MISPLACED, OFFICIAL, VIEW2
+from lrfr.report.gradients import averaged, shown
 from lrfr.train.trainings import arm
 
 PROTOCOLS = (DENSE, OFFICIAL, MISPLACED, VIEW2)  # in the order of the tables
@@ -209,21 +210,9 @@ def teacher(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
 
 
 def gradients(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, str]:
-    """Each term's gradient norm relative to the face loss's, over folds and the seeds of `train.seeds`.
-
-    On the deepest stage that both reach. The page has a row a model, term and stage.
-    """
-    folder = study.reports / "students"
-    frames = [pd.read_csv(folder / name / "gradients.csv").assign(model=name) for name in study.models]
-    by, keys = ["model", "term", "when", "progress", "stage"], ["model", "term", "stage"]
-    grouped = pd.concat([frame for frame in frames if len(frame)]).groupby(by, sort=False)
-    table = grouped.ratio.agg(["mean", "min", "max"]).reset_index()
-    table = table.assign(study=study.study)[["study", *by, "mean", "min", "max"]]
-    rows = table.drop_duplicates([*keys, "when"])
-    cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in rows[["mean", "min", "max"]].to_numpy()]
-    part = wide(rows, cells, keys, "when")
-    part = part.reindex(columns=[*keys, "start", "early", "end"], fill_value="")  # two epochs have no "early"
-    return table, page(*TEXTS["gradients"], {"": part})
+    """Each term's gradient norm relative to the face loss's, and what `lrfr.report.gradients` says of it."""
+    table = averaged(study)
+    return table, page(*TEXTS["gradients"], {"": shown(table, study.excused)})
 
 
 def rescheduled(study: Study) -> dict[str, int]:

@@ -42,7 +42,7 @@ VALIDATE_EVERY = 5  # epochs between measurements of the validation people's EER
 VALIDATED = (8, 12, 16)  # at these pixels: where students are to be better than their teacher
 EARLY = 0.4  # progress at which gradients are measured a second time: every method's warm-up is over
 Rows = list[tuple]  # of a table
-Ratios = dict[str, tuple[str, float]]  # term -> (name of a stage, ratio of gradient norms there)
+Ratios = dict[tuple[str, str], float]  # (term, name of a stage) -> ratio of gradient norms there
 
 
 class Trainer:
@@ -127,22 +127,22 @@ class Trainer:
     def epoch(self, epoch: int, measure: bool = False, most: int | None = None) -> tuple[dict[str, float], Ratios]:
         """Train one epoch, or its first `most` batches; the terms' means and, if asked, their gradient ratios."""
         self.student.train()
-        batches, sums, ratios = self.batches(epoch), dict[str, list[float]](), dict[str, list[tuple[str, float]]]()
+        batches, sums, ratios = self.batches(epoch), dict[str, list[float]](), dict[tuple[str, str], list[float]]()
         for step, (ids, draw) in enumerate(batches[:most]):
             progress = (epoch + (step + 1) / len(batches)) / self.train.epochs
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(progress)
             terms = self.losses(ids, draw, progress)
             if measure and step < MEASURED:
-                for term, found in gradient_ratios(terms, self.student.stages).items():
-                    ratios.setdefault(term, []).append(found)
+                for where, ratio in gradient_ratios(terms, self.student.stages).items():
+                    ratios.setdefault(where, []).append(ratio)
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(torch.stack(list(terms.values())).sum())
             self.optimizer.step()
             for term, value in {**{name: t.item() for name, t in terms.items()}, **self.method.logs()}.items():
                 sums.setdefault(term, []).append(value)
         means = {term: float(np.mean(values)) for term, values in sums.items()}
-        return means, {term: (found[0][0], float(np.mean([r for _, r in found]))) for term, found in ratios.items()}
+        return means, {where: float(np.mean(found)) for where, found in ratios.items()}
 
     def validation_error(self, resolution: int, kind: str) -> float:
         """EER of the validation people's pairs, both faces at `resolution` pixels, of a kind in `views.kinds`."""
@@ -160,22 +160,20 @@ class Trainer:
 
 
 def gradient_ratios(terms: dict[str, Tensor], stages: nn.ModuleList) -> Ratios:
-    """‖∇ term‖ / ‖∇ face‖ on the deepest stage that both reach, or 0: is a term dead, or does it drown the rest?"""
+    """‖∇ term‖ / ‖∇ face‖ on every stage that a term reaches: is it dead, does it drown the rest? 0 for constants."""
+    weights = list(stages.parameters())
 
-    def norm(loss: Tensor, stage: nn.Module) -> float:
+    def norms(loss: Tensor) -> dict[str, float]:
         if not loss.requires_grad:
-            return 0.0
-        gradients = torch.autograd.grad(loss, list(stage.parameters()), retain_graph=True, allow_unused=True)
-        return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+            return {f"stage{depth}": 0.0 for depth in range(1, len(stages) + 1)}
+        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        squares = {p: float(g.square().sum()) for p, g in zip(weights, found, strict=True) if g is not None}
+        parts = [[squares[p] for p in stage.parameters() if p in squares] for stage in stages]
+        return {f"stage{depth}": math.sqrt(sum(part)) for depth, part in enumerate(parts, 1) if part}
 
-    found = {term: (f"stage{len(stages)}", 0.0) for term in terms if term != "face"}
-    for term in found:
-        for depth in range(len(stages), 0, -1):
-            size = norm(terms[term], stages[depth - 1])
-            if size > 0:
-                found[term] = (f"stage{depth}", size / norm(terms["face"], stages[depth - 1]))
-                break
-    return found
+    face = norms(terms["face"])
+    pulls = {term: norms(loss) for term, loss in terms.items() if term != "face"}
+    return {(term, stage): size / face[stage] for term, found in pulls.items() for stage, size in found.items()}
 
 
 def read_hashes(training: Training, number: int) -> dict[str, str]:
@@ -207,7 +205,7 @@ def train_one(training: Training, number: int, seed: int, state: Path, folder: P
         means, ratios = trainer.epoch(epoch, measure=epoch in measured)
         progress["log"] += [(number, seed, epoch, term, value) for term, value in means.items()]
         now = (number, seed, measured.get(epoch), (epoch + 1) / epochs)
-        progress["gradients"] += [(*now, term, *ratio) for term, ratio in ratios.items()]
+        progress["gradients"] += [(*now, *where, ratio) for where, ratio in ratios.items()]
         if (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == epochs:
             for kind, resolution in product(training.views.kinds, VALIDATED):
                 name = f"validation_eer_{resolution}" if kind == "area" else f"validation_eer_{kind}_{resolution}"

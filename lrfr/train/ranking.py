@@ -24,9 +24,11 @@ def validation_error(study: Study, name: str) -> float:
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """All trained models, the best first. Chosen is one that learns from a frozen teacher: no reference, no control."""
+    """All trained models, the best first. Chosen is one that learns from a frozen teacher: no reference, no control,
+    and more than the head's start (`scratch_centres`).
+    """
     errors = {name: validation_error(study, name) for name in study.models}
-    ranked = [name for name, model in study.models.items() if model.teacher in ("plain", "se")]
+    ranked = [n for n, m in study.models.items() if m.teacher in ("plain", "se") and m.method != "scratch"]
     best, metric = min(ranked, key=lambda name: errors[name], default=None), f"validation_eer@{RANKED_AT}"
     found = sorted(errors.items(), key=lambda item: item[1])
     rows = [("ranking", "model", name, metric, error, int(name == best)) for name, error in found]

@@ -211,6 +211,8 @@ class Source:
                 self.cached.shuffle(fold.persons)
         honest = None if model.teacher == "shuffled" else self.online  # a teacher that does not mislead
         self.class_weight = None if honest is None else honest.trained.class_weight
+        if not self.needs:  # `scratch` with a teacher: the head's start is all that was asked for
+            self.cached = self.online = None
 
     def __call__(self, ids: np.ndarray, draw: Draw) -> Targets:
         if self.cached is not None:

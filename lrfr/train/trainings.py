@@ -5,6 +5,7 @@ hash of the code, to runs/<study>/plan/<name>.json; that file is what the stage 
 what names the state of an interrupted training. So a training is done again if, and only if, its file has changed.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Training(Block):
 
 
 class Trials(Block):
-    """A model's tuning: one short training for each value of one number; `training` is that of the first value."""
+    """A model's tuning: one short training for each point of the grid; `training` is that of the first point."""
 
     training: Training
     grid: Grid
@@ -97,13 +98,21 @@ def training(study: Study, name: str) -> Training:
     )
 
 
-def candidate(base: Training, option: str, value: float) -> Training:
-    """A training with one value tried: of the method's `option`, or of `train.<name>`."""
-    if option.startswith("train."):
-        recipe = {option.removeprefix("train."): value}
-        return base.model_copy(update={"train": base.train.model_copy(update=recipe)})
-    options = {**base.model.options, option: value}
-    return base.model_copy(update={"model": base.model.model_copy(update={"options": options})})
+def points(grid: Grid) -> list[dict[str, float]]:
+    """What a grid tries, one trial each.
+
+    >>> points({"weight": (1, 3), "train.margin": (0.2,)})
+    [{'weight': 1, 'train.margin': 0.2}, {'weight': 3, 'train.margin': 0.2}]
+    """
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def candidate(base: Training, point: dict[str, float]) -> Training:
+    """A training with one point of a grid: values of the method's options, or of `train.<name>`."""
+    recipe = {name.removeprefix("train."): value for name, value in point.items() if name.startswith("train.")}
+    options = base.model.options | {name: value for name, value in point.items() if not name.startswith("train.")}
+    model, train = base.model.model_copy(update={"options": options}), base.train.model_copy(update=recipe)
+    return base.model_copy(update={"model": model, "train": train})
 
 
 def trials(study: Study, name: str) -> Trials:
@@ -114,7 +123,7 @@ def trials(study: Study, name: str) -> Trials:
     grid, whole = study.tuning.grid[name], training(study, name)
     short = whole.train.model_copy(update={"epochs": study.tuning.epochs, "seeds": whole.train.seeds[:1]})
     one = whole.model_copy(update={"train": short, "folds": whole.folds[:1]})
-    return Trials(training=candidate(one, grid.option, grid.values[0]), grid=grid)
+    return Trials(training=candidate(one, points(grid)[0]), grid=grid)
 
 
 def plan_file(study: Study | Training, name: str) -> Path:

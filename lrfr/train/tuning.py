@@ -1,7 +1,8 @@
-"""Choose one number of each model by the validation people, at the same cost for every model.
+"""Choose one or two numbers of each model by the validation people, at the same cost for every model.
 
-Short trainings with three values each: enough to tell a weight that is wrong by a factor, not to find the best. What is
-chosen is copied into `conf/` by hand; a test compares the two.
+Short trainings, equally many for each: enough to tell a weight that is wrong by a factor, not to find the best. The
+numbers are to be those that count, the weights of a method's strongest terms. What is chosen is copied into `conf/` by
+hand; a test compares the two.
 """
 
 import json
@@ -16,11 +17,11 @@ from lrfr.parallel import parallel_map
 from lrfr.train.distill import VALIDATED, Trainer
 from lrfr.train.fold import read_fold
 from lrfr.train.ranking import COLUMNS
-from lrfr.train.trainings import Training, Trials, candidate, plan_file
+from lrfr.train.trainings import Training, Trials, candidate, plan_file, points
 
 
 def trial(training: Training) -> float:
-    """Mean EER of the validation people over `VALIDATED` pixels and all kinds of small images, after a short training, first fold and seed."""
+    """Mean EER of the validation people over `VALIDATED` pixels and kinds of small images: short, first fold and seed."""
     trainer = Trainer(training, read_fold(training, training.folds[0]), training.train.seeds[0])
     for epoch in range(training.train.epochs):
         trainer.epoch(epoch)
@@ -32,10 +33,11 @@ def run(study: Study, name: str) -> None:
     """The `tune` stage of one model: reports/<study>/students/tuning/<model>.csv."""
     plan = json.loads(plan_file(study, f"tune-{name}").read_text(encoding="utf-8"))
     training, grid = (trials := Trials(**plan["parameters"])).training, trials.grid
-    tasks = [(candidate(training, grid.option, value),) for value in grid.values]
+    tasks = [(candidate(training, point),) for point in points(grid)]
     errors = parallel_map(trial, tasks, study.jobs, training.threads, f"tune {name}")
-    best = errors.index(min(errors))  # the first of equals: one value is chosen
-    found = enumerate(zip(grid.values, errors, strict=True))
-    rows = [(name, grid.option, value, "validation_eer", error, int(k == best)) for k, (value, error) in found]
+    best = errors.index(min(errors))  # the first of equals: one point is chosen
+    tried = [", ".join(f"{value:g}" for value in point.values()) for point in points(grid)]
+    found = enumerate(zip(tried, errors, strict=True))
+    rows = [(name, ", ".join(grid), values, "validation_eer", error, int(k == best)) for k, (values, error) in found]
     path = study.reports / "students" / "tuning" / f"{name}.csv"
     write_table(path, pd.DataFrame(rows, columns=COLUMNS), "%.6g")

@@ -39,9 +39,14 @@ every_block = pytest.mark.parametrize("block", BLOCKS)
 
 def test_every_method_has_a_block_and_every_demanded_arm_exists() -> None:
     assert {method for method, _ in BLOCKS.values()} == set(METHODS)
-    arms = "no_hfd no_dkd kd_instead beta_1 beta_8", "no_se student_only no_distillation", "no_fcd no_sdc batch_pairs"
+    arms = "no_hfd no_dkd kd_instead beta_1 beta_8", "no_se student_only no_distillation"
     names = ["hkdd", "se_dfd", "icd_face", "mkmmd", "acs_review"]
-    arms = (*arms, "no_mmd mmd_only single_kernel tuned_teacher", "no_review no_pyramid l2")
+    arms = (
+        *arms,
+        "no_fcd no_sdc bank_pairs batch_pairs",
+        "no_mmd mmd_only single_kernel tuned_teacher",
+        "no_review no_pyramid l2",
+    )
     demanded = {f"{name}-{arm}" for name, line in zip(names, arms, strict=True) for arm in line.split()}
     assert {block for block in BLOCKS if "-" in block} >= demanded
 

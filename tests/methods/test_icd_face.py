@@ -206,8 +206,8 @@ def test_a_person_with_one_photograph_never_forms_a_pair() -> None:
         assert method.logs()["pairs"] == 0
 
 
-@pytest.mark.parametrize("pairs", ["bank", "batch"])
-def test_rows_without_a_class_are_pulled_but_form_no_pair(pairs: str) -> None:
+@pytest.mark.parametrize(("pairs", "count"), [("bank", 4), ("batch", 4), ("both", 8)])
+def test_rows_without_a_class_are_pulled_but_form_no_pair(pairs: str, count: int) -> None:
     """The bank and the similarity term are those of the other rows alone; feature consistency is of all."""
     method, alone = (ICDFace(SHAPES, **OPTIONS | {"pairs": pairs}) for _ in range(2))
     ids, labels = [1, 2, 3, 4, 5, 6], [0, -1, 0, 1, -1, 1]
@@ -227,14 +227,14 @@ def test_rows_without_a_class_are_pulled_but_form_no_pair(pairs: str) -> None:
         assert not gradient[[1, 4]].any()
         (gradient,) = torch.autograd.grad(terms["fcd"], student)
         assert gradient.abs().sum(1).min() > 0
-    assert method.logs()["pairs"] == 4 and terms["sdc"] > 0
+    assert method.logs()["pairs"] == count and terms["sdc"] > 0
     states = method.state_dict(), alone.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    if pairs == "bank":
+    if pairs != "batch":
         assert set(method.bank.image[method.bank.image >= 0].tolist()) == {1, 3, 4, 6}
 
 
-@pytest.mark.parametrize("pairs", ["bank", "batch"])
+@pytest.mark.parametrize("pairs", ["both", "bank", "batch"])
 def test_a_batch_without_any_class_has_no_pairs(pairs: str) -> None:
     method = ICDFace(SHAPES, **OPTIONS | {"pairs": pairs})
     call(method, [1, 2], [0, 0])
@@ -244,7 +244,7 @@ def test_a_batch_without_any_class_has_no_pairs(pairs: str) -> None:
     assert terms["sdc"] == 0 and method.logs()["pairs"] == 0 and terms["fcd"] > 0
     sum(terms.values()).backward()
     assert embedding.grad.isfinite().all()
-    if pairs == "bank":
+    if pairs != "batch":
         assert set(method.bank.image[method.bank.image >= 0].tolist()) == {1, 2}
 
 
@@ -253,6 +253,31 @@ def test_batch_pairs_use_other_images_of_the_person() -> None:
     call(method, [1, 2, 2, 3, 4], [0, 0, 0, 0, 1])
     assert method.logs()["pairs"] == 10  # 1-2, 1-2', 1-3, 2-3, 2'-3, both ways
     assert not method.state_dict()
+
+
+def test_the_batchs_own_pairs_count_together_with_the_banks() -> None:
+    """The bank holds images 5 and 6 of person 0; the batch has 5, 7 and 8 of him, and one of person 1."""
+    methods = {pairs: ICDFace(SHAPES, **OPTIONS | {"pairs": pairs}) for pairs in ("bank", "batch", "both")}
+    for method in methods.values():
+        call(method, [5, 6], [0, 0])
+    terms = {pairs: call(method, [5, 7, 8, 9], [0, 0, 0, 1])["sdc"] for pairs, method in methods.items()}
+    counts = {pairs: method.logs()["pairs"] for pairs, method in methods.items()}
+    assert counts == {"bank": 1 + 2 + 2, "batch": 3 * 2, "both": 5 + 6}
+    assert len({term.item() for term in terms.values()}) == 3
+
+
+def test_both_kinds_of_pairs_make_one_histogram() -> None:
+    """Two rows of one person against a bank with one more image: four similarities by hand."""
+    method = ICDFace(SHAPES, **OPTIONS | {"pairs": "both"}).double()
+    method.bank.student[0, 0], method.bank.teacher[0, 0] = UNIT_STUDENT[2], UNIT_TEACHER[2]
+    method.bank.image[0, 0], method.bank.written[0, 0] = 9, 0
+    targets = Targets(torch.tensor([1, 2]), embedding=TEACHER[:2])
+    terms = method(Features((), STUDENT[:2]), None, targets, torch.tensor([0, 0]), 1.0)
+    student, teacher = (
+        torch.stack([e[0] @ e[2], e[1] @ e[2], e[0] @ e[1], e[1] @ e[0]]) for e in (UNIT_STUDENT, UNIT_TEACHER)
+    )
+    assert method.logs()["pairs"] == 4
+    assert terms["sdc"].item() == exactly(3 * loop(student.tolist(), teacher.tolist(), 0.05, 50.0))
 
 
 def test_similarity_term_waits_for_its_start() -> None:

@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade, view_bank
+from lrfr.train.trainings import points
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = "01-low-resolution-faces"
@@ -26,9 +27,9 @@ def tuning(study: Study, rng: np.random.Generator) -> pd.DataFrame:
     """Trials of every tuned model, and the order of all models; `kd` is the first."""
     errors = {name: float(rng.uniform(0.2, 0.4)) for name in study.models} | {"kd": 0.1}
     rows = [
-        (name, grid.option, f"{value:g}", "validation_eer", 0.3, int(value == grid.values[1]))
+        (name, ", ".join(grid), ", ".join(f"{v:g}" for v in point.values()), "validation_eer", 0.3, int(k == 1))
         for name, grid in study.tuning.grid.items()
-        for value in grid.values
+        for k, point in enumerate(points(grid))
     ]
     order = sorted(errors, key=errors.get)
     rows += [("ranking", "model", name, "validation_eer@16", errors[name], int(name == "kd")) for name in order]

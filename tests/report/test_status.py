@@ -24,8 +24,8 @@ def study(project, changed):
             "variants": {},
             "train.epochs": 3,
             "tuning.grid": {
-                "kd": {"option": "weight", "values": [0.5, 1, 2]},
-                "hkdd": {"option": "hfd", "values": [2, 5, 10]},
+                "kd": {"weight": [0.5, 1, 2, 4]},
+                "hkdd": {"hfd": [2, 5], "dkd": [1, 10]},
             },
         },
     )
@@ -67,11 +67,14 @@ def test_every_model_is_listed_with_what_has_run(study):
 def test_tuning_tells_tried_from_not_tried_and_names_models_without_a_grid(study):
     folder = study.reports / "students" / "tuning"
     folder.mkdir(parents=True)
-    rows = "".join(f"kd,weight,{value},validation_eer,0.1,{int(value == 1)}\n" for value in (0.5, 1, 2))
+    rows = "".join(f"kd,weight,{value},validation_eer,0.1,{int(value == 1)}\n" for value in (0.5, 1, 2, 4))
     (folder / "kd.csv").write_text(f"method,weight,candidate,metric,value,chosen\n{rows}", encoding="utf-8")
     text = status.text(study)
-    assert "| kd | weight | 0.5, 1, 2 | run | 1 |" in text
-    assert "| hkdd | hfd | 2, 5, 10 | not run |  |" in text
+    assert "| kd | weight | 0.5, 1, 2, 4 | run | 1 |" in text
+    assert "| hkdd | hfd, dkd | 2, 5 x 1, 10 | not run |  |" in text
+    rows = "".join(f'hkdd,"hfd, dkd","{pair}",validation_eer,0.1,{k}\n' for k, pair in enumerate(("2, 1", "2, 10")))
+    (folder / "hkdd.csv").write_text(f"method,weight,candidate,metric,value,chosen\n{rows}", encoding="utf-8")
+    assert "| hkdd | hfd, dkd | 2, 5 x 1, 10 | 2 of 4 run | 2, 10 |" in status.text(study)
     without = next(row for row in text.splitlines() if row.startswith("Without a grid:"))
     assert "`scratch`" in without and "`kd`" not in without
 

@@ -10,7 +10,7 @@ from lrfr import formats
 from lrfr.errors import UserError
 from lrfr.evaluate.statistics import holm
 from lrfr.formats import read_table
-from lrfr.report import tables
+from lrfr.report import gradients, tables
 from tests.protocol import faces
 
 COLUMNS = {  # other programs read these
@@ -152,6 +152,26 @@ def test_gradient_ratios_are_averaged_over_folds_and_seeds(summary):
     row = read(summary, "gradients").query("model == 'kd' and when == 'early'").iloc[0]
     assert (row["mean"], row["min"], row["max"]) == (1.5, 0.0, 3.0)
     assert "| kd | kd | 3 | 1.50 [0.00, 3.00] |" in (summary / "tables/gradients.md").read_text(encoding="utf-8")
+
+
+def ratios(**terms: float) -> pd.DataFrame:
+    """Rows of one model's gradients.csv: on its first stage these, early; elsewhere and at the end a tenth of them."""
+    rows = [("hkdd", t, "early", "stage1", r) for t, r in terms.items()]
+    rows += [("hkdd", t, w, "stage2", r / 10) for t, r in terms.items() for w in ("early", "end")]
+    rows += [("hkdd", t, "start", s, 99.0) for t in terms for s in ("stage1", "stage2")]  # nobody is judged by these
+    table = pd.DataFrame(rows, columns=["model", "term", "when", "stage", "mean"])
+    return table.assign(progress=0.5, min=table["mean"], max=table["mean"])
+
+
+def test_a_term_is_judged_where_and_when_it_pulls_hardest():
+    table = ratios(faint=0.049, low=0.051, high=4.9, loud=5.1)
+    assert gradients.breaches(table, {}) == {"hkdd.faint": "dead", "hkdd.loud": "drowning"}
+    assert gradients.breaches(table, {"hkdd.loud": "so be it"}) == {"hkdd.faint": "dead"}
+    assert gradients.breaches(table, {"hkdd.loud": "so be it", "hkdd.faint": "a control"}) == {}
+    page = gradients.shown(table, {"hkdd.loud": "so be it"})
+    assert list(page.columns) == ["model", "term", "stage", "start", "early", "end", "verdict"]
+    found = dict(zip(page.term, page.verdict, strict=True))
+    assert found == {"faint": "dead", "low": "heard", "high": "heard", "loud": "drowning (so be it)"}
 
 
 def test_order_is_the_house_order(summary):

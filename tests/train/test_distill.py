@@ -53,6 +53,7 @@ def test_the_logs_of_a_stage(tiny: Study):
     assert list(gradients.columns) == ["fold", "seed", "when", "progress", "term", "stage", "ratio"]
     assert list(gradients.when.unique()) == ["start", "early", "end"]
     assert set(gradients.term) == {"hfd", "dkd"} and (gradients.ratio > 0).all()
+    assert (gradients.groupby(["term", "when"]).stage.agg(list).map(len) == 4).all()  # both reach all four
     assert np.allclose(sorted(set(gradients.progress)), [1 / 3, 2 / 3, 1])
 
 

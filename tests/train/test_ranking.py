@@ -28,7 +28,8 @@ def write_log(study: Study, name: str, *errors: float) -> None:
 
 def write_trials(study: Study, name: str, chosen: int) -> None:
     grid = study.tuning.grid[name]
-    rows = [(name, grid.option, value, "validation_eer", 0.3, int(k == chosen)) for k, value in enumerate(grid.values)]
+    [(option, values)] = grid.items()
+    rows = [(name, option, value, "validation_eer", 0.3, int(k == chosen)) for k, value in enumerate(values)]
     path = study.reports / "students" / "tuning" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=ranking.COLUMNS).to_csv(path, index=False, float_format="%.6g")
@@ -39,8 +40,8 @@ def ranked(tiny_values: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A study of six models whose students have been trained, two of them tuned; the test runs in its folder."""
     monkeypatch.chdir(tmp_path)
     grids = {
-        "kd": {"option": "temperature", "values": (1, 2, 4)},
-        "feature": {"option": "weight", "values": (0.5, 10, 100)},
+        "kd": {"temperature": (1, 2, 4)},
+        "feature": {"weight": (0.5, 10, 100)},
     }
     models = {name: tiny_values["models"][name] for name in ERRORS}
     study = Study(**tiny_values | {"models": models, "arms": {}, "tuning": {"epochs": 1, "grid": grids}})
@@ -76,6 +77,14 @@ def test_who_learns_from_a_frozen_teacher_can_be_chosen(ranked: Study, best: str
     log.assign(value=log.value.where(log.term != "validation_eer_16", 0.15)).to_csv(path, index=False)
     found = ranking.ranking(ranked)
     assert found[found.chosen == 1].candidate.tolist() == [best]
+
+
+def test_who_only_starts_from_the_teachers_centres_is_a_reference(ranked: Study, changed: Callable[..., Study]):
+    block = ranked.models["scratch"].model_dump() | {"teacher": "plain"}
+    study = changed(ranked, {"models.scratch_centres": block})
+    write_log(study, "scratch_centres", 0.01)
+    found = ranking.ranking(study)
+    assert found.candidate[0] == "scratch_centres" and found[found.chosen == 1].candidate.tolist() == ["feature"]
 
 
 def test_equal_errors_choose_one_model(ranked: Study):
