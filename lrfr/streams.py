@@ -22,6 +22,7 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
     "sampler": (3 << 48, 1 << 48),  # an epoch: the order of the images
     "teacher_order": (4 << 48, 1 << 48),  # an epoch
     "degradation": (5 << 48, 1 << 48),  # an image and a size: blur, noise and compression
+    "colour": (6 << 48, 1 << 48),  # an epoch: who is shown grey, and the casts of the others
 }
 
 

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lrfr.config import Study
-from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, view_index
+from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, recolour, view_index
 from lrfr.evaluate.scores import pair_error
 from lrfr.files import atomic_folder, write_table
 from lrfr.methods import METHODS
@@ -78,7 +78,8 @@ class Trainer:
         """The epoch's batches: image numbers and what is drawn for each."""
         train, views, fold = self.train, self.views, self.fold
         hr = 1.0 if self.model.views == "hr" else views.hr_probability
-        draws = epoch_draws(self.seed, epoch, len(fold.people), views.smallest, views.largest, hr, train.jitter)
+        colours, size = (train.jitter, train.grey, train.cast), (views.smallest, views.largest)
+        draws = epoch_draws(self.seed, epoch, len(fold.people), *size, hr, *colours)
         order = epoch_batches(self.seed, epoch, fold.images, fold.persons, train.batch, train.people_per_batch)
         return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
 
@@ -92,6 +93,8 @@ class Trainer:
         train, views = self.train, normalise(pixels)
         if train.rotate or train.zoom or train.shift:
             views = move(views, torch.from_numpy(draw.moves), train.rotate, train.zoom, train.shift)
+        if train.grey or train.cast:
+            views = recolour(views, torch.from_numpy(draw.colour))
         return (views * gain + bias).contiguous(memory_format=torch.channels_last)
 
     def losses(self, ids: np.ndarray, draw: Draw, progress: float) -> dict[str, Tensor]:
