@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lrfr.config import Study
 from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, recolour, view_index
+from lrfr.errors import UserError
 from lrfr.evaluate.scores import pair_error
 from lrfr.files import atomic_folder, write_table
 from lrfr.methods import METHODS
@@ -49,7 +50,7 @@ class Trainer:
 
     def __init__(self, training: Training, fold: Fold, seed: int) -> None:
         self.model, self.train, self.views = training.model, training.train, training.views
-        self.fold, self.seed = fold, seed
+        self.fold, self.seed, self.name = fold, seed, training.name
         self.fabric = Fabric(accelerator=training.accelerator, devices=1)
         size, teacher, embedding = self.views.size, TEACHERS[training.teacher.name], training.student.embedding
         maps = map_shapes(training.student, self.model.student, size)
@@ -123,13 +124,19 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(progress)
             terms = self.losses(ids, draw, progress)
+            values = {name: t.item() for name, t in terms.items()}
+            if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+                what = f"the term '{wrong[0]}' is {values[wrong[0]]} in epoch {epoch + 1}, step {step + 1}"
+                raise UserError(
+                    f"training '{self.name}', seed {self.seed}: {what}; lower learning_rate or the term's weight."
+                )
             if measure and step < MEASURED:
                 for where, ratio in gradient_ratios(terms, self.student.stages).items():
                     ratios.setdefault(where, []).append(ratio)
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(torch.stack(list(terms.values())).sum())
             self.optimizer.step()
-            for term, value in {**{name: t.item() for name, t in terms.items()}, **self.method.logs()}.items():
+            for term, value in {**values, **self.method.logs()}.items():
                 sums.setdefault(term, []).append(value)
         means = {term: float(np.mean(values)) for term, values in sums.items()}
         return means, {where: float(np.mean(found)) for where, found in ratios.items()}

@@ -251,6 +251,30 @@ def test_only_the_first_batches_are_measured(tiny: Study, monkeypatch: pytest.Mo
     assert trainer.epoch(0, measure=True)[1] == {("hfd", "stage4"): 2.5}  # the mean over batches
 
 
+@pytest.mark.parametrize(("term", "value"), [("hfd", "nan"), ("face", "inf")])
+def test_a_loss_that_is_no_number_stops_the_training_at_once(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch, term: str, value: str
+):
+    trainer = Trainer(training(tiny, "hkdd"), read_fold(tiny, 0), 0)
+    honest, steps = trainer.losses, []
+
+    def broken(ids: np.ndarray, draw: Draw, progress: float) -> dict[str, torch.Tensor]:
+        terms = honest(ids, draw, progress)
+        steps.append(progress)
+        return terms if len(steps) < 2 else terms | {term: terms[term] * float(value)}
+
+    monkeypatch.setattr(trainer, "losses", broken)
+    before = [parameter.clone() for parameter in trainer.student.parameters()]
+    with pytest.raises(UserError) as error:
+        trainer.epoch(1)
+    said = f"training 'hkdd', seed 0: the term '{term}' is {value} in epoch 2, step 2; lower learning_rate or the term's weight."
+    assert str(error.value) == said and len(steps) == 2
+    after = list(trainer.student.parameters())
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and all(
+        p.isfinite().all() for p in after
+    )
+
+
 def test_an_epoch_may_be_cut_short_and_begins_as_ever(tiny: Study):
     whole, part = (Trainer(training(tiny, "feature"), read_fold(tiny, 0), 0) for _ in range(2))
     part.epoch(1, most=1)
