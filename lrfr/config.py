@@ -131,6 +131,8 @@ class Train(Block):
     margin: float = Field(ge=0, lt=1)
     head: Literal["random", "teacher"]  # first class weights of models that have a teacher; of others: random
     jitter: float = Field(ge=0, lt=1)  # photometric: gain and bias drawn from +- this
+    grey: float = Field(ge=0, le=1)  # share of the student's views that are shown grey; of the others,
+    cast: float = Field(ge=0, lt=1)  # the largest difference between the gains of two channels
     rotate: float = Field(ge=0, le=45)  # geometric, of the student's view alone: degrees,
     zoom: float = Field(ge=0, le=0.5)  # natural logarithm,
     shift: float = Field(ge=0, le=0.5)  # fraction of the side; each drawn from +- this
@@ -175,7 +177,9 @@ class Tuned(Block):
 
 
 # what a model may do its own way
-Recipe = Literal["epochs", "learning_rate", "weight_decay", "margin", "jitter", "rotate", "zoom", "shift"]
+Recipe = Literal[
+    "epochs", "learning_rate", "weight_decay", "margin", "jitter", "grey", "cast", "rotate", "zoom", "shift"
+]
 
 
 class Model(Block):

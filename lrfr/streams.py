@@ -24,6 +24,7 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
     "teacher_order": (4 << 48, 1 << 48),  # an epoch
     "kinds": (6 << 48, 1 << 48),  # an epoch: which kind of small image
     "degradation": (5 << 48, 1 << 48),  # an image and a size: blur, noise and compression
+    "colour": (6 << 48, 1 << 48),  # an epoch: who is shown grey, and the casts of the others
 }
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lrfr.streams import stream
 
 PER_PERSON = 4  # images of a person in the balanced half of a batch (as in EKD, CVPR 2022: 4 per identity)
+LUMA = (0.299, 0.587, 0.114)  # BT.601: what a grey photograph shows of red, green and blue; they sum to 1
 MOST = 40  # no person contributes more images to an epoch: our choice, against sets where one person has hundreds
 
 
@@ -25,7 +26,8 @@ class Draw(NamedTuple):
 
     resolution: int64, side of the low-resolution view in pixels; 0 stands for the HR view. mirrored: bool. gain, bias:
     float32, photometric jitter of the normalised view, x * gain + bias. moves: float32 (B, 4) in -1 ... 1, geometric
-    jitter of the sampling window in units of its largest: rotation, log size, shifts to the right and down. kind:
+    jitter of the sampling window in units of its largest: rotation, log size, shifts to the right and down. colour:
+    float32 (B, 3, 3), what the view's red, green and blue are made of; the identity leaves them as they are. kind:
     int64, which of the study's kinds of small images (`views.kinds`), each as likely.
     """
 
@@ -34,16 +36,27 @@ class Draw(NamedTuple):
     gain: np.ndarray
     bias: np.ndarray
     moves: np.ndarray
+    colour: np.ndarray
     kind: np.ndarray
 
 
 def epoch_draws(
-    seed: int, epoch: int, images: int, smallest: int, largest: int, hr_probability: float, jitter: float, kinds: int
+    seed: int,
+    epoch: int,
+    images: int,
+    smallest: int,
+    largest: int,
+    hr_probability: float,
+    jitter: float = 0.0,
+    grey: float = 0.0,
+    cast: float = 0.0,
+    kinds: int = 1,
 ) -> Draw:
     """Draws for every image of the index, for both halves of a batch: shape (images, 2), moves (images, 2, 4).
 
     With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as
-    often as 16 or 32 per octave (our choice). Row i depends on (seed, epoch, i) alone.
+    often as 16 or 32 per octave (our choice). With probability `grey` the view is grey, else each channel has a gain of
+    its own, by at most `cast` from another's (our choice: uniform). Row i depends on (seed, epoch, i) alone.
     """
     u = stream("views", seed, epoch).random((images, 2, 5))
     low, high = np.log(smallest), np.log(largest + 1)
@@ -51,8 +64,21 @@ def epoch_draws(
     resolution[u[..., 0] < hr_probability] = 0
     spread = (2 * jitter * (u[..., 3:] - 0.5)).astype(np.float32)
     moves = (2 * stream("moves", seed, epoch).random((images, 2, 4)) - 1).astype(np.float32)
+    v = stream("colour", seed, epoch).random((images, 2, 4))
+    colour = (np.eye(3) * (1 + cast * (v[..., 1:, None] - 0.5))).astype(np.float32)  # diag(g_r, g_g, g_b)
+    colour[v[..., 0] < grey] = LUMA  # Y = .299 R + .587 G + .114 B in all three
     kind = (kinds * stream("kinds", seed, epoch).random((images, 2))).astype(np.int64)
-    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves, kind)
+    return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves, colour, kind)
+
+
+def recolour(views: Tensor, colour: Tensor) -> Tensor:
+    """Mix the channels of every view: float (B, 3, S, S) and (B, 3, 3), `Draw.colour`; the same shape.
+
+    >>> red, luma = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1), torch.tensor(LUMA).expand(1, 3, 3)
+    >>> recolour(red, luma).flatten()
+    tensor([0.2990, 0.2990, 0.2990])
+    """
+    return (colour @ views.flatten(2)).view(views.shape)
 
 
 def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int) -> Batches:

@@ -19,7 +19,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lrfr.config import Study
-from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, view_index
+from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, recolour, view_index
+from lrfr.errors import UserError
 from lrfr.evaluate.scores import pair_error
 from lrfr.files import atomic_folder, write_table
 from lrfr.methods import METHODS
@@ -50,7 +51,7 @@ class Trainer:
 
     def __init__(self, training: Training, fold: Fold, seed: int) -> None:
         self.model, self.train, self.views = training.model, training.train, training.views
-        self.fold, self.seed, self.drawn = fold, seed, training.seed
+        self.fold, self.seed, self.drawn, self.name = fold, seed, training.seed, training.name
         self.kinds = self.views.kinds[:1] if self.model.views == "area" else self.views.kinds
         self.fabric = Fabric(accelerator=training.accelerator, devices=1)
         teacher, size = TEACHERS[training.teacher.name], self.views.size
@@ -80,8 +81,8 @@ class Trainer:
         """The epoch's batches: image numbers and what is drawn for each."""
         train, views, fold = self.train, self.views, self.fold
         hr = 1.0 if self.model.views == "hr" else views.hr_probability
-        sizes = views.smallest, views.largest, hr
-        draws = epoch_draws(self.seed, epoch, len(fold.people), *sizes, train.jitter, len(self.kinds))
+        colours, size = (train.jitter, train.grey, train.cast), (views.smallest, views.largest)
+        draws = epoch_draws(self.seed, epoch, len(fold.people), *size, hr, *colours, len(self.kinds))
         order = epoch_batches(self.seed, epoch, fold.images, fold.persons, train.batch, train.people_per_batch)
         return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
 
@@ -105,6 +106,8 @@ class Trainer:
         train, views = self.train, normalise(pixels)
         if train.rotate or train.zoom or train.shift:
             views = move(views, torch.from_numpy(draw.moves), train.rotate, train.zoom, train.shift)
+        if train.grey or train.cast:
+            views = recolour(views, torch.from_numpy(draw.colour))
         return (views * gain + bias).contiguous(memory_format=torch.channels_last)
 
     def losses(self, ids: np.ndarray, draw: Draw, progress: float) -> dict[str, Tensor]:
@@ -133,13 +136,19 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(progress)
             terms = self.losses(ids, draw, progress)
+            values = {name: t.item() for name, t in terms.items()}
+            if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+                what = f"the term '{wrong[0]}' is {values[wrong[0]]} in epoch {epoch + 1}, step {step + 1}"
+                raise UserError(
+                    f"training '{self.name}', seed {self.seed}: {what}; lower learning_rate or the term's weight."
+                )
             if measure and step < MEASURED:
                 for where, ratio in gradient_ratios(terms, self.student.stages).items():
                     ratios.setdefault(where, []).append(ratio)
             self.optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(torch.stack(list(terms.values())).sum())
             self.optimizer.step()
-            for term, value in {**{name: t.item() for name, t in terms.items()}, **self.method.logs()}.items():
+            for term, value in {**values, **self.method.logs()}.items():
                 sums.setdefault(term, []).append(value)
         means = {term: float(np.mean(values)) for term, values in sums.items()}
         return means, {where: float(np.mean(found)) for where, found in ratios.items()}
@@ -149,7 +158,7 @@ class Trainer:
         faces, parts = self.fold.validation, []
         sizes, number = np.full(BATCH, resolution), np.full(BATCH, self.views.kinds.index(kind))
         none = np.zeros(BATCH, np.float32)
-        plain = Draw(sizes, none.astype(bool), none, none, none, number)
+        plain = Draw(sizes, none.astype(bool), none, none, none, none, number)
         self.student.eval()
         with torch.no_grad():
             for ids in np.array_split(faces, range(BATCH, len(faces), BATCH)):

@@ -195,8 +195,7 @@ class Tuner:
     def epoch(self, epoch: int, most: int | None = None) -> float:
         """Train one epoch, or its first `most` batches, with students' draw of views; return the mean face loss."""
         views, fold, seed, batch = self.training.views, self.fold, self.training.seed, self.spec.batch
-        sizes = views.smallest, views.largest, views.hr_probability
-        draws = epoch_draws(seed, epoch, len(fold.people), *sizes, 0.0, 1)
+        draws = epoch_draws(seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability)
         losses = []
         for ids, half in epoch_batches(seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
             chips = teacher_view(self.see, fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])

@@ -21,6 +21,7 @@ from lrfr.train.teacher import load_trained
 from lrfr.train.trainings import training
 
 MOVED = np.float32([[0.5, -1, 1, -0.25], [-1, 0.5, -0.5, 1]])  # drawn moves of two rows
+PLAIN = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1))  # colours as they are
 
 
 @pytest.mark.parametrize("model", ["kd", "fitnet", "at", "se_dfd", "kd_tuned_teacher"])
@@ -87,7 +88,7 @@ def test_the_head_may_start_from_the_class_centres_of_the_teacher(tiny: Study, c
 def test_the_student_sees_the_drawn_views(tiny: Study):
     trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
     ids, views = trainer.fold.images[[3, 1]], trainer.fold.views
-    draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED)
+    draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN)
     found = trainer.inputs(ids, draw)
     last = view_index(np.array(0), tiny.views.smallest, tiny.views.largest)
     for row, pixels, gain, bias in ((0, views[ids[0], 1, :, ::-1], 1.5, 0), (1, views[ids[1], int(last)], 1, 0.25)):
@@ -100,7 +101,7 @@ def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Ca
     study = changed(tiny, {"train.rotate": 8, "train.zoom": 0.1, "train.shift": 0.05})
     fold = read_fold(study, 0)
     plain, moved = (Trainer(training(each, "scratch"), fold, 0) for each in (tiny, study))
-    draw = Draw(np.array([9, 16]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED)
+    draw = Draw(np.array([9, 16]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN)
     gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
     ids = fold.images[[3, 1]]
     seen = (plain.inputs(ids, draw) - bias) / gain
@@ -114,10 +115,28 @@ def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Ca
         assert not torch.equal(alone.inputs(ids, draw), plain.inputs(ids, draw))
 
 
+def test_the_drawn_colours_are_shown_if_the_study_asks_for_them(tiny: Study, changed: Callable[..., Study]):
+    fold = read_fold(tiny, 0)
+    plain = Trainer(training(tiny, "scratch"), fold, 0)
+    ids, draw = plain.batches(0)[0]
+    assert plain.inputs(ids, draw._replace(colour=5 * draw.colour)).equal(plain.inputs(ids, draw))  # not even read
+    for recipe in ({"train.grey": 1.0}, {"train.cast": 0.3}):
+        trainer = Trainer(training(changed(tiny, recipe), "scratch"), fold, 0)
+        (_, drawn), views = trainer.batches(0)[0], plain.inputs(ids, draw)
+        assert all(np.array_equal(a, b) for a, b in zip(drawn[:-1], draw[:-1], strict=True))
+        gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
+        mixed = torch.einsum("bij,bjhw->bihw", torch.from_numpy(drawn.colour), (views - bias) / gain) * gain + bias
+        found = trainer.inputs(ids, drawn)
+        assert torch.allclose(found, mixed, atol=1e-5) and (found - views).abs().max() > 0.01
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        grey = (found - found[:, :1]).abs().max() < 1e-6
+        assert grey == ("train.grey" in recipe)
+
+
 def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: Study):
     trainer = Trainer(training(tiny, "feature"), read_fold(tiny, 0), 0)
     ids = trainer.fold.images[:3]
-    draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3), np.zeros((3, 4)))
+    draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3), np.zeros((3, 4)), PLAIN)
     cached = trainer.source(ids, draw)
     trainer.source.cached = None
     assert torch.allclose(trainer.source(ids, draw).embedding, cached.embedding, atol=1e-4)
@@ -129,7 +148,8 @@ def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
     assert trainer.source.cached is None and terms == {"teacher_face", "teacher_validation_eer"}
     ids, flags = trainer.fold.images[:2], np.zeros(2, dtype=bool)
     low, high = (
-        trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED)).logits for size in (8, 0)
+        trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED, PLAIN)).logits
+        for size in (8, 0)
     )
     teacher = trainer.source.online.trained
     with torch.inference_mode():
@@ -231,6 +251,30 @@ def test_only_the_first_batches_are_measured(tiny: Study, monkeypatch: pytest.Mo
     assert trainer.epoch(0, measure=True)[1] == {("hfd", "stage4"): 2.5}  # the mean over batches
 
 
+@pytest.mark.parametrize(("term", "value"), [("hfd", "nan"), ("face", "inf")])
+def test_a_loss_that_is_no_number_stops_the_training_at_once(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch, term: str, value: str
+):
+    trainer = Trainer(training(tiny, "hkdd"), read_fold(tiny, 0), 0)
+    honest, steps = trainer.losses, []
+
+    def broken(ids: np.ndarray, draw: Draw, progress: float) -> dict[str, torch.Tensor]:
+        terms = honest(ids, draw, progress)
+        steps.append(progress)
+        return terms if len(steps) < 2 else terms | {term: terms[term] * float(value)}
+
+    monkeypatch.setattr(trainer, "losses", broken)
+    before = [parameter.clone() for parameter in trainer.student.parameters()]
+    with pytest.raises(UserError) as error:
+        trainer.epoch(1)
+    said = f"training 'hkdd', seed 0: the term '{term}' is {value} in epoch 2, step 2; lower learning_rate or the term's weight."
+    assert str(error.value) == said and len(steps) == 2
+    after = list(trainer.student.parameters())
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and all(
+        p.isfinite().all() for p in after
+    )
+
+
 def test_an_epoch_may_be_cut_short_and_begins_as_ever(tiny: Study):
     whole, part = (Trainer(training(tiny, "feature"), read_fold(tiny, 0), 0) for _ in range(2))
     part.epoch(1, most=1)
@@ -283,7 +327,7 @@ def test_people_with_a_single_photograph_are_taught_but_are_no_class(singles: St
     if model == "icd_face":
         assert alone not in trainer.method.bank.image and (trainer.method.bank.image >= 0).any()
     # a batch of nobody else still teaches
-    draw = Draw(np.full(2, 8), np.array([True, False]), np.ones(2, np.float32), np.zeros(2, np.float32), MOVED)
+    draw = Draw(np.full(2, 8), np.array([True, False]), np.ones(2, np.float32), np.zeros(2, np.float32), MOVED, PLAIN)
     terms = trainer.losses(np.array([alone, alone]), draw, 1.0)
     assert terms["face"] == 0 and all(term.isfinite() for term in terms.values())
     taught = {"hfd", "fcd", "review"} & terms.keys()
