@@ -13,6 +13,7 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
     "scface": (0x5CFACE, 1),  # SCface's people; the split is the seed
     "bootstrap": (0x5B00757A, 1 << 20),  # a stratum: who is drawn
     "dyadic": ((1 << 32) + 0x5B00757A, 1 << 20),  # a stratum: coins of sparse lists of pairs
+    "trainings": (9 << 40, 1 << 40),  # a model's name, hashed: the luck of its trainings
     "impostors": (5 << 32, 1 << 32),  # a study fold: the sample of impostor pairs
     "misaligned": (6 << 32, 1 << 32),  # an image: noise of its landmarks
     "shown": (7 << 32, 1 << 32),  # a study fold: faces of a figure
@@ -22,7 +23,7 @@ USES = {  # use -> (first key, number of keys); the ranges do not overlap, and a
     "moves": (2 << 48, 1 << 48),  # an epoch: geometric jitter
     "sampler": (3 << 48, 1 << 48),  # an epoch: the order of the images
     "teacher_order": (4 << 48, 1 << 48),  # an epoch
-    "kinds": (6 << 48, 1 << 48),  # an epoch: which kind of small image
+    "kinds": (7 << 48, 1 << 48),  # an epoch: which kind of small image
     "degradation": (5 << 48, 1 << 48),  # an image and a size: blur, noise and compression
     "colour": (6 << 48, 1 << 48),  # an epoch: who is shown grey, and the casts of the others
 }

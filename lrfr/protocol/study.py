@@ -8,7 +8,8 @@ misaligned  the pairs of `dense`, low against low resolution, of faces whose lan
 dense-camera and the like: the same pairs of faces that a camera has spoiled.
 view2       all ten official folds, for the pretrained teacher at high resolution, which is the same for all folds.
 
-Metrics are averaged over folds and seeds: scores of two networks are never pooled. All models meet the same draws.
+Metrics are averaged over folds and seeds: scores of two networks are never pooled. All models meet the same draws of
+people; where some models have several seeds, draws are of trainings too (`fold_means`).
 
 Writes under runs/<study>/evaluation/:
 points.csv  POINTS: every single measurement (but view2);
@@ -18,6 +19,8 @@ draws.npy   float32 (rows, draws): the same means in every draw, of the rows of 
 counts.csv  protocol, fold, searches (0 = pairs, 1 = identification), n_genuine, n_impostor, identities, fta.
 `kind` is model, or setting for the teachers of tables/teacher.csv.
 """
+
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -31,6 +34,7 @@ from lrfr.files import atomic_folder, write_table
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
 from lrfr.protocol.folds import DENSE, VIEW2, all_official, build_fold, count, official_accuracy
+from lrfr.streams import stream
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
 
 CELL = ["protocol", "pairing", "resolution", "metric"]
@@ -68,20 +72,46 @@ def interval(study: Study, key: Key, values: NDArray, freedom: int) -> tuple[flo
     return *percentile(values[1:], study.evaluate.level, freedom), name
 
 
-def fold_means(study: Study, results: dict[tuple[str, str], dict], people: dict[int, int]) -> tuple[list, NDArray]:
+def training_variance(points: pd.DataFrame) -> dict[Key, float]:
+    """How far apart two trainings are that differ in their seed alone: the variance over a model's seeds, of its means
+    over folds, pooled over the models with several seeds; empty where there is none. points: as points.csv.
+    """
+    means = points[points.kind == "model"].groupby(["model", *CELL, "seed"]).value.mean()
+    return means.groupby(["model", *CELL]).var().dropna().groupby(CELL).mean().to_dict()
+
+
+def training_draws(study: Study, model: str) -> NDArray[np.float64]:
+    """Standard normal numbers (draws,) of a model, which stand for the luck of its trainings in every draw."""
+    number = int.from_bytes(sha256(model.encode()).digest()[:5], "big")
+    return stream("trainings", study.seed, number).standard_normal(study.evaluate.draws)
+
+
+def fold_means(
+    study: Study,
+    results: dict[tuple[str, str], dict],
+    people: dict[tuple[str, int], int],
+    variance: dict[Key, float],
+) -> tuple[list, NDArray]:
     """Rows of draws.csv, and draws.npy: means over each set of folds that some model has, of each model with these.
 
-    results: by kind and model, as of `evaluate_model`. people: test people of each fold.
+    results: by kind and model, as of `evaluate_model`. people: test people by protocol and fold. variance: as of
+    `training_variance`. A draw is of people, and of trainings: to the mean of n seeds it adds normal noise of variance
+    / n, independent for each model, so that an interval covers both, and so does that of a difference (our choice).
     """
     models = (folds_of(study, name) for name in study.models)
     fold_sets = {tuple(sorted(folds)) for folds in (study.faces.run_folds, *models)}
     rows, arrays = [], []
     for (kind, model), draws in results.items():
         available = {number for _, number in draws}
+        trained = kind == "arm" or (kind == "model" and model in study.models)
+        luck = training_draws(study, model) if trained else np.zeros(study.evaluate.draws)
+        seeds = len(seeds_of(study, model)) if trained else 1
         for folds in (some for some in sorted(fold_sets, key=len) if available.issuperset(some)):
-            freedom = sum(people[number] - 1 for number in folds)
             for key in dict.fromkeys(key for key, _ in draws):
+                freedom = sum(people.get((key[0], number), 1) - 1 for number in folds)
                 values = np.mean([draws[key, number] for number in folds], axis=0)
+                if len(values) == 1 + len(luck):  # a published list is compared with nothing
+                    values[1:] += np.sqrt(variance.get(key, 0.0) / seeds) * luck
                 ends = interval(study, key, values, freedom)
                 rows.append((kind, model, " ".join(map(str, folds)), *key, values[0], *ends))
                 if key[0].split("-")[0] == DENSE:
@@ -111,13 +141,13 @@ def run(study: Study) -> None:
         settings = dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)
     tasks += [(study, "setting", name) for name in settings]
     counts = count(study)
-    people = counts[(counts.protocol == DENSE) & (counts.searches == 0)].set_index("fold").identities.to_dict()
+    people = counts[counts.searches == 0].set_index(["protocol", "fold"]).identities.to_dict()
     outcomes = parallel_map(evaluate_model, tasks, study.jobs, study.threads, "evaluate")
     results = {(kind, name): draws for (_, kind, name), (_, draws) in zip(tasks, outcomes, strict=True)}
-    means, draws = fold_means(study, results, people)
+    points = pd.DataFrame([row for rows, _ in outcomes for row in rows], columns=POINTS)
+    means, draws = fold_means(study, results, people, training_variance(points))
     if study.evaluate.official and not study.faces.tests:  # which test all of View 2 anyway
         means.append(view2(study))
-    points = pd.DataFrame([row for rows, _ in outcomes for row in rows], columns=POINTS)
     tables = {"points": points, "draws": pd.DataFrame(means, columns=DRAWS), "counts": counts}
     with atomic_folder(study.runs / "evaluation") as folder:
         for name, table in tables.items():

@@ -21,7 +21,7 @@ from lrfr.train.trainings import Training, Trials, candidate, plan_file, points
 
 
 def trial(training: Training) -> float:
-    """Mean EER of the validation people over `VALIDATED` pixels and kinds of small images: short, first fold and seed."""
+    """Mean EER of the validation people over `VALIDATED` pixels and kinds of small images after a short training."""
     trainer = Trainer(training, read_fold(training, training.folds[0]), training.train.seeds[0])
     for epoch in range(training.train.epochs):
         trainer.epoch(epoch)
