@@ -12,6 +12,7 @@ from lrfr.methods.acs_review import ACSReview
 from lrfr.methods.baselines import AT, KD, RKD, Feature, FitNet, Scratch
 from lrfr.methods.hkdd import HKDD
 from lrfr.methods.icd_face import ICDFace
+from lrfr.methods.joint import Joint
 from lrfr.methods.mkmmd import MKMMD
 from lrfr.methods.se_dfd import SEDFD
 from lrfr.models.features import Features, Shapes, Targets
@@ -56,6 +57,7 @@ METHODS: dict[str, type[Method]] = {
     "mkmmd": MKMMD,
     "icd_face": ICDFace,
     "acs_review": ACSReview,
+    "joint": Joint,
 }
 
 

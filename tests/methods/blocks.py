@@ -1,4 +1,4 @@
-"""Every block and ablation arm of conf/, and random batches to try them on."""
+"""Every block and ablation arm of conf/config.yaml, one of `joint`, and random batches to try them on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from lrfr.models.heads import cosine_logits
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "config.yaml"
 
+JOINT = {"soft": 1, "nckd": 1, "temperature": 2, "feature": 10}  # only some studies have a block of it
+
 
 def blocks() -> dict[str, tuple[str, dict[str, Any]]]:
     """'model' or 'model-arm' -> method and complete options, as written in conf/."""
@@ -25,7 +27,7 @@ def blocks() -> dict[str, tuple[str, dict[str, Any]]]:
     for name, change in conf["arms"].items():
         method, options = found[change["like"]]
         found[name] = method, {**options, **change.get("options", {})}
-    return found
+    return found | {"joint": ("joint", JOINT)}
 
 
 BLOCKS = blocks()

@@ -267,8 +267,8 @@ def test_a_loss_that_is_no_number_stops_the_training_at_once(
     before = [parameter.clone() for parameter in trainer.student.parameters()]
     with pytest.raises(UserError) as error:
         trainer.epoch(1)
-    said = f"training 'hkdd', seed 0: the term '{term}' is {value} in epoch 2, step 2; lower learning_rate or the term's weight."
-    assert str(error.value) == said and len(steps) == 2
+    said = f"training 'hkdd', seed 0: the term '{term}' is {value} in epoch 2, step 2; lower learning_rate or "
+    assert str(error.value) == f"{said}the term's weight." and len(steps) == 2
     after = list(trainer.student.parameters())
     assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and all(
         p.isfinite().all() for p in after
