@@ -74,16 +74,16 @@ def invented_faces() -> np.ndarray:
 @pytest.fixture(scope="session")
 def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -> tuple[Study, Path]:
     """The tiny study and a folder with what its stages up to `targets` wrote. For reading only."""
-    from lrfr.data.degrade import view_bank
+    from lrfr.data.degradations import view_bank
     from lrfr.data.splits import identity_folds
     from lrfr.train import targets, teacher
 
     study, folder = Study(**tiny_values), tmp_path_factory.mktemp("trained")
     runs = folder / study.runs
-    runs.mkdir(parents=True)
-    chips = invented_faces()
+    (runs / "views").mkdir(parents=True)
+    chips, sizes = invented_faces(), (study.views.smallest, study.views.largest, study.views.size)
     np.save(runs / "chips.npy", chips)
-    np.save(runs / "views.npy", view_bank(chips, study.views.smallest, study.views.largest, study.views.size))
+    np.save(runs / "views" / "area.npy", view_bank("area", chips, *sizes, study.seed, range(len(chips))))
     person = np.repeat(np.arange(PEOPLE), IMAGES)
     index = pd.DataFrame(
         {"image": range(len(person)), "person": person, "name": "invented", "fallback": 0, "removed": 0}

@@ -63,7 +63,7 @@ def in_one_sentence(code: int, out: str, err: str) -> str:
             ["stage", "distill", "--training", "kdd"],
             "there is no training 'kdd' in this study; known are hr_student",
         ),
-        ((), ["study", "lwf"], "there is no study 'lwf'; known are lfw, orl, paper, smoke"),
+        ((), ["study", "lwf"], "there is no study 'lwf'; known are celeba, lfw, orl, paper, smoke"),
         ((), ["stage", "notebook", "--notebook", "99-nothing"], "there is no notebook '99-nothing'"),
     ],
     ids=["params", "parameter", "fold", "model", "study", "notebook"],
@@ -198,7 +198,7 @@ def test_a_study_with_a_root_in_the_environment(
     assert cli.main(["study", "lfw"]) == 0 and cli.main(["study", "lfw", "--root", str(small_lfw.root)]) == 0
     capsys.readouterr()
     code = cli.main(["study", "lfw", "--root", str(clone)])
-    assert "unset it or leave out --root" in in_one_sentence(code, *capsys.readouterr())
+    assert "unset it or leave that place out" in in_one_sentence(code, *capsys.readouterr())
 
 
 def cut(small: SmallLfw) -> None:
@@ -247,7 +247,7 @@ def test_a_root_that_is_wrong_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["study", "lfw"], "LFW: it is not known where it is; run `lrfr study lfw --root PATH`"),
+        (["study", "lfw"], "LFW: it is not known where it is; run `lrfr study STUDY --lfw PATH`"),
         (["study", "orl", "--root", "."], "--root: the study 'orl' brings its photographs with it; leave --root out"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_stage_gets_the_study_and_its_arguments(clone: Path, monkeypatch: pyte
         *("lrfr.train.distill", ("smoke", "kd")),
         *("lrfr.protocol.embed", ("smoke",)),
         *("lrfr.report.notebooks", ("smoke", "00-start-here")),
-        *("lrfr.data.detect", ("smoke", SOURCES["orl"])),
+        *("lrfr.data.detect", ("smoke", {"orl": SOURCES["orl"]})),
     ]
 
 

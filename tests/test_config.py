@@ -12,8 +12,11 @@ from pydantic import ValidationError
 
 from lrfr import config
 from lrfr.config import Study, Train
+from lrfr.data.align import CHIP
 from lrfr.errors import UserError
 from lrfr.methods import check_options
+from lrfr.models.edgeface import WINDOW
+from lrfr.models.teachers import TEACHERS
 from lrfr.studies import check
 from lrfr.train.trainings import arm, candidate, folds_of, points, seeds_of, training
 
@@ -23,7 +26,7 @@ DELETE = object()
 
 
 def test_the_studies_exist():
-    assert {"orl", "smoke", "lfw", "paper"} <= set(STUDIES)
+    assert {"orl", "smoke", "lfw", "paper", "celeba"} <= set(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -53,6 +56,15 @@ def test_the_study_of_the_reference_numbers(composed: Callable[[str], dict]):
     assert study.models.keys() == {*Study(**composed("orl")).models, "scratch_centres"}
     assert study.train.head == "teacher"  # which `scratch_centres` has alone
     assert min(study.train.rotate, study.train.zoom, study.train.shift) > 0
+
+
+def test_the_study_that_tests_people_of_other_sources(composed: Callable[[str], dict]):
+    study = Study(**composed("celeba"))
+    assert study.faces.source == "celeba" and study.faces.tests == ("lfw", "cfp", "orl") and study.faces.folds == 1
+    assert study.faces.people == 7483 and study.faces.validation_people == 300 and study.views.kinds[0] == "area"
+    assert study.faces.searcher is not None and study.faces.searcher.name in TEACHERS
+    left, top, side = WINDOW  # of the searcher, in the chip: the margin holds it
+    assert min(left, top) >= -study.faces.margin and max(left, top) + side <= CHIP + study.faces.margin
 
 
 def test_the_study_of_the_papers_own_setting(composed: Callable[[str], dict]):
@@ -175,6 +187,18 @@ GRID = {"weight": [1, 2, 4]}
             29,
             "faces: 40 people in 4 folds with 29 for validation leave a fold without identities",
         ),
+        ("faces.folds", 1, "faces: 1 folds; a study with `tests` has one, every other two or more"),
+        ("faces.tests", ["lfw"], "faces: 4 folds; a study with `tests` has one, every other two or more"),
+        ("faces.tests", ["orl"], "faces: tests name a source twice, or the one that is trained on; remove it"),
+        ("faces.tests", ["lfw", "lfw"], "faces: tests name a source twice"),
+        ("faces.tests", ["nowhere"], "faces.tests"),
+        ("faces.tests", DELETE, "parameter 'faces.tests' is missing"),
+        ("faces.margin", -1, "faces.margin"),
+        ("faces.resemblance", 0.4, "faces: resemblance and searcher belong together"),
+        ("faces.searcher", {"name": "edgeface_xs", "weights": "random"}, "resemblance and searcher belong together"),
+        ("views.kinds", ["camera"], "views.kinds: 'area' is missing, which every study reads; add it"),
+        ("views.kinds", ["area", "fog"], "views.kinds"),
+        ("detect", {"enlarge": 1, "border": 0}, "unknown parameter 'detect'"),
         ("faces.run_folds", [4], "run_folds must lie in 0 ... 3"),
         ("faces.run_folds", [-1], "run_folds must lie in 0 ... 3"),
         ("evaluate.resolutions", [8, 40], "40 px is outside views 8 ... 32"),

@@ -79,8 +79,14 @@ def test_a_training_changes_with_its_own_block_alone(
             {"prepare", "teacher", "targets", "evaluate", "tune-feature"},
         ),
         ({"teacher.head.epochs": 3}, {"teacher", "kd"}, {"detect", "prepare", "evaluate"}),
-        ({"detect.border": 41}, {"detect"}, {"prepare", "teacher", "kd"}),
-        ({"seed": 1}, {"prepare", "teacher", "kd", "evaluate"}, {"detect", "targets"}),
+        ({"faces.margin": 41}, {"prepare"}, {"detect", "teacher", "evaluate"}),
+        (
+            {"faces.resemblance": 0.4, "faces.searcher": {"name": "edgeface_xs", "weights": "random"}},
+            {"divide"},
+            {"detect", "prepare", "evaluate"},
+        ),
+        ({"faces.tests": ("lfw",), "faces.folds": 1}, {"detect", "prepare", "divide"}, {"teacher", "targets"}),
+        ({"seed": 1}, {"divide", "teacher", "kd", "evaluate"}, {"detect", "targets"}),
     ],
     ids=lambda value: " ".join(sorted(value)) or "nothing",
 )

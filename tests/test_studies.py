@@ -17,7 +17,9 @@ from lrfr.benchmarks import sets as user_sets
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.gate import trees
+from lrfr.models import teachers
 from lrfr.models.teachers import build_teacher
+from lrfr.sources import celeba, cfp, lfw
 from lrfr.studies import check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +43,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LRFR_CACHE", raising=False)
-    for name in ("RECORDIO", "SET_TINYFACE", "SET_SCFACE", "SET_CFP_FP"):
+    for name in ("RECORDIO", "CELEBA", "LFW", "CFP", "SET_TINYFACE", "SET_SCFACE", "SET_CFP_FP"):
         monkeypatch.delenv(f"LRFR_{name}_ROOT", raising=False)
     return tmp_path
 
@@ -100,6 +102,10 @@ def test_everything_that_a_user_brings(
         ),
         (["orl", "--root", "{}/training"], "--root: the study 'orl' brings its photographs with it; leave --root out"),
         (["orl", "--weights", "{}/weights.pt"], "--weights: the study 'orl' has its teacher's weights with it"),
+        (["orl", "--lfw", "{}"], "--lfw: the study 'orl' does not read it; leave --lfw out"),
+        (["lfw", "--cfp", "{}"], "--cfp: the study 'lfw' does not read it; leave --cfp out"),
+        (["celeba"], "--weights: the study 'celeba' searches for people with edgeface_xs; give the path of its"),
+        (["celeba", "--weights", "{}/weights.pt"], "weights.pt: not a file, or larger than"),
     ],
 )
 def test_what_is_wrong_changes_nothing(
@@ -111,6 +117,58 @@ def test_what_is_wrong_changes_nothing(
     assert code == 2 and out == "" and reason in err and err.startswith("lrfr: ") and err.count("\n") == 1
     assert (clone / "params.yaml").read_bytes() == before and files(clone) == {"params.yaml"}
     assert sorted(path.name for path in clone.iterdir()) == ["conf", "params.yaml"]
+
+
+@pytest.fixture
+def places(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Any file is a checkpoint of any network, and sources are what they should be, wherever they are."""
+    monkeypatch.setattr(teachers, "build_teacher", lambda name, weights: None)
+    for source in (celeba, lfw, cfp):
+        monkeypatch.setattr(source, "check", lambda root: None)
+    for name in ("celeba", "lfw", "cfp", "net.pt"):
+        (clone / name).write_text(name)
+    return clone
+
+
+GIVEN = ["--root", "celeba", "--lfw", "lfw", "--cfp", "cfp", "--weights", "net.pt"]
+
+
+def test_a_study_that_tests_people_of_other_sources(places: Path, composed: Callable[[str], dict]):
+    assert cli.main(["study", "celeba", *GIVEN]) == 0
+    study = config.load()
+    assert study.faces.searcher is not None and study.teacher.weights == "embedded"
+    assert Path(study.faces.searcher.weights).read_text() == "net.pt"
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values["faces"]["searcher"]["weights"] = "edgeface_xs_q.pt"
+    assert values == composed("celeba")
+    for name in ("celeba", "lfw", "cfp"):
+        assert Path(f".cache/{name}-root").read_text() == f"{places / name}\n"
+    assert cli.main(["study", "celeba", "--weights", "net.pt"]) == 0  # the places are known now
+    assert cli.main(["study", "orl"]) == 0  # nothing to lose
+
+
+def test_one_network_may_search_and_teach(places: Path):
+    path = Path("conf/study/celeba.yaml")
+    text = path.read_text(encoding="utf-8").replace("teacher:\n", "teacher:\n  name: edgeface_xs\n  weights: a\n")
+    path.write_text(text.replace("  se: {epochs: 1}\n", "  se: null\nmodels: {se_dfd: {teacher: plain}}\n"))
+    assert cli.main(["study", "celeba", *GIVEN]) == 0
+    study = config.load()
+    assert study.faces.searcher is not None and study.teacher.weights == study.faces.searcher.weights
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("root", "CelebA: it is not known where it is; run `lrfr study celeba --root PATH` or set LRFR_CELEBA_ROOT"),
+        ("lfw", "LFW: it is not known where it is; run `lrfr study STUDY --lfw PATH` or set LRFR_LFW_ROOT"),
+        ("cfp", "CFP: it is not known where it is; run `lrfr study STUDY --cfp PATH` or set LRFR_CFP_ROOT"),
+    ],
+)
+def test_a_place_that_is_missing_is_named(places: Path, capsys: pytest.CaptureFixture[str], missing: str, reason: str):
+    first = GIVEN.index(f"--{missing}")
+    assert cli.main(["study", "celeba", *GIVEN[:first], *GIVEN[first + 2 :]]) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1 and not Path(".cache").exists()
 
 
 def test_a_set_goes_with_every_study(clone: Path, brought: Path, composed: Callable[[str], dict]):

@@ -78,7 +78,7 @@ def lfw_folds(
     return pd.DataFrame(rows, columns=["fold", "person", "role"])
 
 
-def tested_fold(
+def fold_of_tests(
     people: np.ndarray, tested: np.ndarray, left_out: np.ndarray, validation_people: int, seed: int, usable: np.ndarray
 ) -> pd.DataFrame:
     """The one fold of a study that tests people of other sources, as `identity_folds` gives it.

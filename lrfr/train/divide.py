@@ -97,7 +97,7 @@ def run(study: Study, sources: Mapping[str, Source]) -> None:
         if study.faces.resemblance is not None:
             left_out, overlap = search(study, index, tested)
         people, usable = index["person"].to_numpy(), (index["removed"] == 0).to_numpy()
-        folds = splits.tested_fold(people, tested, left_out, study.faces.validation_people, study.seed, usable)
+        folds = splits.fold_of_tests(people, tested, left_out, study.faces.validation_people, study.seed, usable)
     else:
         folds = own_folds(study, sources[study.faces.source], index, official)
     write_table(study.runs / "folds.csv", folds)

@@ -113,3 +113,20 @@ def test_fallback_crop():
         np.abs(ours - reference)[8:-8, 8:-8].max() <= 6
     )  # another bicubic (a = -3/4), seen only in the steepest places
     assert np.abs(ours - reference).mean() < 1
+
+
+@pytest.mark.parametrize("margin", [7, 41])
+@pytest.mark.parametrize("scale", [0.55, 2.5])
+def test_a_margin_leaves_the_chip_as_it_is(margin, scale):
+    """Bit for bit, by points and by a crop, in small photographs and in large ones, which are reduced first."""
+    pixels = np.random.Generator(np.random.Philox(4)).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    matrix = known(0.3, scale, (30, 20))
+    for points in (apply(matrix, align.TEMPLATE), None):
+        for box in ((60, 20, 340, 290), None):
+            wide = align.chip(Image.fromarray(pixels), points, box, margin)
+            assert wide.shape == (150 + 2 * margin, 150 + 2 * margin, 3)
+            assert np.array_equal(align.inner(wide), align.chip(Image.fromarray(pixels), points, box))
+
+
+def test_without_a_box_the_middle_is_cropped():
+    assert align.middle((92, 112)) == (0, 10, 92, 102) and align.middle((300, 100)) == (100, 0, 200, 100)

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
+from lrfr.config import Views
 from lrfr.data import degradations as d
-from lrfr.data.degrade import area
+from lrfr.data.align import inner
+from lrfr.data.degrade import area, bicubic, degrade, hr_view, mirror
 
 SIDE, MARGIN = 232, 41
 
@@ -31,12 +33,12 @@ def middle(small: torch.Tensor, size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [8, 9, 16, 23, 32, 150])
 def test_the_chip_is_in_the_middle_whatever_the_margin(chips, size):
-    inner = torch.from_numpy(chips[:, MARGIN:-MARGIN, MARGIN:-MARGIN].copy())
+    chip = torch.from_numpy(chips[:, MARGIN:-MARGIN, MARGIN:-MARGIN].copy())
     small = d.small_images("area", chips, size, 0, range(6))
     assert small.shape[1] == size + 2 * d.cells(SIDE, size) and small.dtype == torch.uint8
-    assert torch.equal(middle(small, size), area(inner, size))
+    assert torch.equal(middle(small, size), area(chip, size))
     assert d.cells(150, size) == 0
-    assert torch.equal(d.small_images("area", inner.numpy(), size, 0, range(6)), area(inner, size))
+    assert torch.equal(d.small_images("area", chip.numpy(), size, 0, range(6)), area(chip, size))
 
 
 def test_the_margin_holds_what_a_wider_crop_needs():
@@ -125,3 +127,31 @@ def test_camera_stays_near_the_face(chips):
     twenty = [d.small_images("camera", chips, size, seed, range(6)).float() for seed in range(20)]
     errors = torch.stack([(view - clean).square().mean((1, 2, 3)).sqrt() for view in twenty])
     assert 2 < errors.mean() < 40 and errors.std() > 0.5
+
+
+@pytest.mark.parametrize("margin", [0, MARGIN])
+def test_a_bank_of_area_is_degrade_of_the_chip(chips, margin):
+    faces = np.ascontiguousarray(inner(chips) if margin == 0 else chips)
+    faces = np.concatenate([faces] * 3)  # once more than two blocks
+    faces[0], faces[1] = 255, 0  # where rounding up must not pass the end,
+    faces[1, 70:, ::9] = 255  # and overshoot of the cubic kernel is cut
+    bank = d.view_bank("area", faces, 8, 12, 32, 0, range(18))
+    assert bank.shape == (18, 6, 32, 32, 3) and bank.dtype == np.uint8
+    for view, size in enumerate(range(8, 13)):
+        assert np.array_equal(bank[:, view], degrade(inner(faces), size, 32))
+    assert np.array_equal(bank[:, 5], hr_view(inner(faces), 32))
+    assert np.array_equal(mirror(bank), d.view_bank("area", mirror(faces), 8, 12, 32, 0, range(18)))
+
+
+def test_a_bank_of_a_camera_is_the_middle_of_its_small_images(chips):
+    bank = d.view_bank("camera", chips, 15, 16, 40, 3, range(20, 26))
+    for view, size in enumerate((15, 16)):
+        small = middle(d.small_images("camera", chips, size, 3, range(20, 26)), size)
+        assert np.array_equal(bank[:, view], bicubic(small, 40).numpy())
+    assert np.array_equal(bank[:, 2], hr_view(inner(chips), 40))
+    assert np.array_equal(bank[2:], d.view_bank("camera", chips[2:], 15, 16, 40, 3, range(22, 26)))
+
+
+def test_the_parameters_know_every_kind():
+    kinds = Views.model_fields["kinds"].annotation.__args__[0]
+    assert kinds.__args__ == tuple(d.DEGRADATIONS)

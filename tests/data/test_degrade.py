@@ -228,23 +228,3 @@ def test_impossible_sizes(size, out):
 def test_wrong_images(images):
     with pytest.raises(UserError, match=r"uint8 \(B, H, W, 3\)"):
         d.degrade(images, 8, 32)
-
-
-@pytest.mark.parametrize(("shape", "out"), [((17, 60, 60, 3), 32), ((3, 150, 150, 3), 40), ((2, 40, 61, 3), 16)])
-def test_view_bank(shape, out):
-    chips = noise(shape)  # once more than two blocks
-    chips[0] = 255  # where rounding up must not pass the end
-    bank = d.view_bank(chips, 8, 12, out)
-    assert bank.shape == (shape[0], 6, out, out, 3) and bank.dtype == np.uint8
-    for view, size in enumerate(range(8, 13)):
-        assert np.array_equal(bank[:, view], d.degrade(chips, size, out))
-    assert np.array_equal(bank[:, 5], d.hr_view(chips, out))
-    assert np.array_equal(d.mirror(bank), d.view_bank(d.mirror(chips), 8, 12, out))
-
-
-def test_view_bank_of_sharp_edges():
-    """Overshoot of the cubic kernel is cut in the bank as it is in `degrade`."""
-    chips = np.zeros((2, 150, 150, 3), np.uint8)
-    chips[0, 70:, :75], chips[1, ::9, :, 1] = 255, 255
-    bank = d.view_bank(chips, 8, 32, 32)
-    assert all(np.array_equal(bank[:, view], d.degrade(chips, size, 32)) for view, size in enumerate(range(8, 33)))

@@ -15,6 +15,8 @@ from lrfr.gate.images import read_image
 from lrfr.sources import SOURCES, orl
 from lrfr.sources.lfw import ARCHIVE
 
+ORL = {"orl": SOURCES["orl"]}
+
 
 @pytest.fixture(scope="module")
 def mtcnn():
@@ -65,7 +67,7 @@ def test_no_face(mtcnn):
 def test_stage_does_not_depend_on_processes(study, monkeypatch):
     study.faces.people = 1
     monkeypatch.setattr(detect, "CHUNK", 5)
-    detect.run(study, SOURCES["orl"])
+    detect.run(study, ORL)
     table = pd.read_csv(study.reports / "landmarks.csv")
     names = read_manifest(MANIFESTS / "orl.csv", people=1)["name"]
     images = [(image, name, orl.Photographs().read(name)) for image, name in enumerate(names)]
@@ -81,7 +83,7 @@ def test_a_changed_photograph_stops_the_stage_before_the_detector_starts(study, 
     path.write_text(path.read_text().replace(sha256, "0" * 64))
     monkeypatch.setattr(detect, "parallel_map", lambda *_: pytest.fail("started"))
     with pytest.raises(UserError, match=r"s4/10\.pgm: its bytes differ"):
-        detect.run(study, SOURCES["orl"])
+        detect.run(study, ORL)
 
 
 def test_a_photograph_without_a_face_is_recorded():

@@ -218,10 +218,11 @@ def test_people_without_a_photograph_take_no_turn():
 
 
 def test_the_view_index_is_the_second_axis_of_the_bank():
-    from lrfr.data.degrade import degrade, hr_view, view_bank
+    from lrfr.data.degradations import view_bank
+    from lrfr.data.degrade import degrade, hr_view
 
-    chips = np.random.Generator(np.random.Philox(key=2)).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8)
-    bank = view_bank(chips, 8, 12, 16)
+    chips = np.random.Generator(np.random.Philox(key=2)).integers(0, 256, (1, 150, 150, 3), dtype=np.uint8)
+    bank = view_bank("area", chips, 8, 12, 16, 0, [0])
     assert view_index(np.array([8, 10, 12, 0]), 8, 12).tolist() == [0, 2, 4, 5]
     for side in (8, 10, 12):
         assert np.array_equal(bank[:, int(view_index(np.array(side), 8, 12))], degrade(chips, side, 16))

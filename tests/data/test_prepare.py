@@ -2,21 +2,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrfr.data import align, prepare
+from lrfr.data import align, photographs, prepare
 from lrfr.data.align import COLUMNS
-from lrfr.data.degrade import view_bank
+from lrfr.data.degradations import view_bank
 from lrfr.data.photographs import MANIFESTS, read_manifest
-from lrfr.data.splits import identity_folds
 from lrfr.errors import UserError
 from lrfr.gate.images import read_image
 from lrfr.sources import SOURCES, lfw, orl
 
-ORL = SOURCES["orl"]
+ORL = {"orl": SOURCES["orl"]}
 
 POINTS = [30.0, 50.0, 62.0, 50.5, 46.0, 70.0, 34.0, 88.0, 58.0, 88.0]
 
 
-NAMES = ("chips.npy", "views.npy", "index.csv", "folds.csv", "official.csv", "duplicates.csv")
+NAMES = ("chips.npy", "views/area.npy", "index.csv", "duplicates.csv")
 
 
 def write_landmarks(study, images, points=POINTS, absent=5):
@@ -35,23 +34,22 @@ def landmarks(study):
 
 def test_stage(study, landmarks):
     prepare.run(study, ORL)
-    chips, views = np.load(study.runs / "chips.npy"), np.load(study.runs / "views.npy")
+    chips, views = np.load(study.runs / "chips.npy"), np.load(study.runs / "views" / "area.npy")
     assert (
         chips.shape == (40, 150, 150, 3)
         and views.shape == (40, 4, 32, 32, 3)
         and chips.dtype == views.dtype == np.uint8
     )
-    assert np.array_equal(views, view_bank(chips, 8, 10, 32))
+    assert np.array_equal(views, view_bank("area", chips, 8, 10, 32, study.seed, range(40)))
     for number, points in ((5, None), (7, np.reshape(POINTS, (5, 2)))):
         face = read_image(orl.Photographs().read(f"s1/{number + 1}.pgm"))
         assert np.array_equal(chips[number], align.chip(face, points, orl.FALLBACK))
     index = pd.read_csv(study.runs / "index.csv")
-    assert list(index.columns) == ["image", "person", "name", "fallback", "removed"]
+    assert list(index.columns) == ["image", "person", "set", "name", "fallback", "removed"]
     assert index["image"].tolist() == list(range(40)) and index["person"].tolist() == [i // 10 for i in range(40)]
     assert index["fallback"].tolist() == [int(i == 5) for i in range(40)] and index["name"][39] == "s4/10.pgm"
     assert not index["removed"].any() and pd.read_csv(study.runs / "duplicates.csv")["same_person"].all()
-    assert (study.runs / "official.csv").read_text() == "fold,official_fold,image_a,image_b,same\n"
-    assert pd.read_csv(study.runs / "folds.csv").equals(identity_folds(4, 2, 1, study.seed))
+    assert set(index["set"]) == {"orl"}
 
 
 def test_same_bytes_in_one_process_or_two(study, landmarks, monkeypatch):
@@ -62,14 +60,15 @@ def test_same_bytes_in_one_process_or_two(study, landmarks, monkeypatch):
         prepare.run(study, ORL)
         written.append([(study.runs / name).read_bytes() for name in NAMES])
     assert written[0] == written[1]
-    assert {path.name for path in study.runs.iterdir()} == set(NAMES)
+    files = {path.relative_to(study.runs).as_posix() for path in study.runs.rglob("*") if path.is_file()}
+    assert files == set(NAMES)
 
 
 def test_arrays_are_as_numpy_saves_them(study, landmarks, tmp_path):
     prepare.run(study, ORL)
-    for name in ("chips.npy", "views.npy"):
-        np.save(tmp_path / name, np.load(study.runs / name))
-        assert (tmp_path / name).read_bytes() == (study.runs / name).read_bytes()
+    for name in ("chips.npy", "views/area.npy"):
+        np.save(tmp_path / "again.npy", np.load(study.runs / name))
+        assert (tmp_path / "again.npy").read_bytes() == (study.runs / name).read_bytes()
 
 
 def test_a_changed_image_stops_the_stage(study, landmarks):
@@ -81,77 +80,28 @@ def test_a_changed_image_stops_the_stage(study, landmarks):
 
 
 def test_a_photograph_that_cannot_be_decoded_leaves_nothing(study, landmarks, monkeypatch):
-    monkeypatch.setattr(prepare, "read_bytes", lambda *_: b"no image")
+    monkeypatch.setattr(photographs, "read_bytes", lambda *_: b"no image")
     with pytest.raises(UserError, match=r"s1/1\.pgm: cannot be read as an image"):
         prepare.run(study, ORL)
     assert not list(study.runs.iterdir())
 
 
-@pytest.fixture
-def lfw_source(small_lfw):
-    return lfw.SOURCE._replace(manifest=small_lfw.manifest, fallback=(10, 10, 50, 50), first_fold={})
-
-
-@pytest.fixture
-def lfw_study(study, small_lfw, monkeypatch):
-    """Eight people, two photographs of which are one under two names, B_Person's second and G_Person's first."""
-    faces = small_lfw.photographs
-    faces["G_Person/G_Person_0001.jpg"] = faces["B_Person/B_Person_0002.jpg"]
-    small_lfw.write()
-    small_lfw.write_manifest()
+def test_test_sources_come_after_the_training_source(study, small_lfw, monkeypatch):
+    """Their people have numbers of their own, their faces no stored views, and every chip its margin."""
     monkeypatch.setenv("LRFR_LFW_ROOT", str(small_lfw.root))
-    study.faces.source, study.faces.people, study.faces.folds, study.faces.validation_people = "lfw", 8, 1, 1
-    write_landmarks(study, len(faces), np.array([20, 22, 40, 22, 30, 32, 22, 42, 38, 42.0]))
-    return study
-
-
-def test_lfw(lfw_study, lfw_source, small_lfw):
-    prepare.run(lfw_study, lfw_source)
-    assert {path.name for path in lfw_study.runs.iterdir()} == set(NAMES)
-    index = pd.read_csv(lfw_study.runs / "index.csv")
-    wrong = ["B_Person/B_Person_0002.jpg", "G_Person/G_Person_0001.jpg"]
-    assert index["name"][index["removed"] == 1].tolist() == wrong and index["name"].tolist() == sorted(
-        small_lfw.photographs
-    )
-    (pair,) = pd.read_csv(lfw_study.runs / "duplicates.csv").to_dict("records")
-    assert [pair["name_a"], pair["name_b"]] == wrong and (pair["cosine"], pair["same_person"], pair["identical"]) == (
-        1,
-        0,
-        1,
-    )
-    folds = pd.read_csv(lfw_study.runs / "folds.csv").set_index("person")["role"]
-    assert (
-        folds[folds == "test"].index.tolist() == [0, 1, 2, 3, 4, 5] and folds[7] == "validation"
-    )  # H has two photographs
-    pairs, numbers = pd.read_csv(lfw_study.runs / "official.csv"), pd.Series(index["image"].to_numpy(), index["name"])
-    expected = lfw.read_pairs(small_lfw.root / lfw.PAIRS)
-    assert (
-        pairs["official_fold"].equals(expected["fold"])
-        and pairs["same"].equals(expected["same"])
-        and not pairs["fold"].any()
-    )
-    assert all(pairs[f"image_{side}"].tolist() == numbers[expected[f"name_{side}"]].tolist() for side in "ab")
-
-
-def test_lfw_folds_are_its_own(lfw_study, lfw_source):
-    lfw_study.faces.folds = 5
-    with pytest.raises(UserError, match=r"^faces\.folds: the official pairs of lfw make 1 folds; set it to that\.$"):
-        prepare.run(lfw_study, lfw_source)
-    lfw_study.faces.folds = 1
-    lfw_source = lfw_source._replace(first_fold={"test people": 7})
-    with pytest.raises(UserError, match=r"^lfw: fold 0 has test people: 6 instead of 7; "):
-        prepare.run(lfw_study, lfw_source)
-    assert not list(lfw_study.runs.iterdir())
-
-
-def test_lfw_with_fewer_people_than_its_pairs(lfw_study, lfw_source):
-    lfw_study.faces.people = 4
-    table = pd.read_csv(lfw_study.reports / "landmarks.csv")
-    table[:7].to_csv(lfw_study.reports / "landmarks.csv", index=False)
-    with pytest.raises(
-        UserError, match=r"E_Person/E_Person_0002\.jpg: an official pair needs this .*raise faces\.people"
-    ):
-        prepare.run(lfw_study, lfw_source)
+    study.faces.tests, study.faces.margin, study.views.kinds = ("lfw",), 5, ("area", "camera")
+    sources = ORL | {"lfw": lfw.SOURCE._replace(manifest=small_lfw.manifest, fallback=(10, 10, 50, 50))}
+    table = write_landmarks(study, 40 + len(small_lfw.photographs))
+    prepare.run(study, sources)
+    index, chips = pd.read_csv(study.runs / "index.csv"), np.load(study.runs / "chips.npy")
+    assert index["image"].tolist() == list(range(len(table))) and index["set"].tolist()[39:41] == ["orl", "lfw"]
+    assert index["person"].tolist()[39:42] == [3, 4, 5] and index["name"][40] == "A_Person/A_Person_0001.jpg"
+    assert chips.shape == (len(table), 160, 160, 3)
+    for kind in study.views.kinds:
+        views = np.load(study.runs / "views" / f"{kind}.npy")
+        assert np.array_equal(views, view_bank(kind, chips[:40], 8, 10, 32, study.seed, range(40)))
+    face = read_image(small_lfw.photographs["A_Person/A_Person_0001.jpg"])
+    assert np.array_equal(align.inner(chips[40]), align.chip(face, np.reshape(POINTS, (5, 2)), None))
 
 
 @pytest.mark.parametrize("change", [lambda t: t.iloc[:-1], lambda t: t.drop(columns="x3"), lambda t: t.iloc[::-1]])

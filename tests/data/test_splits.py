@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrfr.data.photographs import COMMITTED, read_manifest
-from lrfr.data.splits import count_fold, identity_folds, lfw_folds, official
+from lrfr.data.photographs import COMMITTED, LISTS, read_manifest
+from lrfr.data.splits import count_fold, fold_of_tests, identity_folds, lfw_folds, official
 from lrfr.errors import UserError
 from lrfr.sources import lfw
 
@@ -107,19 +107,21 @@ def test_lfw_without_people_to_validate_with(pairs, validation):
 
 
 def test_official_pairs_by_image_number():
-    pairs = pd.DataFrame({"fold": [0, 1, 2], "name_a": ["a", "b", "c"], "name_b": ["c", "a", "a"], "same": [1, 0, 0]})
-    table = official(pairs, pd.Series(["a", "b", "c"]))
-    assert table.values.tolist() == [[0, 0, 0, 2, 1], [0, 1, 1, 0, 0], [1, 2, 2, 0, 0]]
-    assert list(table.columns) == ["fold", "official_fold", "image_a", "image_b", "same"]
+    rows = [("x", 0, "a", "c", 1), ("x", 1, "b", "a", 0), ("x", 2, "c", "a", 0)]
+    pairs, numbers = pd.DataFrame(rows, columns=LISTS), pd.Series([4, 5, 6], index=["a", "b", "c"])
+    table = official(pairs, numbers, 2)
+    assert table.values.tolist() == [["x", 0, 0, 4, 6, 1], ["x", 0, 1, 5, 4, 0], ["x", 1, 2, 6, 4, 0]]
+    assert list(table.columns) == ["list", "fold", "official_fold", "image_a", "image_b", "same"]
+    assert not official(pairs, numbers, 3)["fold"].any()
     with pytest.raises(UserError, match=r"^c: an official pair needs this photograph.*raise faces\.people\.$"):
-        official(pairs, pd.Series(["a", "b"]))
+        official(pairs, numbers[:2], 2)
 
 
 def test_view_2_in_five_folds(real_lfw):
     manifest = read_manifest(COMMITTED / "lfw.csv")
     labels, pairs = (
         pd.factorize(manifest["person"])[0],
-        official(lfw.read_pairs(real_lfw / lfw.PAIRS), manifest["name"]),
+        official(lfw.read_pairs(real_lfw / lfw.PAIRS), manifest.set_index("name")["image"], 2),
     )
     folds = lfw_folds(labels, pairs, 136, seed=0)
     assert count_fold(folds, labels, pairs) == lfw.FIRST_FOLD
@@ -132,3 +134,21 @@ def test_view_2_in_five_folds(real_lfw):
         not tested["person"].duplicated().any()
         and folds.groupby(["fold", "role"]).size()[:, "validation"].tolist() == [136] * 5
     )
+
+
+def test_people_of_other_sources_are_tested():
+    people = np.repeat(np.arange(12), [5] * 8 + [1] * 4)  # 10 and 11 are of a test source
+    tested, usable = people >= 10, np.ones(len(people), dtype=bool)
+    usable[:2] = False  # of person 0, who has three left
+    folds = fold_of_tests(people, tested, np.array([3, 9]), 2, 0, usable)
+    role = folds.set_index("person")["role"]
+    assert not folds["fold"].any() and role.index.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11]
+    assert role[[10, 11]].eq("test").all() and role[[0, 8]].eq("train").all() and (role == "validation").sum() == 2
+    assert folds.equals(fold_of_tests(people, tested, np.array([3, 9]), 2, 0, usable))
+    drawn = {tuple(folds.person[folds.role == "validation"])} | {
+        tuple(again.person[again.role == "validation"])
+        for again in (fold_of_tests(people, tested, np.array([3, 9]), 2, seed, usable) for seed in range(1, 9))
+    }
+    assert len(drawn) > 1
+    with pytest.raises(UserError, match=r"faces\.validation_people: 7 people are asked for; 6 of 8 have 4 photographs"):
+        fold_of_tests(people, tested, np.array([3, 9]), 7, 0, usable)

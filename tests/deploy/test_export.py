@@ -115,7 +115,7 @@ def test_calibration_sees_training_people_alone(study: Study, monkeypatch: pytes
     fold = read_fold(study, 0)
     faces = export.calibration_faces(study, fold)
     assert faces.shape == (len(fold.images), study.views.size, study.views.size, 3) and faces.dtype == np.uint8
-    bank = {view.tobytes() for view in np.asarray(fold.views[fold.images]).reshape(-1, *faces.shape[1:])}
+    bank = {view.tobytes() for view in np.asarray(fold.views["area"][fold.images]).reshape(-1, *faces.shape[1:])}
     assert {view.tobytes() for view in faces} <= bank
     np.testing.assert_array_equal(faces, export.calibration_faces(study, fold))
     monkeypatch.setattr(export, "CALIBRATION", 5)

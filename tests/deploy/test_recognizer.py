@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from lrfr.data import align, degrade
+from lrfr.data.degradations import view_bank
 from lrfr.data.draws import view_index
 from lrfr.deploy import find_faces as faces
 from lrfr.deploy import recognizer as cards
@@ -46,7 +47,7 @@ def mtcnn():
 
 def evaluated(net, chips: np.ndarray, resolution: str) -> tuple[Pairs, np.ndarray]:
     """All pairs of faces, two a person, and their scores, by the code of the study."""
-    bank = degrade.view_bank(chips, 8, 32, students.SIZE)
+    bank = view_bank("area", chips, 8, 32, students.SIZE, 0, range(len(chips)))
     views = bank[:, int(view_index(np.array(0 if resolution == "hr" else int(resolution)), 8, 32))]
     x = cells.unit(embed_views(net, views))
     pairs = Pairs(np.repeat(np.arange(len(chips) // 2), 2), np.empty((0, len(chips) // 2), np.int64))

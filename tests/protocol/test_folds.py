@@ -32,8 +32,9 @@ def test_rows_are_those_of_the_training_stages(tmp_path, monkeypatch, make, writ
     write(study)
     index = pd.read_csv(study.runs / "index.csv").sort_values("image")
     index.to_csv(study.runs / "index.csv", index=False)
-    for name in ("chips", "views"):
-        np.save(study.runs / f"{name}.npy", np.zeros(1))
+    (study.runs / "views").mkdir()
+    for name in ("chips", "views/area"):
+        np.save(study.runs / f"{name}.npy", np.zeros((1, 150, 150, 3)))
     for number in study.faces.run_folds:
         rows = held_out_rows(index, pd.read_csv(study.runs / "folds.csv"), number, study.faces.validation_images)
         fold = read_fold(study, number)

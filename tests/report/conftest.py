@@ -14,7 +14,8 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lrfr.config import Study
-from lrfr.data.degrade import degrade, view_bank
+from lrfr.data.degradations import view_bank
+from lrfr.data.degrade import degrade
 from lrfr.train.trainings import points
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +116,9 @@ def write_study(folder: Path, values: dict) -> Study:
     coarse = np.clip(base + rng.normal(0, 40, (len(person), 12, 12, 3)), 0, 255).astype(np.uint8)
     chips = degrade(np.repeat(np.repeat(coarse, 13, 1), 13, 2)[:, :150, :150], 60, 150)
     np.save(runs / "chips.npy", chips)
-    np.save(runs / "views.npy", view_bank(chips[:2], study.views.smallest, study.views.largest, study.views.size))
+    sizes = study.views.smallest, study.views.largest, study.views.size
+    (runs / "views").mkdir()
+    np.save(runs / "views" / "area.npy", view_bank("area", chips[:2], *sizes, study.seed, range(2)))
     index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0, "removed": 0})
     index.to_csv(runs / "index.csv", index=False)
     pd.DataFrame({"fold": 0, "person": range(len(role)), "role": role}).to_csv(runs / "folds.csv", index=False)

@@ -132,7 +132,7 @@ def test_reads_tables_logs_and_parameters(project, monkeypatch):
     }
     assert (
         np.load(report.file("chips.npy"), mmap_mode="r").shape[1:] == (150, 150, 3)
-        and np.load(report.file("views.npy"), mmap_mode="r").ndim == 5
+        and np.load(report.file("views/area.npy"), mmap_mode="r").ndim == 5
         and len(report.table("cost"))
     )
 

@@ -40,9 +40,10 @@ def study(tmp_path, monkeypatch):
         jobs=2,
         runs=tmp_path / "runs",
         reports=tmp_path / "reports",
-        faces=SimpleNamespace(source="orl", people=4, folds=2, validation_people=1),
-        detect=SimpleNamespace(enlarge=2, border=40),
-        views=SimpleNamespace(smallest=8, largest=10, size=32),
+        faces=SimpleNamespace(
+            source="orl", tests=(), people=4, margin=0, folds=2, validation_people=1, resemblance=None, searcher=None
+        ),
+        views=SimpleNamespace(kinds=("area",), smallest=8, largest=10, size=32),
     )
 
 

@@ -58,9 +58,9 @@ def test_other_pairs_are_refused(small_lfw, monkeypatch):
     path.write_text(small_lfw.pairs.replace("E_Person\t2\t1", "E_Person\t1\t2"))
     assert "pairs.txt: not the published View 2" in refusal(lfw.check, small_lfw.root, small_lfw.manifest)
     monkeypatch.setenv("LRFR_LFW_ROOT", str(small_lfw.root))
-    assert "not the published View 2" in refusal(lfw.official_pairs)
+    assert "not the published View 2" in refusal(lfw.lists)
     path.write_text(small_lfw.pairs)
-    assert len(lfw.official_pairs()) == 4
+    assert len(lfw.lists()) == 4
 
 
 def test_a_missing_photograph_is_named(small_lfw):
@@ -69,7 +69,7 @@ def test_a_missing_photograph_is_named(small_lfw):
 
 
 def test_the_root_is_known_from_the_environment_or_a_file(small_lfw, monkeypatch, tmp_path):
-    assert "run `lrfr study lfw --root PATH` or set LRFR_LFW_ROOT" in refusal(lfw.PLACE.find)
+    assert "run `lrfr study STUDY --lfw PATH` or set LRFR_LFW_ROOT" in refusal(lfw.PLACE.find)
     assert lfw.PLACE.file == tmp_path / "cache" / "lfw-root"
     lfw.PLACE.file.parent.mkdir()
     lfw.PLACE.file.write_text("/stored\n")
@@ -83,10 +83,10 @@ def test_the_root_is_known_from_the_environment_or_a_file(small_lfw, monkeypatch
 def test_pairs(small_lfw):
     table = lfw.read_pairs(small_lfw.root / lfw.PAIRS)
     assert table.values.tolist() == [
-        [0, "B_Person/B_Person_0001.jpg", "B_Person/B_Person_0002.jpg", 1],
-        [0, "A_Person/A_Person_0001.jpg", "C_Person/C_Person_0003.jpg", 0],
-        [1, "E_Person/E_Person_0002.jpg", "E_Person/E_Person_0001.jpg", 1],
-        [1, "D_Person/D_Person_0001.jpg", "F_Person/F_Person_0001.jpg", 0],
+        ["view2", 0, "B_Person/B_Person_0001.jpg", "B_Person/B_Person_0002.jpg", 1],
+        ["view2", 0, "A_Person/A_Person_0001.jpg", "C_Person/C_Person_0003.jpg", 0],
+        ["view2", 1, "E_Person/E_Person_0002.jpg", "E_Person/E_Person_0001.jpg", 1],
+        ["view2", 1, "D_Person/D_Person_0001.jpg", "F_Person/F_Person_0001.jpg", 0],
     ]
 
 
@@ -107,8 +107,9 @@ def test_the_real_one(real_lfw, monkeypatch):
     lfw.check(real_lfw)
     assert make_manifest(lfw.Photographs(real_lfw).faces()) == (COMMITTED / "lfw.csv").read_bytes()
     monkeypatch.setenv("LRFR_LFW_ROOT", str(real_lfw))
-    pairs, names = lfw.official_pairs(), set(read_manifest(COMMITTED / "lfw.csv")["name"])
+    pairs, names = lfw.lists(), set(read_manifest(COMMITTED / "lfw.csv")["name"])
     assert (
         pairs.groupby(["fold", "same"]).size().tolist() == [300] * 20 and {*pairs["name_a"], *pairs["name_b"]} <= names
     )
-    assert pairs.iloc[0].tolist() == [0, "Abel_Pacheco/Abel_Pacheco_0001.jpg", "Abel_Pacheco/Abel_Pacheco_0004.jpg", 1]
+    first = ["view2", 0, "Abel_Pacheco/Abel_Pacheco_0001.jpg", "Abel_Pacheco/Abel_Pacheco_0004.jpg", 1]
+    assert pairs.iloc[0].tolist() == first

@@ -238,7 +238,8 @@ def test_another_seed_code_or_model_has_another_state(
 
 
 def other_views(study: Study) -> None:
-    np.save(study.runs / "views.npy", 255 - np.load(study.runs / "views.npy"))
+    path = study.runs / "views" / "area.npy"
+    np.save(path, 255 - np.load(path))
 
 
 def other_folds(study: Study) -> None:

@@ -80,8 +80,15 @@ def test_of_a_validation_person_the_first_photographs_count(tiny: Study, changed
 
 def test_faces_stay_on_disk(tiny: Study):
     fold = read_fold(tiny, 0)
-    assert isinstance(fold.chips, np.memmap) and isinstance(fold.views, np.memmap) and not fold.chips.flags.writeable
-    assert fold.chips.shape == (36, 150, 150, 3) and fold.views.shape == (36, 10, 32, 32, 3)
+    views = fold.views["area"]
+    assert isinstance(fold.chips, np.memmap) and isinstance(views, np.memmap) and not fold.chips.flags.writeable
+    assert fold.chips.shape == (36, 150, 150, 3) and views.shape == (36, 10, 32, 32, 3) and len(fold.views) == 1
+
+
+def test_networks_see_the_chip_without_its_margin(tiny: Study):
+    chips = np.load(tiny.runs / "chips.npy")
+    np.save(tiny.runs / "chips.npy", np.pad(chips, ((0, 0), (9, 9), (9, 9), (0, 0))))
+    assert np.array_equal(read_fold(tiny, 0).chips, chips)
 
 
 def test_teacher_input_keeps_values_and_moves_the_channels():

@@ -87,14 +87,15 @@ def test_the_head_may_start_from_the_class_centres_of_the_teacher(tiny: Study, c
 
 def test_the_student_sees_the_drawn_views(tiny: Study):
     trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
-    ids, views = trainer.fold.images[[3, 1]], trainer.fold.views
-    draw = Draw(np.array([9, 0]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN)
+    ids, views, areas = trainer.fold.images[[3, 1]], trainer.fold.views["area"], np.zeros(2, np.int64)
+    jitter = np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN
+    draw = Draw(np.array([9, 0]), np.array([True, False]), *jitter, areas)
     found = trainer.inputs(ids, draw)
     last = view_index(np.array(0), tiny.views.smallest, tiny.views.largest)
     for row, pixels, gain, bias in ((0, views[ids[0], 1, :, ::-1], 1.5, 0), (1, views[ids[1], int(last)], 1, 0.25)):
         seen = normalise(torch.from_numpy(pixels.copy())[None])[0]
         assert torch.allclose(found[row], seen * gain + bias, atol=1e-6)
-    assert np.array_equal(views, np.load(tiny.runs / "views.npy"))  # flipping is of a copy
+    assert np.array_equal(views, np.load(tiny.runs / "views" / "area.npy"))  # flipping is of a copy
 
 
 def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Callable[..., Study]):
@@ -304,9 +305,9 @@ def test_the_validation_error_changes_no_weight_and_knows_no_training_person(
     monkeypatch.setattr(loop, "BATCH", 5)
     assert trainer.validation_error(resolution) == pytest.approx(error, abs=1e-6)
     fold, view = trainer.fold, resolution - tiny.views.smallest
-    blank = np.zeros_like(fold.views)
-    blank[fold.validation, view] = fold.views[fold.validation, view]  # all that counts
-    trainer.fold = fold._replace(views=blank)
+    blank = np.zeros_like(fold.views["area"])
+    blank[fold.validation, view] = fold.views["area"][fold.validation, view]  # all that counts
+    trainer.fold = fold._replace(views={"area": blank})
     assert trainer.validation_error(resolution) == pytest.approx(error, abs=1e-6)
     blank[fold.validation, view] = 0  # all faces alike: nothing can be told apart
     assert trainer.validation_error(resolution) == pytest.approx(0.5)
