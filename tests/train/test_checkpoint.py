@@ -256,11 +256,11 @@ def other_targets(study: Study) -> None:
     ("model", "change", "left_on_disk"),
     [
         ("scratch", {}, other_views),  # another manifest, or another version of the data stages
-        ("scratch", {"detect.enlarge": 3}, other_views),
+        ("scratch", {"faces.margin": 3}, other_views),
         ("scratch", {"seed": 1}, other_folds),
         ("feature", {}, other_targets),
     ],
-    ids=["faces", "detect.enlarge", "seed", "targets"],
+    ids=["faces", "margin", "seed", "targets"],
 )
 def test_what_an_earlier_stage_wrote_anew_never_meets_an_old_state(
     tiny: Study,
