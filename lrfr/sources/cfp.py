@@ -1,8 +1,8 @@
 """Celebrities in Frontal-Profile in the Wild: 7,000 photographs of 500 people, brought by the user.
 
 Sengupta et al., "Frontal to profile face verification in the wild", 2016. Research use only: the repository has names
-and hashes, no pixel. Ten photographs of a person are frontal, four in profile. The official lists "ff" (two frontal
-photographs) and "fp" (a frontal one and a profile) have ten folds of 350 + 350 pairs each.
+and hashes, no pixel. Ten photographs of a person are frontal, four in profile. The official lists "cfp_ff" (two frontal
+photographs) and "cfp_fp" (a frontal one and a profile) have ten folds of 350 + 350 pairs each.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ ARCHIVE, PROTOCOL = "cfp-original.zip", "cfp-protocol.zip"
 # of the table of `read_lists`, as CSV
 LISTS_SHA256 = "07c00eeb2030999f8e70a007bb45ae0c9360cc2abf84a0617a15e889719b3cc9"
 PLACE = Place("cfp", "CFP", "lrfr study STUDY --cfp PATH")
-SIDES = {"ff": "FF", "fp": "FP"}  # list -> whose pairs: a frontal photograph (F), a profile (P)
+SIDES = {"cfp_ff": "FF", "cfp_fp": "FP"}  # list -> whose pairs: a frontal photograph (F), a profile (P)
 
 
 def locate(root: Path) -> tuple[Path, Path]:
@@ -63,7 +63,7 @@ class Photographs:
 
 
 def read_lists(protocol: Path) -> pd.DataFrame:
-    """The official lists: list ("ff" or "fp"), fold (int, from 0), name_a, name_b, same (0 or 1), in their order.
+    """The official lists: list (a key of SIDES), fold (int, from 0), name_a, name_b, same (0 or 1), in their order.
 
     A pair is a line "i,j": lines of the tables of photographs, from 1. UserError if the lists are not the published
     ones.

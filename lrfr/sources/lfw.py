@@ -97,7 +97,7 @@ def choose_root(given: Path | None) -> Chosen:
 
 
 def read_pairs(path: str | Path) -> pd.DataFrame:
-    """View 2: list ("view2"), fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in its order.
+    """View 2: list ("official"), fold (int, from 0), name_a, name_b (as in the manifest), same (0 or 1), in its order.
 
     First come the numbers of folds and of pairs of each kind in a fold; then, fold by fold, lines "name i j" of one
     person and lines "name i name j" of two. UserError if the file is not the published one.
@@ -110,7 +110,7 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
     for number, (a, i, *other) in enumerate(lines):
         b, j = other if len(other) == 2 else (a, *other)
         names = (f"{person}/{person}_{int(k):04d}.jpg" for person, k in ((a, i), (b, j)))
-        rows.append(("view2", number // (2 * int(each)), *names, int(a == b)))
+        rows.append(("official", number // (2 * int(each)), *names, int(a == b)))
     return pd.DataFrame(rows, columns=LISTS)
 
 

@@ -52,7 +52,7 @@ def test_another_seed_epoch_or_half_draws_anew():
 
 def test_shapes_and_ranges():
     found = draws(images=4000)
-    assert all(field.shape == (4000, 2) for field in found[:-2]) and found.moves.shape == (4000, 2, 4)
+    assert all(field.shape == (4000, 2) for field in (*found[:-3], found.kind)) and found.moves.shape == (4000, 2, 4)
     assert found.gain.dtype == found.bias.dtype == np.float32
     assert set(np.unique(found.resolution)) == {0, *range(8, 33)}
     assert np.abs(found.gain - 1).max() <= 0.2 and np.abs(found.bias).max() <= 0.2

@@ -5,6 +5,7 @@ import pytest
 from lrfr.data import align, photographs, prepare
 from lrfr.data.align import COLUMNS
 from lrfr.data.degradations import view_bank
+from lrfr.data.degrade import middle
 from lrfr.data.photographs import MANIFESTS, read_manifest
 from lrfr.errors import UserError
 from lrfr.gate.images import read_image
@@ -101,7 +102,7 @@ def test_test_sources_come_after_the_training_source(study, small_lfw, monkeypat
         views = np.load(study.runs / "views" / f"{kind}.npy")
         assert np.array_equal(views, view_bank(kind, chips[:40], 8, 10, 32, study.seed, range(40)))
     face = read_image(small_lfw.photographs["A_Person/A_Person_0001.jpg"])
-    assert np.array_equal(align.inner(chips[40]), align.chip(face, np.reshape(POINTS, (5, 2)), None))
+    assert np.array_equal(middle(chips[40:41], 150)[0], align.chip(face, np.reshape(POINTS, (5, 2)), None))
 
 
 @pytest.mark.parametrize("change", [lambda t: t.iloc[:-1], lambda t: t.drop(columns="x3"), lambda t: t.iloc[::-1]])

@@ -80,13 +80,13 @@ def write_lfw(study: Study) -> None:
                 for _ in range(OFFICIAL_KIND):
                     a, b = np.repeat(rng.choice(several), 2) if same else rng.choice(people, 2, replace=False)
                     i, j = rng.choice(LFW_IMAGES[a], 2, replace=False) if same else rng.integers(LFW_IMAGES[[a, b]])
-                    official.append((fold, 2 * fold + half, first[a] + i, first[b] + j, same))
+                    official.append(("official", fold, 2 * fold + half, first[a] + i, first[b] + j, same))
     index = write_index(study, person, roles)
     validated = np.flatnonzero((np.array(roles[0])[person] == "validation") & (np.arange(len(person)) > 0))
     index.loc[[first[3] + 1, validated[1]], "removed"] = 1
     index.loc[first[3], "fallback"] = 1
     index.to_csv(study.runs / "index.csv", index=False)
-    table = pd.DataFrame(official, columns=["fold", "official_fold", "image_a", "image_b", "same"])
+    table = pd.DataFrame(official, columns=["list", "fold", "official_fold", "image_a", "image_b", "same"])
     table.to_csv(study.runs / "official.csv", index=False)
     held_out = {fold: lfw_rows(index, roles[fold], study.faces.validation_images) for fold in study.faces.run_folds}
     write_embeddings(study, person, held_out, rng, misaligned=True)
@@ -128,7 +128,14 @@ def write_index(study: Study, person: np.ndarray, roles: dict[int, list[str]]) -
     rows = [(fold, p, role) for fold, people in roles.items() for p, role in enumerate(people)]
     pd.DataFrame(rows, columns=["fold", "person", "role"]).to_csv(study.runs / "folds.csv", index=False)
     return pd.DataFrame(
-        {"image": np.arange(len(person)), "person": person, "name": "x.pgm", "fallback": 0, "removed": 0}
+        {
+            "image": np.arange(len(person)),
+            "person": person,
+            "name": "x.pgm",
+            "set": study.faces.source,
+            "fallback": 0,
+            "removed": 0,
+        }
     )
 
 

@@ -65,9 +65,9 @@ def listed():
     for fold in (0, 1):
         for _ in range(KIND):
             person = rng.integers(15 * fold, 15 * fold + 15)
-            rows.append((0, fold, 2 * person, 2 * person + 1, 1))
+            rows.append(("official", 0, fold, 2 * person, 2 * person + 1, 1))
             a, b = rng.choice(np.arange(15 * fold, 15 * fold + 15), 2, replace=False)
-            rows.append((0, fold, 2 * a + rng.integers(2), 2 * b + rng.integers(2), 0))
+            rows.append(("official", 0, fold, 2 * a + rng.integers(2), 2 * b + rng.integers(2), 0))
     x, y = (rng.normal(size=(30, 5))[people] + noise * rng.normal(size=(60, 5)) for noise in (0.4, 0.9))
     y += x
     return pd.DataFrame(rows, columns=OFFICIAL_COLUMNS), people, x, y

@@ -177,7 +177,7 @@ def test_a_fold_without_people_is_one_clear_sentence(tmp_path, monkeypatch):
     faces.write_faces(study)
     folds = pd.read_csv(study.runs / "folds.csv")
     folds[folds.role != "validation"].to_csv(study.runs / "folds.csv", index=False)
-    with pytest.raises(UserError, match="too few validation people"):
+    with pytest.raises(UserError, match="validation of fold 0 has too few people"):
         stage.run(study)
 
 

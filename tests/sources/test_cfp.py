@@ -36,7 +36,7 @@ def small(tmp_path, monkeypatch):
     (tmp_path / "cfp.csv").write_bytes(make_manifest(cfp.Photographs(root).faces()))
     rows = [
         f"{title},{fold},001/frontal/01.jpg,002/{kind}/02.jpg,0\n{title},{fold},002/frontal/01.jpg,002/{kind}/02.jpg,1\n"
-        for title, kind in (("ff", "frontal"), ("fp", "profile"))
+        for title, kind in (("cfp_ff", "frontal"), ("cfp_fp", "profile"))
         for fold in range(10)
     ]
     text = "list,fold,name_a,name_b,same\n" + "".join(rows)

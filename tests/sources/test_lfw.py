@@ -83,10 +83,10 @@ def test_the_root_is_known_from_the_environment_or_a_file(small_lfw, monkeypatch
 def test_pairs(small_lfw):
     table = lfw.read_pairs(small_lfw.root / lfw.PAIRS)
     assert table.values.tolist() == [
-        ["view2", 0, "B_Person/B_Person_0001.jpg", "B_Person/B_Person_0002.jpg", 1],
-        ["view2", 0, "A_Person/A_Person_0001.jpg", "C_Person/C_Person_0003.jpg", 0],
-        ["view2", 1, "E_Person/E_Person_0002.jpg", "E_Person/E_Person_0001.jpg", 1],
-        ["view2", 1, "D_Person/D_Person_0001.jpg", "F_Person/F_Person_0001.jpg", 0],
+        ["official", 0, "B_Person/B_Person_0001.jpg", "B_Person/B_Person_0002.jpg", 1],
+        ["official", 0, "A_Person/A_Person_0001.jpg", "C_Person/C_Person_0003.jpg", 0],
+        ["official", 1, "E_Person/E_Person_0002.jpg", "E_Person/E_Person_0001.jpg", 1],
+        ["official", 1, "D_Person/D_Person_0001.jpg", "F_Person/F_Person_0001.jpg", 0],
     ]
 
 
@@ -111,5 +111,5 @@ def test_the_real_one(real_lfw, monkeypatch):
     assert (
         pairs.groupby(["fold", "same"]).size().tolist() == [300] * 20 and {*pairs["name_a"], *pairs["name_b"]} <= names
     )
-    first = ["view2", 0, "Abel_Pacheco/Abel_Pacheco_0001.jpg", "Abel_Pacheco/Abel_Pacheco_0004.jpg", 1]
+    first = ["official", 0, "Abel_Pacheco/Abel_Pacheco_0001.jpg", "Abel_Pacheco/Abel_Pacheco_0004.jpg", 1]
     assert pairs.iloc[0].tolist() == first

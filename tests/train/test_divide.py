@@ -80,7 +80,7 @@ def test_lfw(lfw_study, lfw_sources, small_lfw):
     numbers = pd.Series(index["image"].to_numpy(), index["name"])
     expected = lfw.read_pairs(small_lfw.root / lfw.PAIRS)
     assert official["official_fold"].equals(expected["fold"]) and official["same"].equals(expected["same"])
-    assert set(official["list"]) == {"view2"} and not official["fold"].any()
+    assert set(official["list"]) == {"official"} and not official["fold"].any()
     assert all(official[f"image_{side}"].tolist() == numbers[expected[f"name_{side}"]].tolist() for side in "ab")
 
 

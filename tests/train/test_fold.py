@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ import torch
 
 from lrfr.config import Study
 from lrfr.data.degrade import degrade
-from lrfr.train.fold import read_fold, teacher_input, teacher_view
+from lrfr.data.draws import Draw, view_index
+from lrfr.models.student import student_view
+from lrfr.models.teachers import see_chip
+from lrfr.train.fold import drawn_views, read_fold, teacher_input, teacher_view
 
 
 def test_roles_divide_all_images_and_share_nobody(tiny: Study):
@@ -85,10 +89,23 @@ def test_faces_stay_on_disk(tiny: Study):
     assert fold.chips.shape == (36, 150, 150, 3) and views.shape == (36, 10, 32, 32, 3) and len(fold.views) == 1
 
 
-def test_networks_see_the_chip_without_its_margin(tiny: Study):
-    chips = np.load(tiny.runs / "chips.npy")
-    np.save(tiny.runs / "chips.npy", np.pad(chips, ((0, 0), (9, 9), (9, 9), (0, 0))))
-    assert np.array_equal(read_fold(tiny, 0).chips, chips)
+def test_dlib_sees_the_chip_without_its_margin(tiny: Study):
+    fold, ids = read_fold(tiny, 0), np.arange(3)
+    wide = fold._replace(chips=np.pad(fold.chips, ((0, 0), (9, 9), (9, 9), (0, 0))))
+    for sizes in (np.zeros(3, int), np.array([8, 0, 16])):
+        seen = [teacher_view(see_chip, one.chips[ids], sizes, ids > 1) for one in (fold, wide)]
+        assert torch.equal(*seen)
+
+
+def test_views_made_on_demand_are_those_of_the_bank(tiny: Study):
+    """Resolutions, mirror images and the sharp view, in one batch."""
+    fold, ids, sizes = read_fold(tiny, 0), np.array([5, 0, 7, 5]), np.array([8, 0, 11, 16])
+    none, mirrored = np.zeros(4, np.float32), np.array([False, True, True, False])
+    draw = Draw(sizes, mirrored, none, none, none, none, np.zeros(4, int))
+    found = drawn_views(partial(student_view, size=32), fold, ids, draw, ("area",), 0).numpy()
+    for row, view in enumerate(view_index(sizes, 8, 16)):
+        expected = fold.views["area"][ids[row], view]
+        assert np.array_equal(found[row], expected[:, ::-1] if mirrored[row] else expected)
 
 
 def test_teacher_input_keeps_values_and_moves_the_channels():
@@ -99,19 +116,19 @@ def test_teacher_input_keeps_values_and_moves_the_channels():
 
 
 def test_a_view_is_the_mirrored_face_degraded_at_its_own_size():
-    chips = np.random.Generator(np.random.Philox(key=1)).integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
+    chips = np.random.Generator(np.random.Philox(key=1)).integers(0, 256, (5, 150, 150, 3), dtype=np.uint8)
     kept = chips.copy()
     sizes, mirrored = np.array([0, 0, 8, 12, 8]), np.array([False, True, False, True, True])
-    found = teacher_view(chips, sizes, mirrored).numpy()
+    found = teacher_view(see_chip, chips, sizes, mirrored).numpy()
     assert found.dtype == np.uint8 and np.array_equal(chips, kept)
     for row, (size, flip) in enumerate(zip(sizes, mirrored, strict=True)):
         face = chips[row : row + 1, :, ::-1] if flip else chips[row : row + 1]
-        expected = degrade(np.ascontiguousarray(face), int(size), 20) if size else face
+        expected = degrade(np.ascontiguousarray(face), int(size), 150) if size else face
         assert np.array_equal(found[row : row + 1], expected)
 
 
 @pytest.mark.parametrize("flags", [[False, False], [True, True]])
 def test_high_resolution_faces_stay_as_they_are(flags: list[bool]):
-    chips = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    found = teacher_view(chips, np.zeros(2, dtype=np.int64), np.array(flags)).numpy()
+    chips = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), dtype=np.uint8)
+    found = teacher_view(see_chip, chips, np.zeros(2, dtype=np.int64), np.array(flags)).numpy()
     assert np.array_equal(found, chips[:, :, ::-1] if flags[0] else chips)

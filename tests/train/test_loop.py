@@ -22,6 +22,7 @@ from lrfr.train.trainings import training
 
 MOVED = np.float32([[0.5, -1, 1, -0.25], [-1, 0.5, -0.5, 1]])  # drawn moves of two rows
 PLAIN = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1))  # colours as they are
+AREA = np.zeros(2, np.int64)  # the first kind of small image
 
 
 @pytest.mark.parametrize("model", ["kd", "fitnet", "at", "se_dfd", "kd_tuned_teacher"])
@@ -87,9 +88,9 @@ def test_the_head_may_start_from_the_class_centres_of_the_teacher(tiny: Study, c
 
 def test_the_student_sees_the_drawn_views(tiny: Study):
     trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
-    ids, views, areas = trainer.fold.images[[3, 1]], trainer.fold.views["area"], np.zeros(2, np.int64)
+    ids, views = trainer.fold.images[[3, 1]], trainer.fold.views["area"]
     jitter = np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN
-    draw = Draw(np.array([9, 0]), np.array([True, False]), *jitter, areas)
+    draw = Draw(np.array([9, 0]), np.array([True, False]), *jitter, AREA)
     found = trainer.inputs(ids, draw)
     last = view_index(np.array(0), tiny.views.smallest, tiny.views.largest)
     for row, pixels, gain, bias in ((0, views[ids[0], 1, :, ::-1], 1.5, 0), (1, views[ids[1], int(last)], 1, 0.25)):
@@ -102,7 +103,9 @@ def test_the_drawn_moves_are_those_of_the_mirrored_view(tiny: Study, changed: Ca
     study = changed(tiny, {"train.rotate": 8, "train.zoom": 0.1, "train.shift": 0.05})
     fold = read_fold(study, 0)
     plain, moved = (Trainer(training(each, "scratch"), fold, 0) for each in (tiny, study))
-    draw = Draw(np.array([9, 16]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN)
+    draw = Draw(
+        np.array([9, 16]), np.array([True, False]), np.float32([1.5, 1]), np.float32([0, 0.25]), MOVED, PLAIN, AREA
+    )
     gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
     ids = fold.images[[3, 1]]
     seen = (plain.inputs(ids, draw) - bias) / gain
@@ -137,7 +140,15 @@ def test_the_drawn_colours_are_shown_if_the_study_asks_for_them(tiny: Study, cha
 def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: Study):
     trainer = Trainer(training(tiny, "feature"), read_fold(tiny, 0), 0)
     ids = trainer.fold.images[:3]
-    draw = Draw(np.array([8, 0, 12]), np.array([False, True, True]), np.ones(3), np.zeros(3), np.zeros((3, 4)), PLAIN)
+    draw = Draw(
+        np.array([8, 0, 12]),
+        np.array([False, True, True]),
+        np.ones(3),
+        np.zeros(3),
+        np.zeros((3, 4)),
+        PLAIN,
+        np.zeros(3, int),
+    )
     cached = trainer.source(ids, draw)
     trainer.source.cached = None
     assert torch.allclose(trainer.source(ids, draw).embedding, cached.embedding, atol=1e-4)
@@ -149,7 +160,7 @@ def test_the_conventional_teacher_sees_the_students_view(tiny: Study):
     assert trainer.source.cached is None and terms == {"teacher_face", "teacher_validation_eer"}
     ids, flags = trainer.fold.images[:2], np.zeros(2, dtype=bool)
     low, high = (
-        trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED, PLAIN)).logits
+        trainer.source(ids, Draw(np.full(2, size), flags, np.ones(2), np.zeros(2), MOVED, PLAIN, AREA)).logits
         for size in (8, 0)
     )
     teacher = trainer.source.online.trained
@@ -298,19 +309,19 @@ def test_the_validation_error_changes_no_weight_and_knows_no_training_person(
 ):
     trainer = Trainer(training(tiny, "scratch"), read_fold(tiny, 0), 0)
     before = {name: tensor.clone() for name, tensor in trainer.student.module.state_dict().items()}
-    error = trainer.validation_error(resolution)
+    error = trainer.validation_error(resolution, "area")
     assert 0 <= error <= 1
     after = trainer.student.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     monkeypatch.setattr(loop, "BATCH", 5)
-    assert trainer.validation_error(resolution) == pytest.approx(error, abs=1e-6)
+    assert trainer.validation_error(resolution, "area") == pytest.approx(error, abs=1e-6)
     fold, view = trainer.fold, resolution - tiny.views.smallest
     blank = np.zeros_like(fold.views["area"])
     blank[fold.validation, view] = fold.views["area"][fold.validation, view]  # all that counts
     trainer.fold = fold._replace(views={"area": blank})
-    assert trainer.validation_error(resolution) == pytest.approx(error, abs=1e-6)
+    assert trainer.validation_error(resolution, "area") == pytest.approx(error, abs=1e-6)
     blank[fold.validation, view] = 0  # all faces alike: nothing can be told apart
-    assert trainer.validation_error(resolution) == pytest.approx(0.5)
+    assert trainer.validation_error(resolution, "area") == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("model", ["scratch", "hkdd", "icd_face", "acs_review"])
@@ -328,7 +339,9 @@ def test_people_with_a_single_photograph_are_taught_but_are_no_class(singles: St
     if model == "icd_face":
         assert alone not in trainer.method.bank.image and (trainer.method.bank.image >= 0).any()
     # a batch of nobody else still teaches
-    draw = Draw(np.full(2, 8), np.array([True, False]), np.ones(2, np.float32), np.zeros(2, np.float32), MOVED, PLAIN)
+    draw = Draw(
+        np.full(2, 8), np.array([True, False]), np.ones(2, np.float32), np.zeros(2, np.float32), MOVED, PLAIN, AREA
+    )
     terms = trainer.losses(np.array([alone, alone]), draw, 1.0)
     assert terms["face"] == 0 and all(term.isfinite() for term in terms.values())
     taught = {"hfd", "fcd", "review"} & terms.keys()

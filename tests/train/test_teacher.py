@@ -14,7 +14,7 @@ from lrfr.errors import UserError
 from lrfr.gate.state import read_state
 from lrfr.models.features import Features
 from lrfr.models.heads import unit
-from lrfr.models.teachers import build_teacher
+from lrfr.models.teachers import build_teacher, see_chip
 from lrfr.streams import stream
 from lrfr.train import teacher
 from lrfr.train.fold import read_fold, teacher_input
@@ -105,7 +105,7 @@ def test_people_with_a_single_photograph_are_no_class_of_the_teacher(singles: St
 
 def test_mirror_images_come_second_with_the_same_labels(tiny: Study):
     fold = read_fold(tiny, 0)
-    chips, labels = teacher.both_views(fold)
+    chips, labels = teacher.both_views(see_chip, fold)
     assert (
         np.array_equal(chips[18:].numpy(), fold.chips[fold.images][:, :, ::-1])
         and labels.tolist() == fold.labels.tolist() * 2

@@ -68,7 +68,7 @@ def test_the_stage(tiny: Study, changed: Callable[..., Study]):
     short = candidate(trials(study, "scratch").training, {"train.scale": 0.5})
     trainer = Trainer(short, read_fold(short, 0), study.train.seeds[0])
     trainer.epoch(0), trainer.epoch(1)
-    errors = [trainer.validation_error(resolution) for resolution in (8, 12, 16)]
+    errors = [trainer.validation_error(resolution, "area") for resolution in (8, 12, 16)]
     assert found.value[0] == pytest.approx(sum(errors) / 3, rel=1e-5)
     # two processes write the same bytes
     path = study.reports / "students" / "tuning" / "scratch.csv"
