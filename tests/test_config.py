@@ -98,7 +98,7 @@ def test_what_is_tuned_is_a_number_of_the_model_or_of_the_recipe(composed: Calla
                 assert isinstance(getattr(study.train, option.removeprefix("train.")), float)
             else:
                 assert isinstance(study.models[model].options[option], int | float), f"{model}.{option}"
-        for point in points(grid):  # every trial is one that a study may ask for
+        for point in points(grid).values():  # every trial is one that a study may ask for
             one = candidate(training(study, model), point)
             check_options(one.model.method, one.model.options), Train(**one.train.model_dump())
 

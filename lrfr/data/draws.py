@@ -46,22 +46,22 @@ def epoch_draws(
     images: int,
     smallest: int,
     largest: int,
-    hr_probability: float,
-    jitter: float = 0.0,
-    grey: float = 0.0,
-    cast: float = 0.0,
-    kinds: int = 1,
+    hr: float,
+    jitter: float,
+    grey: float,
+    cast: float,
+    kinds: int,
 ) -> Draw:
     """Draws for every image of the index, for both halves of a batch: shape (images, 2), moves (images, 2, 4).
 
-    With `hr_probability` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as
+    With probability `hr` the HR view, else an integer side log-uniform in smallest ... largest, so that 8 px is met as
     often as 16 or 32 per octave (our choice). With probability `grey` the view is grey, else each channel has a gain of
     its own, by at most `cast` from another's (our choice: uniform). Row i depends on (seed, epoch, i) alone.
     """
     u = stream("views", seed, epoch).random((images, 2, 5))
     low, high = np.log(smallest), np.log(largest + 1)
     resolution = np.floor(np.exp(low + u[..., 1] * (high - low))).astype(np.int64).clip(smallest, largest)
-    resolution[u[..., 0] < hr_probability] = 0
+    resolution[u[..., 0] < hr] = 0
     spread = (2 * jitter * (u[..., 3:] - 0.5)).astype(np.float32)
     moves = (2 * stream("moves", seed, epoch).random((images, 2, 4)) - 1).astype(np.float32)
     v = stream("colour", seed, epoch).random((images, 2, 4))
@@ -69,16 +69,6 @@ def epoch_draws(
     colour[v[..., 0] < grey] = LUMA  # Y = .299 R + .587 G + .114 B in all three
     kind = (kinds * stream("kinds", seed, epoch).random((images, 2))).astype(np.int64)
     return Draw(resolution, u[..., 2] < 0.5, 1 + spread[..., 0], spread[..., 1], moves, colour, kind)
-
-
-def recolour(views: Tensor, colour: Tensor) -> Tensor:
-    """Mix the channels of every view: float (B, 3, S, S) and (B, 3, 3), `Draw.colour`; the same shape.
-
-    >>> red, luma = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1), torch.tensor(LUMA).expand(1, 3, 3)
-    >>> recolour(red, luma).flatten()
-    tensor([0.2990, 0.2990, 0.2990])
-    """
-    return (colour @ views.flatten(2)).view(views.shape)
 
 
 def epoch_batches(seed: int, epoch: int, images: np.ndarray, labels: np.ndarray, batch: int, people: int) -> Batches:

@@ -8,10 +8,9 @@ From a third party (a public adaptation citing the paper's Algorithm 1): paired 
 replacement of the oldest slot, the soft histogram with node step delta and spread gamma, the factor 1/2, SDC switched
 on late. DDL's released code (ECCV 2020) has the same histogram and KL(teacher || student).
 Not known, so our choice: log space throughout (clamped histograms lose their gradient when the distributions lie
-apart), step .01, the weights, the number of slots, and that the batch's own pairs count beside those with the bank,
-which a third party's note on the paper says as well (an image of the batch that is also in the bank is met as it is now
-and as it was then). The bank stores the image behind each slot, and a pair of an image with itself, mirrored or not,
-never counts: such a pair is a spike at 1 in both histograms.
+apart), step .01, the weights, the number of slots. The batch's own pairs count beside the bank's, as a third party's
+note says (of an image in both, its embedding of now and of then). The bank stores the image behind each slot, and a
+pair of an image with itself, mirrored or not, never counts: such a pair is a spike at 1 in both histograms.
 
     L = L_face + fcd L_fcd + sdc [progress >= start] L_sdc          L_sdc, like MMD, is blind to which pair is which.
 """

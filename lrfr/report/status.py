@@ -51,10 +51,14 @@ def tuned(study: Study, name: str) -> dict[str, str]:
     """Of a model with a grid: what was tried, and what the validation people chose."""
     grid = study.tuning.grid[name]
     trials = read_csv(study.reports / "students" / "tuning" / f"{name}.csv", ["candidate", "chosen"])
-    asked = [", ".join(f"{value:g}" for value in point.values()) for point in points(grid)]
-    done, chosen = len(set(asked) & set(trials.candidate)), " ".join(trials.candidate[trials.chosen == 1])
+    asked, chosen = points(grid).keys(), " ".join(trials.candidate[trials.chosen == 1])
     values = " x ".join(", ".join(f"{value:g}" for value in values) for values in grid.values())
-    return {"numbers": ", ".join(grid), "values": values, "state": state(done, len(set(asked))), "chosen": chosen}
+    return {
+        "numbers": ", ".join(grid),
+        "values": values,
+        "state": state(len(asked & set(trials.candidate)), len(asked)),
+        "chosen": chosen,
+    }
 
 
 def extent(study: Study, finished: bool) -> dict[str, str]:

@@ -19,7 +19,7 @@ from lrfr.sources.places import Chosen, Place
 
 ARCHIVE, PROTOCOL = "cfp-original.zip", "cfp-protocol.zip"
 # of the table of `read_lists`, as CSV
-LISTS_SHA256 = "07c00eeb2030999f8e70a007bb45ae0c9360cc2abf84a0617a15e889719b3cc9"
+LISTS_SHA256 = "78ff72d34abeadf078636ce32e23ee4b33d8ecc3388de27f48e493739c4023bf"
 PLACE = Place("cfp", "CFP", "lrfr study STUDY --cfp PATH")
 SIDES = {"cfp_ff": "FF", "cfp_fp": "FP"}  # list -> whose pairs: a frontal photograph (F), a profile (P)
 

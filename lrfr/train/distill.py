@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lrfr.config import Study
-from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, recolour, view_index
+from lrfr.data.draws import Draw, epoch_batches, epoch_draws, move, view_index
 from lrfr.errors import UserError
 from lrfr.evaluate.scores import pair_error
 from lrfr.files import atomic_folder, write_table
@@ -81,8 +81,8 @@ class Trainer:
         """The epoch's batches: image numbers and what is drawn for each."""
         train, views, fold = self.train, self.views, self.fold
         hr = 1.0 if self.model.views == "hr" else views.hr_probability
-        colours, size = (train.jitter, train.grey, train.cast), (views.smallest, views.largest)
-        draws = epoch_draws(self.seed, epoch, len(fold.people), *size, hr, *colours, len(self.kinds))
+        drawn = views.smallest, views.largest, hr, train.jitter, train.grey, train.cast, len(self.kinds)
+        draws = epoch_draws(self.seed, epoch, len(fold.people), *drawn)
         order = epoch_batches(self.seed, epoch, fold.images, fold.persons, train.batch, train.people_per_batch)
         return [(ids, Draw(*(field[ids, half] for field in draws))) for ids, half in order]
 
@@ -107,7 +107,7 @@ class Trainer:
         if train.rotate or train.zoom or train.shift:
             views = move(views, torch.from_numpy(draw.moves), train.rotate, train.zoom, train.shift)
         if train.grey or train.cast:
-            views = recolour(views, torch.from_numpy(draw.colour))
+            views = (torch.from_numpy(draw.colour) @ views.flatten(2)).view(views.shape)  # x'_i = sum_j M_ij x_j
         return (views * gain + bias).contiguous(memory_format=torch.channels_last)
 
     def losses(self, ids: np.ndarray, draw: Draw, progress: float) -> dict[str, Tensor]:
@@ -139,9 +139,7 @@ class Trainer:
             values = {name: t.item() for name, t in terms.items()}
             if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
                 what = f"the term '{wrong[0]}' is {values[wrong[0]]} in epoch {epoch + 1}, step {step + 1}"
-                raise UserError(
-                    f"training '{self.name}', seed {self.seed}: {what}; lower learning_rate or the term's weight."
-                )
+                raise UserError(f"{self.name}, seed {self.seed}: {what}; lower learning_rate or its weight.")
             if measure and step < MEASURED:
                 for where, ratio in gradient_ratios(terms, self.student.stages).items():
                     ratios.setdefault(where, []).append(ratio)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lrfr.config import Study
 from lrfr.errors import UserError
-from lrfr.formats import write_table
+from lrfr.formats import page, write_table
 
 COLUMNS = ["method", "weight", "candidate", "metric", "value", "chosen"]  # of tables/tuning.csv
 RANKED_AT = 16  # pixels: the middle of what surveillance cameras give, and the resolution of the study's headline
@@ -24,9 +24,7 @@ def validation_error(study: Study, name: str) -> float:
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """All trained models, the best first. Chosen is one that learns from a frozen teacher: no reference, no control,
-    and more than the head's start (`scratch_centres`).
-    """
+    """All trained models, the best first. Chosen is one that a frozen teacher taught: no reference, no control."""
     errors = {name: validation_error(study, name) for name in study.models}
     ranked = [n for n, m in study.models.items() if m.teacher in ("plain", "se") and m.method != "scratch"]
     best, metric = min(ranked, key=lambda name: errors[name], default=None), f"validation_eer@{RANKED_AT}"
@@ -35,15 +33,14 @@ def ranking(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def page(table: pd.DataFrame) -> str:
+def text(table: pd.DataFrame) -> str:
     """tuning.csv for people."""
-    text = "# Tuning and ranking by the validation people\n\nEqual error rates in per cent; * marks what was chosen. "
-    text += "Trials are short trainings; the ranking is of the study's own students, before any test face was read.\n"
-    for (method, weight), rows in table.groupby(["method", "weight"], sort=False):
-        text += f"\n## {method}: {weight}\n\n| candidate | {rows.metric.iloc[0]} |\n| --- | --- |\n"
-        for candidate, value, chosen in zip(rows.candidate, rows.value, rows.chosen, strict=True):
-            text += f"| {candidate} | {100 * value:.2f}{'*' if chosen else ''} |\n"
-    return text
+    lead = "Equal error rates in per cent; * marks what was chosen. "
+    lead += "Trials are short trainings; the ranking is of the study's own students, before any test face was read."
+    cells = (100 * table.value).map("{:.2f}".format) + table.chosen.map({0: "", 1: "*"})
+    grouped = table.assign(cell=cells).groupby(["method", "weight", "metric"], sort=False)
+    parts = {f"{k[0]}: {k[1]}": rows[["candidate", "cell"]].rename(columns={"cell": k[2]}) for k, rows in grouped}
+    return page("Tuning and ranking by the validation people", lead, parts)
 
 
 def run(study: Study) -> None:
@@ -51,4 +48,4 @@ def run(study: Study) -> None:
     paths = (study.reports / "students" / "tuning" / f"{name}.csv" for name in study.tuning.grid)
     trials = [pd.read_csv(path, dtype={"candidate": str}) for path in paths]
     table = pd.concat([*trials, ranking(study)])
-    write_table(study.reports / "tables", "tuning", table, page(table))
+    write_table(study.reports / "tables", "tuning", table, text(table))

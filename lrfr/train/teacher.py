@@ -195,7 +195,8 @@ class Tuner:
     def epoch(self, epoch: int, most: int | None = None) -> float:
         """Train one epoch, or its first `most` batches, with students' draw of views; return the mean face loss."""
         views, fold, seed, batch = self.training.views, self.fold, self.training.seed, self.spec.batch
-        draws = epoch_draws(seed, epoch, len(fold.people), views.smallest, views.largest, views.hr_probability)
+        drawn = views.smallest, views.largest, views.hr_probability, 0.0, 0.0, 0.0, 1
+        draws = epoch_draws(seed, epoch, len(fold.people), *drawn)
         losses = []
         for ids, half in epoch_batches(seed, epoch, fold.images, fold.persons, batch, batch // 8)[:most]:
             chips = teacher_view(self.see, fold.chips[ids], draws.resolution[ids, half], draws.mirrored[ids, half])

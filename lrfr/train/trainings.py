@@ -98,13 +98,14 @@ def training(study: Study, name: str) -> Training:
     )
 
 
-def points(grid: Grid) -> list[dict[str, float]]:
-    """What a grid tries, one trial each.
+def points(grid: Grid) -> dict[str, dict[str, float]]:
+    """What a grid tries, a trial each, by name.
 
     >>> points({"weight": (1, 3), "train.margin": (0.2,)})
-    [{'weight': 1, 'train.margin': 0.2}, {'weight': 3, 'train.margin': 0.2}]
+    {'1, 0.2': {'weight': 1, 'train.margin': 0.2}, '3, 0.2': {'weight': 3, 'train.margin': 0.2}}
     """
-    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    every = product(*grid.values())
+    return {", ".join(f"{v:g}" for v in values): dict(zip(grid, values, strict=True)) for values in every}
 
 
 def candidate(base: Training, point: dict[str, float]) -> Training:
@@ -123,7 +124,7 @@ def trials(study: Study, name: str) -> Trials:
     grid, whole = study.tuning.grid[name], training(study, name)
     short = whole.train.model_copy(update={"epochs": study.tuning.epochs, "seeds": whole.train.seeds[:1]})
     one = whole.model_copy(update={"train": short, "folds": whole.folds[:1]})
-    return Trials(training=candidate(one, points(grid)[0]), grid=grid)
+    return Trials(training=candidate(one, next(iter(points(grid).values()))), grid=grid)
 
 
 def plan_file(study: Study | Training, name: str) -> Path:

@@ -1,8 +1,7 @@
 """Choose one or two numbers of each model by the validation people, at the same cost for every model.
 
-Short trainings, equally many for each: enough to tell a weight that is wrong by a factor, not to find the best. The
-numbers are to be those that count, the weights of a method's strongest terms. What is chosen is copied into `conf/` by
-hand; a test compares the two.
+Short trainings, equally many for each, over the numbers that count: enough to tell a weight that is wrong by a factor,
+not to find the best. What is chosen is copied into `conf/` by hand; a test compares the two.
 """
 
 import json
@@ -33,11 +32,10 @@ def run(study: Study, name: str) -> None:
     """The `tune` stage of one model: reports/<study>/students/tuning/<model>.csv."""
     plan = json.loads(plan_file(study, f"tune-{name}").read_text(encoding="utf-8"))
     training, grid = (trials := Trials(**plan["parameters"])).training, trials.grid
-    tasks = [(candidate(training, point),) for point in points(grid)]
+    tasks = [(candidate(training, point),) for point in points(grid).values()]
     errors = parallel_map(trial, tasks, study.jobs, training.threads, f"tune {name}")
     best = errors.index(min(errors))  # the first of equals: one point is chosen
-    tried = [", ".join(f"{value:g}" for value in point.values()) for point in points(grid)]
-    found = enumerate(zip(tried, errors, strict=True))
-    rows = [(name, ", ".join(grid), values, "validation_eer", error, int(k == best)) for k, (values, error) in found]
+    found = enumerate(zip(points(grid), errors, strict=True))
+    rows = [(name, ", ".join(grid), tried, "validation_eer", error, int(k == best)) for k, (tried, error) in found]
     path = study.reports / "students" / "tuning" / f"{name}.csv"
     write_table(path, pd.DataFrame(rows, columns=COLUMNS), "%.6g")

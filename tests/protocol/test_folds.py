@@ -128,7 +128,7 @@ def test_the_interval_covers(listed):
     rows, who = [], []
     for k in range(n):
         fold, same = 2 * k // n, k % 2
-        rows.append((0, fold, 2 * k, 2 * k + 1, same))
+        rows.append(("official", 0, fold, 2 * k, 2 * k + 1, same))
         who += [people[2 * k], people[2 * k] if same else people[2 * k + 1]]
     pairs = official_pairs(pd.DataFrame(rows, columns=OFFICIAL_COLUMNS), np.arange(2 * n), np.array(who), 2000, 0, 0)
     correct = rng.random(n) < right

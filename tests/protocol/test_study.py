@@ -120,8 +120,44 @@ def test_intervals_are_those_of_identity_bootstrap(evaluated):
         "model == 'scratch' and folds == '0 1' and metric == 'eer' and pairing == 'lr_lr'"
     )
     row = rows[rows.resolution == "8"].iloc[0]
-    np.testing.assert_allclose(row[["value", "low", "high"]].astype(float), slow, atol=1e-9)
-    assert row.interval == "identity bootstrap"
+    assert row.value == pytest.approx(slow[0], abs=1e-9) and row.interval == "identity bootstrap"
+    assert row.low <= slow[1] + 0.01 and row.high >= slow[2] - 0.01  # and of trainings, see below
+    # without the luck of trainings it is the public function's to the last digit
+    noise = {("dense", "lr_lr", "8", "eer"): 0.0}
+    people = {(protocol, fold): 5 for protocol in ("dense",) for fold in (0, 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        draws = stage.evaluate_model(study, "model", "scratch")[1]
+        plain, _ = stage.fold_means(study, {("model", "scratch"): draws}, people, noise)
+    found = next(r for r in plain if r[2] == "0 1" and r[3:7] == ("dense", "lr_lr", "8", "eer"))
+    np.testing.assert_allclose(np.array(found[7:10], float), slow, atol=1e-9)
+
+
+def test_an_interval_covers_people_and_trainings(evaluated):
+    """The variance of draws is that of people plus that of one training over the number of seeds."""
+    folder, study = evaluated
+    key, variance = ("dense", "lr_lr", "8", "eer"), 0.04
+    people = {("dense", fold): 5 for fold in (0, 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        draws = {name: stage.evaluate_model(study, "model", name)[1] for name in ("scratch", "teacher")}
+        found = {}
+        for noise in (0.0, variance):
+            results = {("model", name): dict(own) for name, own in draws.items()}
+            rows, values = stage.fold_means(study, results, people, {key: noise})
+            for row, own in zip(rows, values, strict=False):
+                if row[2] == "0 1" and row[3:7] == key:
+                    found[row[1], noise] = own
+    added = found["scratch", variance] - found["scratch", 0.0]
+    assert added.var() == pytest.approx(variance / len(faces.SEEDS), rel=0.35)  # 200 draws
+    assert np.array_equal(found["teacher", variance], found["teacher", 0.0])  # which nobody trained here
+    points = read(folder, study, "points")
+    pooled = stage.training_variance(points)[key]
+    means = points[
+        points.metric.eq("eer") & points.pairing.eq("lr_lr") & points.resolution.eq("8") & points.protocol.eq("dense")
+    ]
+    by = means[means.kind == "model"].groupby(["model", "seed"]).value.mean().unstack()
+    assert pooled == pytest.approx(by.dropna().var(axis=1).mean())
 
 
 def test_every_measurement_is_there_once(evaluated):

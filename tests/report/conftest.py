@@ -28,9 +28,9 @@ def tuning(study: Study, rng: np.random.Generator) -> pd.DataFrame:
     """Trials of every tuned model, and the order of all models; `kd` is the first."""
     errors = {name: float(rng.uniform(0.2, 0.4)) for name in study.models} | {"kd": 0.1}
     rows = [
-        (name, ", ".join(grid), ", ".join(f"{v:g}" for v in point.values()), "validation_eer", 0.3, int(k == 1))
+        (name, ", ".join(grid), tried, "validation_eer", 0.3, int(k == 1))
         for name, grid in study.tuning.grid.items()
-        for k, point in enumerate(points(grid))
+        for k, tried in enumerate(points(grid))
     ]
     order = sorted(errors, key=errors.get)
     rows += [("ranking", "model", name, "validation_eer@16", errors[name], int(name == "kd")) for name in order]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lrfr.config import Study
@@ -127,7 +128,7 @@ def test_the_drawn_colours_are_shown_if_the_study_asks_for_them(tiny: Study, cha
     for recipe in ({"train.grey": 1.0}, {"train.cast": 0.3}):
         trainer = Trainer(training(changed(tiny, recipe), "scratch"), fold, 0)
         (_, drawn), views = trainer.batches(0)[0], plain.inputs(ids, draw)
-        assert all(np.array_equal(a, b) for a, b in zip(drawn[:-1], draw[:-1], strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(drawn[:-2], draw[:-2], strict=True))
         gain, bias = (torch.from_numpy(x)[:, None, None, None] for x in (draw.gain, draw.bias))
         mixed = torch.einsum("bij,bjhw->bihw", torch.from_numpy(drawn.colour), (views - bias) / gain) * gain + bias
         found = trainer.inputs(ids, drawn)
@@ -135,6 +136,22 @@ def test_the_drawn_colours_are_shown_if_the_study_asks_for_them(tiny: Study, cha
         assert found.is_contiguous(memory_format=torch.channels_last)
         grey = (found - found[:, :1]).abs().max() < 1e-6
         assert grey == ("train.grey" in recipe)
+    identity = draw._replace(colour=np.broadcast_to(PLAIN[:1], draw.colour.shape).copy())
+    assert trainer.inputs(ids, identity).equal(plain.inputs(ids, draw))  # colours as they are, to the bit
+
+
+def test_a_grey_view_is_what_a_grey_photograph_shows(tiny: Study, changed: Callable[..., Study]):
+    """Pillow's own conversion of the same 8-bit colours, to within a grey level."""
+    trainer = Trainer(
+        training(changed(tiny, {"train.grey": 1.0, "train.jitter": 0.0}), "scratch"), read_fold(tiny, 0), 0
+    )
+    ids, draw = trainer.batches(0)[0]
+    found = trainer.inputs(ids[:1], Draw(*(field[:1] for field in draw)))[0]
+    view = view_index(draw.resolution[:1], tiny.views.smallest, tiny.views.largest)
+    pixels = trainer.fold.views[ids[:1], view][0, :, :: -1 if draw.mirrored[0] else 1]
+    grey = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L").convert("RGB"))
+    level = float((normalise(torch.ones(1, 1, 1, 3)) - normalise(torch.zeros(1, 1, 1, 3))).max())  # of one grey level
+    assert (found - normalise(torch.from_numpy(grey.copy())[None])[0]).abs().max() < level
 
 
 def test_an_on_line_teacher_sees_the_high_resolution_face_and_its_mirror(tiny: Study):
@@ -279,8 +296,8 @@ def test_a_loss_that_is_no_number_stops_the_training_at_once(
     before = [parameter.clone() for parameter in trainer.student.parameters()]
     with pytest.raises(UserError) as error:
         trainer.epoch(1)
-    said = f"training 'hkdd', seed 0: the term '{term}' is {value} in epoch 2, step 2; lower learning_rate or "
-    assert str(error.value) == f"{said}the term's weight." and len(steps) == 2
+    said = f"hkdd, seed 0: the term '{term}' is {value} in epoch 2, step 2; lower learning_rate or its weight."
+    assert str(error.value) == said and len(steps) == 2
     after = list(trainer.student.parameters())
     assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and all(
         p.isfinite().all() for p in after

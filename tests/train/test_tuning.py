@@ -27,7 +27,7 @@ def table(study: Study, name: str = "feature") -> pd.DataFrame:
 def test_a_trial_differs_in_one_option_and_in_the_length_of_training(tiny: Study, changed: Callable[..., Study]):
     study = changed(tiny, {"tuning": grid("feature", weight=[1, 2, 4])})
     short = trials(study, "feature")
-    assert points(short.grid) == [{"weight": 1}, {"weight": 2}, {"weight": 4}]
+    assert points(short.grid) == {"1": {"weight": 1}, "2": {"weight": 2}, "4": {"weight": 4}}
     tried = candidate(short.training, {"weight": 4.0})
     assert tried.model == study.models["feature"].model_copy(update={"options": {"weight": 4.0}})
     assert tried.train.model_dump() == {**study.train.model_dump(), "epochs": 2, "seeds": (0,)}
@@ -47,7 +47,7 @@ def test_two_numbers_are_tried_together(tiny: Study, changed: Callable[..., Stud
     """Each value of one with each of the other, of the method and of the recipe alike."""
     study = changed(tiny, {"tuning": grid("kd", temperature=[2, 4], train_margin=[0.1, 0.2])})
     short = trials(study, "kd")
-    tried = [candidate(short.training, point) for point in points(short.grid)]
+    tried = [candidate(short.training, point) for point in points(short.grid).values()]
     found = [(one.model.options, one.train.margin) for one in tried]
     weight = study.models["kd"].options["weight"]
     assert found == [({"weight": weight, "temperature": t}, m) for t in (2, 4) for m in (0.1, 0.2)]
@@ -86,7 +86,7 @@ def test_one_value_is_chosen_even_if_several_are_equally_good(
     """Of smoke's own grid, two numbers."""
     script = {
         (point["weight"], point["train.margin"]): e
-        for point, e in zip(points(tiny.tuning.grid["feature"]), errors, strict=True)
+        for point, e in zip(points(tiny.tuning.grid["feature"]).values(), errors, strict=True)
     }
     monkeypatch.setattr(tuning, "trial", lambda one: script[one.model.options["weight"], one.train.margin])
     tuning.run(tiny, "feature")
