@@ -54,7 +54,7 @@ class Faces(Block):
         if len({self.source, *self.tests}) <= len(self.tests):
             raise ValueError("tests name a source twice, or the one that is trained on; remove it")
         if (self.folds == 1) != bool(self.tests):
-            raise ValueError(f"{self.folds} folds; a study with `tests` has one, every other two or more")
+            raise ValueError(f"folds: {self.folds}; with `tests` there is one, without them there are two or more")
         if (self.resemblance is None) != (self.searcher is None):
             raise ValueError("resemblance and searcher belong together; give both or set both to null")
         test = 0 if self.tests else -(-self.people // self.folds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,8 @@ from lrfr.errors import UserError
 from lrfr.gate import trees
 from lrfr.models import teachers
 from lrfr.models.teachers import build_teacher
-from lrfr.sources import celeba, cfp, lfw
+from lrfr.sources import SOURCES, celeba, cfp, lfw
+from lrfr.sources.places import checked
 from lrfr.studies import check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,10 +125,11 @@ def test_what_is_wrong_changes_nothing(
 def places(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Any file is a checkpoint of any network, and sources are what they should be, wherever they are."""
     monkeypatch.setattr(teachers, "build_teacher", lambda name, weights: None)
-    for source in (celeba, lfw, cfp):
-        monkeypatch.setattr(source, "check", lambda root: None)
-    for name in ("celeba", "lfw", "cfp", "net.pt"):
-        (clone / name).write_text(name)
+    for name, module in (("celeba", celeba), ("lfw", lfw), ("cfp", cfp)):
+        choose_root = partial(checked, module.PLACE, lambda root: None)
+        monkeypatch.setitem(SOURCES, name, SOURCES[name]._replace(choose_root=choose_root))
+        (clone / name).mkdir()
+    (clone / "net.pt").write_text("net.pt")
     return clone
 
 

@@ -143,10 +143,12 @@ def build_teacher(name: str, weights: str, se_reduction: int | None = None) -> T
     its weights cannot be had.
     """
     if name not in TEACHERS:
-        raise UserError(f"teacher.name: there is no teacher '{name}'; known are {', '.join(TEACHERS)}.")
+        raise UserError(f"params.yaml: there is no teacher '{name}'; known are {', '.join(TEACHERS)}.")
     spec = TEACHERS[name]
     if weights not in spec.weights and not Path(weights).exists():
-        raise UserError(f"teacher.weights: '{weights}' is no file; give a path or one of {', '.join(spec.weights)}.")
+        raise UserError(
+            f"{name}: '{weights}' is no file; give a path of its weights or one of {', '.join(spec.weights)}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         teacher = spec.build(weights, se_reduction)

@@ -7,6 +7,7 @@ be there and are left alone.
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from lrfr.data.photographs import COMMITTED, MANIFESTS, Source, read_all, read_m
 from lrfr.errors import UserError
 from lrfr.gate.archives import read_zip
 from lrfr.gate.images import read_regular
-from lrfr.sources.places import Chosen, Place
+from lrfr.sources.places import Kept, Place, checked
 
 NAME, LABELS = "img_align_celeba", "identity_CelebA.txt"
 # of lines "name person" of the manifest's photographs, in its order
@@ -38,23 +39,14 @@ def locate(root: Path) -> tuple[Path, Path]:
     raise UserError(f"{root}: neither {NAME} nor {NAME}.zip is there; give the place where you keep CelebA.")
 
 
-class Photographs:
-    """The photographs at a root (the known one, by default). Of an archive those of the manifest are in memory."""
-
-    def __init__(self, root: Path | None = None, manifest: Path = COMMITTED / "celeba.csv") -> None:
-        self.root = PLACE.find() if root is None else root
-        self.place, _ = locate(self.root)
-        self.members = None
-        if self.place.is_file():
-            listed = {f"{NAME}/{name}" for name in pd.read_csv(manifest)["name"]}
-            self.members = {Path(name).name: data for name, data in read_zip(self.place, listed.__contains__).items()}
-
-    def read(self, name: str) -> bytes:
-        """The encoded bytes of one photograph; UserError if it is missing."""
-        try:
-            return (self.place / name).read_bytes() if self.members is None else self.members[name]
-        except (OSError, KeyError):
-            raise UserError(f"{name}: missing from CelebA at {self.root}; run `{PLACE.command}` again.") from None
+def photographs(root: Path | None = None, manifest: Path = COMMITTED / "celeba.csv") -> Kept:
+    """The photographs at a root (the known one, by default); of an archive those of the manifest are read."""
+    root, members = PLACE.find() if root is None else root, None
+    place, _ = locate(root)
+    if place.is_file():
+        listed = {f"{NAME}/{name}" for name in pd.read_csv(manifest)["name"]}
+        members = {Path(name).name: data for name, data in read_zip(place, listed.__contains__).items()}
+    return Kept(PLACE, root, place, members)
 
 
 def persons(manifest: pd.DataFrame) -> list[str]:
@@ -77,17 +69,10 @@ def read_persons(path: Path, manifest: pd.DataFrame) -> list[str]:
     return found
 
 
-def choose_root(given: Path | None) -> Chosen:
-    """Check the root that a user gives, or the known one: every photograph of the manifest and their labels."""
-    root, files = PLACE.choose(given)
-    check(root)
-    return Chosen(files, ())
-
-
 def check(root: Path, manifest: Path = COMMITTED / "celeba.csv") -> None:
     """UserError unless a root has the files of the manifest, byte for byte, and their labels."""
     table = read_manifest(manifest, persons=lambda table: read_persons(locate(root)[1], table))
-    read_all(Photographs(root, manifest), table)
+    read_all(photographs(root, manifest), table)
 
 
-SOURCE = Source(MANIFESTS / "celeba.csv", FALLBACK, None, Photographs, choose_root, persons=persons)
+SOURCE = Source(MANIFESTS / "celeba.csv", FALLBACK, None, photographs, partial(checked, PLACE, check), persons=persons)

@@ -6,7 +6,7 @@ photographs) and "cfp_fp" (a frontal one and a profile) have ten folds of 350 + 
 """
 
 import hashlib
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,7 @@ from lrfr.data.photographs import COMMITTED, LISTS, MANIFESTS, Source, read_all,
 from lrfr.errors import UserError
 from lrfr.gate.archives import read_zip
 from lrfr.gate.images import read_regular
-from lrfr.sources.places import Chosen, Place
+from lrfr.sources.places import Kept, Place, checked
 
 ARCHIVE, PROTOCOL = "cfp-original.zip", "cfp-protocol.zip"
 # of the table of `read_lists`, as CSV
@@ -40,26 +40,11 @@ def locate(root: Path) -> tuple[Path, Path]:
     raise UserError(f"{root}: neither {ARCHIVE} nor 001/frontal/01.jpg is there; give the place where you keep CFP.")
 
 
-class Photographs:
+def photographs(root: Path | None = None) -> Kept:
     """The photographs at a root (the known one, by default). An archive is read into memory: 83 MB."""
-
-    def __init__(self, root: Path | None = None) -> None:
-        self.root = PLACE.find() if root is None else root
-        self.place, _ = locate(self.root)
-        self.members = read_zip(self.place, lambda name: name.endswith(".jpg")) if self.place.is_file() else None
-
-    def read(self, name: str) -> bytes:
-        """The encoded bytes of one photograph; UserError if it is missing."""
-        try:
-            return (self.place / name).read_bytes() if self.members is None else self.members[name]
-        except (OSError, KeyError):
-            raise UserError(f"{name}: missing from CFP at {self.root}; run `{PLACE.command}` again.") from None
-
-    def faces(self) -> Iterator[tuple[str, str, bytes]]:
-        """(name, person, encoded bytes) of every photograph, sorted by name."""
-        files = (path.relative_to(self.place).as_posix() for path in self.place.glob("*/*/*.jpg"))
-        for name in sorted(files if self.members is None else self.members):
-            yield name, name.split("/")[0], self.read(name)
+    root = PLACE.find() if root is None else root
+    place, _ = locate(root)
+    return Kept(PLACE, root, place, read_zip(place, lambda name: name.endswith(".jpg")) if place.is_file() else None)
 
 
 def read_lists(protocol: Path) -> pd.DataFrame:
@@ -98,15 +83,8 @@ def lists() -> pd.DataFrame:
 
 def check(root: Path, manifest: Path = COMMITTED / "cfp.csv") -> None:
     """UserError unless a root has the files of the manifest, byte for byte, and the published lists."""
-    read_all(Photographs(root), read_manifest(manifest))
+    read_all(photographs(root), read_manifest(manifest))
     read_lists(locate(root)[1])
 
 
-def choose_root(given: Path | None) -> Chosen:
-    """Check the root that a user gives, or the known one."""
-    root, files = PLACE.choose(given)
-    check(root)
-    return Chosen(files, ())
-
-
-SOURCE = Source(MANIFESTS / "cfp.csv", None, None, Photographs, choose_root, lists)
+SOURCE = Source(MANIFESTS / "cfp.csv", None, None, photographs, partial(checked, PLACE, check), lists)

@@ -8,6 +8,7 @@ is checked against the manifest.
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from lrfr.errors import UserError
 from lrfr.gate.archives import read_members
 from lrfr.gate.images import read_regular
 from lrfr.progress import bar
-from lrfr.sources.places import Chosen, Place
+from lrfr.sources.places import Kept, Place, checked
 
 NAME = "lfw-deepfunneled"  # of the folder in the archive
 ARCHIVE, PAIRS = f"{NAME}.tgz", "pairs.txt"
@@ -65,10 +66,7 @@ class Photographs:
 
     def read(self, name: str) -> bytes:
         """The encoded bytes of one photograph; UserError if it is missing."""
-        try:
-            return (self.place / name).read_bytes() if self.members is None else self.members[name]
-        except (OSError, KeyError):
-            raise UserError(f"{name}: missing from LFW at {self.root}; run `{PLACE.command}` again.") from None
+        return Kept(PLACE, self.root, self.place, self.members).read(name)
 
     def faces(self) -> Iterator[tuple[str, str, bytes]]:
         """(name, person, encoded bytes) of every photograph, sorted by name."""
@@ -87,13 +85,6 @@ def check(root: Path, manifest: Path = COMMITTED / "lfw.csv") -> None:
         what = f"{len(wrong)} files are missing, additional or changed (first {wrong[0]!r})"
         raise UserError(f"{root}: not LFW deep-funneled, {what}; fetch {ARCHIVE} again.")
     read_pairs(locate(root)[1])
-
-
-def choose_root(given: Path | None) -> Chosen:
-    """Check the root that a user gives, or the known one."""
-    root, files = PLACE.choose(given)
-    check(root)
-    return Chosen(files, ())
 
 
 def read_pairs(path: str | Path) -> pd.DataFrame:
@@ -119,4 +110,4 @@ def lists() -> pd.DataFrame:
     return read_pairs(locate(PLACE.find())[1])
 
 
-SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, choose_root, lists, FIRST_FOLD)
+SOURCE = Source(MANIFESTS / "lfw.csv", FALLBACK, None, Photographs, partial(checked, PLACE, check), lists, FIRST_FOLD)

@@ -1,6 +1,7 @@
 """Where a user keeps a set: no parameter, since results depend on its bytes, which manifests name, not on a place."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,3 +55,27 @@ class Place(NamedTuple):
             reason = f"is set to another place than {given} and would win"
             raise UserError(f"{self.variable}: {reason}; unset it or leave that place out.")
         return given, {self.file: f"{given.resolve()}\n".encode()}
+
+
+class Kept(NamedTuple):
+    """Photographs of a set: files below a folder, or, with an archive in its place, `members` in memory, by name."""
+
+    place: Place
+    root: Path
+    folder: Path
+    members: dict[str, bytes] | None
+
+    def read(self, name: str) -> bytes:
+        """The encoded bytes of one photograph; UserError if it is missing."""
+        try:
+            return (self.folder / name).read_bytes() if self.members is None else self.members[name]
+        except (OSError, KeyError):
+            where = f"missing from {self.place.what} at {self.root}"
+            raise UserError(f"{name}: {where}; run `{self.place.command}` again.") from None
+
+
+def checked(place: Place, check: Callable[[Path], None], given: Path | None) -> Chosen:
+    """The root that a user gives, or the known one, after `check` has let it pass."""
+    root, files = place.choose(given)
+    check(root)
+    return Chosen(files, ())

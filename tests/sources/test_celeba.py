@@ -52,9 +52,9 @@ def test_the_root_may_be_archive_or_folder(small):
     expected = {name: (small / celeba.NAME / name).read_bytes() for name in PEOPLE}
     for root in places(small):
         celeba.check(root, manifest)
-        photographs = celeba.Photographs(root, manifest)
-        assert {name: photographs.read(name) for name in PEOPLE} == expected
-    assert photographs.members.keys() == PEOPLE.keys()  # what is not listed is not in memory
+        kept = celeba.photographs(root, manifest)
+        assert {name: kept.read(name) for name in PEOPLE} == expected
+    assert kept.members.keys() == PEOPLE.keys()  # what is not listed is not in memory
     (small / celeba.LABELS).rename(small / "elsewhere.txt")
     assert "identity_CelebA.txt: no such file; put CelebA's identities beside" in refusal(celeba.check, small, manifest)
     assert "neither img_align_celeba nor img_align_celeba.zip is there" in refusal(celeba.check, small.parent, manifest)
