@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", help="a file in conf/study, without .yaml")
     options = {"root": "where you keep the photographs to train on, for a study that needs them (celeba, lfw, paper)"}
     options |= {name: f"where you keep {title}, for a study that reads it" for name, title in SETS.items()}
-    options["weights"] = "a file: of the teacher (paper), or of the network that searches for people (celeba)"
     options |= {name: f"where you unpacked {title}; the stage `sets` scores it" for name, title in TREES.items()}
     for name, text in options.items():
         command.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
+    text = "a checkpoint of a network that the study uses (paper, celeba); may be given several times"
+    command.add_argument("--weights", type=Path, metavar="FILE", action="append", default=[], help=text)
     text = "a .bin file of InsightFace, like lfw.bin or cfp_fp.bin; may be given several times"
     command.add_argument("--bin", type=Path, metavar="FILE", action="append", default=[], help=text)
     command.add_argument("--force", action="store_true", help="throw away changes of yours in params.yaml")
@@ -105,30 +106,47 @@ def compose(name: str, overrides: list[str]) -> tuple[bytes, dict[str, Any]]:
     return text, yaml.safe_load(text)
 
 
-def choose_weights(name: str, values: dict[str, Any], given: Path | None) -> tuple[list[str], dict[Path, bytes]]:
+def networks(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Where parameters name a network and its weights: key -> block."""
+    blocks = {"faces.searcher": values.get("faces", {}).get("searcher"), "teacher": values.get("teacher")}
+    blocks |= {"student.pretrained": values.get("student", {}).get("pretrained")}
+    blocks |= {f"references.{key}": block for key, block in values.get("references", {}).items()}
+    return {key: block for key, block in blocks.items() if block}
+
+
+def choose_weights(name: str, values: dict[str, Any], given: Sequence[Path]) -> tuple[list[str], dict[Path, bytes]]:
     """What a user's weights change in the parameters, and what to store where; UserError if they do not fit.
 
-    They are those of the network that searches for people, and of the teacher if it is the same network; in a study
-    that searches for nobody they are the teacher's.
+    A study names networks in several places: the teacher, who searches for people, what a student starts from, and what
+    is simply fed. A published file of EdgeFace is known by its hash and goes wherever its network is named; any other
+    is the teacher's.
     """
-    from lrfr.models.teachers import build_teacher
+    from lrfr.models.edgeface import NETWORKS
+    from lrfr.models.teachers import TEACHERS, build_teacher
 
-    searcher, teacher = values["faces"]["searcher"], values["teacher"]
-    network = searcher or teacher
-    if given is None:
-        if searcher and not Path(searcher["weights"]).is_file() and searcher["weights"] != "random":
-            what = f"the study '{name}' searches for people with {searcher['name']}"
+    wanted = {key: net for key, net in networks(values).items() if net["weights"] not in ("embedded", "random")}
+    overrides: dict[str, str] = {}
+    files: dict[Path, bytes] = {}
+    for path in given:
+        if not wanted:
+            raise UserError(f"--weights: the study '{name}' has its teacher's weights with it; leave --weights out.")
+        if not path.is_file():
+            raise UserError(f"--weights {path}: no such file; give the path of a checkpoint.")
+        digest = hashlib.sha256(data := path.read_bytes()).hexdigest()
+        network = next((key for key, (_, known, _) in NETWORKS.items() if known == digest), values["teacher"]["name"])
+        taking = [key for key, block in wanted.items() if block["name"] == network]
+        if not taking:
+            names = ", ".join(sorted({block["name"] for block in wanted.values()}))
+            raise UserError(f"--weights {path}: not the published checkpoint of {names}; fetch it again.")
+        build_teacher(network, str(path.resolve()))  # a path, also if the file is called like published weights
+        files[stored := WEIGHTS / f"{digest[:16]}{path.suffix}"] = data
+        overrides |= dict.fromkeys(taking, stored.as_posix())
+    for key, block in wanted.items():
+        known = block["weights"] in TEACHERS[block["name"]].weights or Path(block["weights"]).is_file()
+        if key not in overrides and not known:
+            what = f"the study '{name}' uses {block['name']} ({key})"
             raise UserError(f"--weights: {what}; give the path of its checkpoint.")
-        return [], {}
-    if network["weights"] == "embedded":
-        raise UserError(f"--weights: the study '{name}' has its teacher's weights with it; leave --weights out.")
-    if not given.is_file():
-        raise UserError(f"--weights {given}: no such file; give a checkpoint of {network['name']}.")
-    build_teacher(network["name"], str(given.resolve()))  # a path, also if the file is called like published weights
-    data = given.read_bytes()
-    path = WEIGHTS / f"{hashlib.sha256(data).hexdigest()[:16]}{given.suffix}"
-    taking = {"faces.searcher": searcher, "teacher": teacher if teacher["name"] == network["name"] else None}
-    return [f"{key}.weights={path.as_posix()}" for key, block in taking.items() if block], {path: data}
+    return [f"{key}.weights={path}" for key, path in overrides.items()], files
 
 
 def choose_sources(
@@ -151,7 +169,7 @@ def choose_sources(
 
 
 def switch_study(
-    name: str, root: Path | None, weights: Path | None, places: Mapping[str, Path], sets: Mapping[str, Path]
+    name: str, root: Path | None, weights: Sequence[Path], places: Mapping[str, Path], sets: Mapping[str, Path]
 ) -> None:
     """Check what the user brings, store where it is, and write params.yaml; if anything is wrong, nothing changes.
 
@@ -219,8 +237,8 @@ def refuse_to_lose_edits() -> None:
         return  # there is nothing that could be told from a study of conf/
     for brought in (ours, theirs):  # what `lrfr study` itself has put there
         brought.pop("benchmark_sets", None)
-        for network in (brought.get("teacher"), brought.get("faces", {}).get("searcher")):
-            (network or {}).pop("weights", None)
+        for network in networks(brought).values():
+            network.pop("weights", None)
     if changed := differences(ours, theirs):
         shown = "; ".join(changed[:5]) + ("; ..." if len(changed) > 5 else "")
         raise UserError(

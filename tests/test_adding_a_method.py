@@ -27,13 +27,13 @@ from lrfr.config import Student
 from lrfr.methods import METHODS
 from lrfr.models.features import Features, Shapes, Targets
 from lrfr.models.heads import FaceHead
-from lrfr.models.student import build_student, map_shapes
+from lrfr.models.student import build_student, kind_of
 from lrfr.train.distill import gradient_ratios
 
 torch.manual_seed(0)
 conf = yaml.safe_load(open("conf/config.yaml", encoding="utf-8"))
 spec, block = Student(**conf["student"]), conf["models"]["mse"]
-maps, labels = map_shapes(spec, "plain", 32), torch.arange(32) % 8
+maps, labels = kind_of(spec, "plain", 32).maps, torch.arange(32) % 8
 student, head = build_student(spec, "plain", 32, 0), FaceHead(8, spec.embedding, 8.0)
 method = METHODS[block["method"]](Shapes(maps, maps, spec.embedding, 128, 8, 32), **block["options"])
 coarse = torch.randn(8, 3, 8, 8)[labels] + 0.3 * torch.randn(32, 3, 8, 8)

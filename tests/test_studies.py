@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from lrfr.benchmarks import sets as user_sets
 from lrfr.config import Study
 from lrfr.errors import UserError
 from lrfr.gate import trees
-from lrfr.models import teachers
+from lrfr.models import edgeface, teachers
 from lrfr.models.teachers import build_teacher
 from lrfr.sources import SOURCES, celeba, cfp, lfw
 from lrfr.sources.places import checked
@@ -106,8 +107,11 @@ def test_everything_that_a_user_brings(
         (["orl", "--weights", "{}/weights.pt"], "--weights: the study 'orl' has its teacher's weights with it"),
         (["orl", "--lfw", "{}"], "--lfw: the study 'orl' does not read it; leave --lfw out"),
         (["lfw", "--cfp", "{}"], "--cfp: the study 'lfw' does not read it; leave --cfp out"),
-        (["celeba"], "--weights: the study 'celeba' searches for people with edgeface_xs; give the path of its"),
-        (["celeba", "--weights", "{}/weights.pt"], "weights.pt: not a file, or larger than"),
+        (["celeba"], "--weights: the study 'celeba' uses edgeface_xs (faces.searcher); give the path of its"),
+        (
+            ["celeba", "--weights", "{}/weights.pt"],
+            "weights.pt: not the published checkpoint of edgeface_xs, edgeface_xxs; fetch it again",
+        ),
     ],
 )
 def test_what_is_wrong_changes_nothing(
@@ -123,37 +127,44 @@ def test_what_is_wrong_changes_nothing(
 
 @pytest.fixture
 def places(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Any file is a checkpoint of any network, and sources are what they should be, wherever they are."""
+    """Two small files are EdgeFace's checkpoints, and sources are what they should be, wherever they are."""
     monkeypatch.setattr(teachers, "build_teacher", lambda name, weights: None)
     for name, module in (("celeba", celeba), ("lfw", lfw), ("cfp", cfp)):
         choose_root = partial(checked, module.PLACE, lambda root: None)
         monkeypatch.setitem(SOURCES, name, SOURCES[name]._replace(choose_root=choose_root))
         (clone / name).mkdir()
-    (clone / "net.pt").write_text("net.pt")
+    known = dict(edgeface.NETWORKS)
+    for name, (network, _, channels) in edgeface.NETWORKS.items():
+        (clone / f"{name}.pt").write_text(name)
+        known[name] = (network, hashlib.sha256(name.encode()).hexdigest(), channels)
+    monkeypatch.setattr(edgeface, "NETWORKS", known)
     return clone
 
 
-GIVEN = ["--root", "celeba", "--lfw", "lfw", "--cfp", "cfp", "--weights", "net.pt"]
+WEIGHTS = ["--weights", "edgeface_xs.pt", "--weights", "edgeface_xxs.pt"]
+GIVEN = ["--root", "celeba", "--lfw", "lfw", "--cfp", "cfp", *WEIGHTS]
 
 
 def test_a_study_that_tests_people_of_other_sources(places: Path, composed: Callable[[str], dict]):
     assert cli.main(["study", "celeba", *GIVEN]) == 0
     study = config.load()
     assert study.faces.searcher is not None and study.teacher.weights == "embedded"
-    assert Path(study.faces.searcher.weights).read_text() == "net.pt"
+    assert Path(study.faces.searcher.weights).read_text() == "edgeface_xs"
+    assert Path(study.references["edgeface_xxs"].weights).read_text() == "edgeface_xxs"
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    values["faces"]["searcher"]["weights"] = "edgeface_xs_q.pt"
+    for network in (values["faces"]["searcher"], *values["references"].values()):
+        network["weights"] = f"{network['name']}_q.pt"
     assert values == composed("celeba")
     for name in ("celeba", "lfw", "cfp"):
         assert Path(f".cache/{name}-root").read_text() == f"{places / name}\n"
-    assert cli.main(["study", "celeba", "--weights", "net.pt"]) == 0  # the places are known now
+    assert cli.main(["study", "celeba", *WEIGHTS]) == 0  # the places are known now
     assert cli.main(["study", "orl"]) == 0  # nothing to lose
 
 
 def test_one_network_may_search_and_teach(places: Path):
     path = Path("conf/study/celeba.yaml")
     text = path.read_text(encoding="utf-8").replace("teacher:\n", "teacher:\n  name: edgeface_xs\n  weights: a\n")
-    path.write_text(text.replace("  se: {epochs: 1}\n", "  se: null\nmodels: {se_dfd: {teacher: plain}}\n"))
+    path.write_text(text.replace("  se: {epochs: 1}\n", "  se: null\n"))
     assert cli.main(["study", "celeba", *GIVEN]) == 0
     study = config.load()
     assert study.faces.searcher is not None and study.teacher.weights == study.faces.searcher.weights

@@ -18,7 +18,6 @@ from lrfr.data.degrade import hr_view, middle
 from lrfr.models.edgeface import EdgeFace
 from lrfr.models.features import Features
 from lrfr.models.se import SEBlock
-from lrfr.models.teachers import TEACHERS, build_teacher
 
 STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32-pixel input
 
@@ -95,6 +94,8 @@ class Kind(NamedTuple):
 def kind_of(spec: Student, kind: str, size: int) -> Kind:
     """plain or se: our own network, for inputs of `size` pixels; adapted: a published one, which brings its own."""
     if kind == "adapted":
+        from lrfr.models.teachers import TEACHERS  # here: a student in use needs no teacher
+
         assert spec.pretrained is not None  # `config.Study` asks for it
         own = TEACHERS[spec.pretrained.name]
         return Kind(own.chip, tuple(zip(own.channels, own.sides, strict=True)), own.embedding, own.see)
@@ -117,6 +118,8 @@ def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet 
     "adapted", a published network with its weights. size: side of our own networks' input in pixels, a multiple of 8.
     """
     if kind == "adapted":
+        from lrfr.models.teachers import build_teacher
+
         assert spec.pretrained is not None
         net = build_teacher(spec.pretrained.name, spec.pretrained.weights)
         assert isinstance(net, EdgeFace)

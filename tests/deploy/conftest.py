@@ -92,13 +92,15 @@ def study(tiny: Study, changed: Callable[..., Study]) -> Study:
     tables.mkdir(parents=True)
     embeddings.mkdir()
     Path("params.yaml").write_text(yaml.safe_dump(json.loads(study.model_dump_json())), encoding="utf-8")
+    (seen := Path("seen")).mkdir()
+    embed.held_out_views(study, seen)
     for seed, name in enumerate(("kd", "scratch")):
         state = build_student(study.student, "plain", study.views.size, seed).state_dict()
         halves = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
         folder = study.reports / "students" / name
         save_tensors(folder / "fold0-seed0.safetensors", halves)
         (folder / "log.csv").write_text("fold,seed,epoch,term,value\n0,0,0,face,1\n", encoding="utf-8")
-        embed.student_embeddings(study, name, None, embeddings)
+        embed.student_embeddings(study, name, seen, embeddings)
     rows = [("kd", "weight", "1", "validation_eer@16", 0.2, 1)]
     rows += [("ranking", "model", name, "validation_eer@16", 0.1, int(name == "kd")) for name in ("kd", "scratch")]
     columns = ["method", "weight", "candidate", "metric", "value", "chosen"]

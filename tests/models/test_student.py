@@ -9,7 +9,7 @@ import torch
 
 from lrfr.config import Student, Study
 from lrfr.models.se import SEBlock
-from lrfr.models.student import build_student, map_shapes, map_sides, normalise
+from lrfr.models.student import build_student, kind_of, map_sides, normalise
 
 SPEC = Student(channels=(8, 12, 16, 20), se_channels=(8, 11, 15, 19), se_reduction=4, embedding=24)
 
@@ -39,9 +39,9 @@ def test_maps_and_embedding_have_the_stated_shapes(kind: str, size: int):
     net = build_student(SPEC, kind, size, 0).eval()
     with torch.inference_mode():
         features = net(torch.zeros(3, 3, size, size))
-    assert tuple((m.shape[1], m.shape[2]) for m in features.maps) == map_shapes(SPEC, kind, size)
+    assert tuple((m.shape[1], m.shape[2]) for m in features.maps) == kind_of(SPEC, kind, size).maps
     assert all(m.shape[2] == m.shape[3] for m in features.maps) and features.embedding.shape == (3, 24)
-    assert [side for _, side in map_shapes(SPEC, kind, 32)] == list(map_sides(32)) == [16, 8, 4, 4]
+    assert [side for _, side in kind_of(SPEC, kind, 32).maps] == list(map_sides(32)) == [16, 8, 4, 4]
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_happened_before():

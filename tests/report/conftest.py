@@ -86,6 +86,7 @@ def tables(study: Study, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
                 "epochs": [9],
             }
         ).assign(resolution="8", against="itself", value=0.1, diff=-0.01, diff_low=-0.03, diff_high=0.01, p_holm=0.3),
+        "degradations": pd.DataFrame({"condition": ["camera"], "model": ["kd"], "resolution": ["8"], "value": [0.2]}),
         "mirror": results[(results.metric == "eer") & (results.pairing == "lr_lr")].assign(once=0.2, diff=-0.01),
         "throughput": pd.DataFrame({"part": ["whole loop"], "images_per_second": [250.0], "share": [0.7]}),
         "latency": pd.DataFrame({"network": ["student"], "runtime": ["onnx"], "median_ms": [1.5], "ratio": [1.0]}),

@@ -87,12 +87,12 @@ def test_a_model_without_seeds_and_one_with_a_single_fold_say_so(summary):
 
 
 def test_equal_models_do_not_differ(summary):
-    """hkdd is a copy of kd."""
+    """hkdd is a copy of kd: no difference, but intervals, since another training would have given another student."""
     rows = read(summary, "comparisons").query("a == 'hkdd' and b == 'kd'")
     assert (
         len(rows) == (3 + 2) * 4 + 3
     )  # four metrics in lr_lr at two sizes and hr, and in hr_lr at two sizes; rank1 at three
-    assert (rows[["diff", "low", "high"]] == 0).all(axis=None) and (rows[["p", "p_holm"]] == 1).all(axis=None)
+    assert (rows["diff"] == 0).all() and ((rows.low <= 0) & (rows.high >= 0)).all() and (rows.p > 0.5).all()
 
 
 def test_comparisons_are_those_asked_for_and_paired(summary):
