@@ -86,7 +86,7 @@ def trained_study(tmp_path_factory: pytest.TempPathFactory, tiny_values: dict) -
     np.save(runs / "views" / "area.npy", view_bank("area", chips, *sizes, study.seed, range(len(chips))))
     person = np.repeat(np.arange(PEOPLE), IMAGES)
     index = pd.DataFrame(
-        {"image": range(len(person)), "person": person, "name": "invented", "fallback": 0, "removed": 0}
+        {"image": range(len(person)), "person": person, "set": "orl", "name": "invented", "fallback": 0, "removed": 0}
     )
     index.to_csv(runs / "index.csv", index=False)
     identity_folds(PEOPLE, study.faces.folds, study.faces.validation_people, study.seed).to_csv(

@@ -172,7 +172,8 @@ def seven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed) -> Study:
     (study.runs / "embeddings").mkdir(parents=True)
     person = np.repeat(np.arange(7), IMAGES)
     role = ["train", "train", "test", "test", *["validation"] * 3]
-    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0, "removed": 0})
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "set": "orl", "name": "x"})
+    index = index.assign(fallback=0, removed=0)
     index.to_csv(study.runs / "index.csv", index=False)
     pd.DataFrame({"fold": 0, "person": range(7), "role": role}).to_csv(study.runs / "folds.csv", index=False)
     rng = np.random.Generator(np.random.Philox(key=3))

@@ -120,7 +120,8 @@ def write_study(folder: Path, values: dict) -> Study:
     sizes = study.views.smallest, study.views.largest, study.views.size
     (runs / "views").mkdir()
     np.save(runs / "views" / "area.npy", view_bank("area", chips[:2], *sizes, study.seed, range(2)))
-    index = pd.DataFrame({"image": range(len(person)), "person": person, "name": "x", "fallback": 0, "removed": 0})
+    index = pd.DataFrame({"image": range(len(person)), "person": person, "set": "orl", "name": "x"})
+    index = index.assign(fallback=0, removed=0)
     index.to_csv(runs / "index.csv", index=False)
     pd.DataFrame({"fold": 0, "person": range(len(role)), "role": role}).to_csv(runs / "folds.csv", index=False)
     held_out = person[role[person] != "train"]

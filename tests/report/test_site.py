@@ -172,7 +172,7 @@ def test_files_that_differ_are_counted_and_the_first_tables_named(published):
         (published.reports / name).write_text("other\n")
     (published.reports / "students/kd/log.csv").unlink()
     text = site.ending(published)
-    assert "6 of 12 files differ" in text and "another processor rounds differently; see docs/known-issues.md" in text
+    assert "6 of 13 files differ" in text and "another processor rounds differently; see docs/known-issues.md" in text
     assert "tables/results.csv, tables/runs.csv, tables/teacher.csv, ..." in text
 
 
