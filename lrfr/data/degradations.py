@@ -11,8 +11,8 @@ image as they like (`lrfr.data.degrade`). The faults, in the order in which they
 
 `camera` is all three, each as strong as a draw says. `blur`, `noise` and `jpeg` are one fault alone at the strongest
 that `camera` draws. `nearest` takes one pixel of every cell, `grey` is the area of the grey photograph; both have no
-draw. Ranges: blur and JPEG quality as in the degradation models of BSRGAN (Zhang et al., ICCV 2021) and Real-ESRGAN
-(Wang et al., ICCVW 2021), noise up to 10 grey levels; the mixture is our choice.
+draw. The range of JPEG qualities is that of Real-ESRGAN's settings (Wang et al., ICCV workshops 2021), and the order of
+faults that of its single steps; how much blur and noise, and the mixture, are our choice.
 
 Draws are a function of (seed, image, resolution): no order of calls can change them.
 """
