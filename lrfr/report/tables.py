@@ -249,7 +249,7 @@ def degradations(study: Study, evaluation: Evaluation) -> tuple[pd.DataFrame, st
     diff is the equal error rate under the condition minus that under `area`, paired on the same draws of people. Arms
     are among the models: one that was trained on `area` alone says what training on cameras is worth.
     """
-    draws, found = evaluation.draws[evaluation.draws.kind.isin(["model", "arm"])], []
+    draws, found = pd.concat([evaluation.own("model"), evaluation.own("arm")]), []
     clean = by_cell(lr_eer(draws))
     for protocol in evaluation.conditions()[1:]:
         for row in lr_eer(draws, protocol).itertuples():
