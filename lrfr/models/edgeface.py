@@ -67,12 +67,13 @@ class EdgeFace(nn.Module):
 
     def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The third map -> the fourth, (B, C, 3, 3), and what `head` takes, (B, C)."""
-        last, head = self.net.stages[3](x), self.net.head
-        return last, head.flatten(head.norm(head.global_pool(self.net.norm_pre(last))))
+        last = self.net.stages[3](x)
+        return last, self.net.head.global_pool(self.net.norm_pre(last)).flatten(1)
 
     def head(self, x: Tensor) -> Tensor:
         """Pooled features, float (B, C) -> the embedding (B, 512)."""
-        return self.net.head.fc(self.net.head.drop(x))
+        head = self.net.head
+        return head.fc(head.drop(head.norm(x[:, :, None, None]).flatten(1)))
 
     def forward(self, x: Tensor) -> Features:
         maps = self.prefix(x)

@@ -10,7 +10,6 @@ from scipy.ndimage import gaussian_filter1d
 
 from lrfr.config import Views
 from lrfr.data import degradations as d
-from lrfr.data.align import inner
 from lrfr.data.degrade import area, bicubic, degrade, hr_view, mirror
 
 SIDE, MARGIN = 232, 41
@@ -131,15 +130,15 @@ def test_camera_stays_near_the_face(chips):
 
 @pytest.mark.parametrize("margin", [0, MARGIN])
 def test_a_bank_of_area_is_degrade_of_the_chip(chips, margin):
-    faces = np.ascontiguousarray(inner(chips) if margin == 0 else chips)
+    faces = np.ascontiguousarray(middle(chips, 150) if margin == 0 else chips)
     faces = np.concatenate([faces] * 3)  # once more than two blocks
     faces[0], faces[1] = 255, 0  # where rounding up must not pass the end,
     faces[1, 70:, ::9] = 255  # and overshoot of the cubic kernel is cut
     bank = d.view_bank("area", faces, 8, 12, 32, 0, range(18))
     assert bank.shape == (18, 6, 32, 32, 3) and bank.dtype == np.uint8
     for view, size in enumerate(range(8, 13)):
-        assert np.array_equal(bank[:, view], degrade(inner(faces), size, 32))
-    assert np.array_equal(bank[:, 5], hr_view(inner(faces), 32))
+        assert np.array_equal(bank[:, view], degrade(middle(faces, 150), size, 32))
+    assert np.array_equal(bank[:, 5], hr_view(middle(faces, 150), 32))
     assert np.array_equal(mirror(bank), d.view_bank("area", mirror(faces), 8, 12, 32, 0, range(18)))
 
 
@@ -148,7 +147,7 @@ def test_a_bank_of_a_camera_is_the_middle_of_its_small_images(chips):
     for view, size in enumerate((15, 16)):
         small = middle(d.small_images("camera", chips, size, 3, range(20, 26)), size)
         assert np.array_equal(bank[:, view], bicubic(small, 40).numpy())
-    assert np.array_equal(bank[:, 2], hr_view(inner(chips), 40))
+    assert np.array_equal(bank[:, 2], hr_view(middle(chips, 150), 40))
     assert np.array_equal(bank[2:], d.view_bank("camera", chips[2:], 15, 16, 40, 3, range(22, 26)))
 
 

@@ -148,7 +148,7 @@ def test_a_grey_view_is_what_a_grey_photograph_shows(tiny: Study, changed: Calla
     ids, draw = trainer.batches(0)[0]
     found = trainer.inputs(ids[:1], Draw(*(field[:1] for field in draw)))[0]
     view = view_index(draw.resolution[:1], tiny.views.smallest, tiny.views.largest)
-    pixels = trainer.fold.views[ids[:1], view][0, :, :: -1 if draw.mirrored[0] else 1]
+    pixels = trainer.fold.views["area"][ids[:1], view][0, :, :: -1 if draw.mirrored[0] else 1]
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L").convert("RGB"))
     level = float((normalise(torch.ones(1, 1, 1, 3)) - normalise(torch.zeros(1, 1, 1, 3))).max())  # of one grey level
     assert (found - normalise(torch.from_numpy(grey.copy())[None])[0]).abs().max() < level
