@@ -188,7 +188,7 @@ class Model(Block):
     method: str  # a key of lrfr.methods.METHODS
     student: Literal["plain", "se", "adapted"]
     views: Literal["lr", "area", "hr"]  # area: of `views.kinds` the first alone; hr: no low-resolution face ever
-    teacher: Literal["none", "plain", "se", "shuffled", "tuned"]
+    teacher: Literal["none", "plain", "se", "shuffled", "tuned", "own"]  # own: what an adapted student starts from
     folds: Literal["all", "first"]
     options: dict[str, Any]  # the method's keyword arguments
     tuned: Tuned | None = None  # with teacher: tuned
@@ -198,6 +198,8 @@ class Model(Block):
     def tuned_is_described(self) -> Model:
         if (self.teacher == "tuned") != (self.tuned is not None):
             raise ValueError("a block `tuned` and `teacher: tuned` belong together; add or remove one")
+        if self.teacher == "own" and self.student != "adapted":
+            raise ValueError("teacher: `own` is the network that a student starts from; set `student: adapted`")
         return self
 
 

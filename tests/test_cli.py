@@ -101,7 +101,9 @@ def test_refusals(clone: Path, capsys: pytest.CaptureFixture[str], change: tuple
     assert reason in in_one_sentence(code, *capsys.readouterr())
 
 
-@pytest.mark.parametrize("arguments", [["distill", "--training", "kd"], ["embed"], ["evaluate"], ["rank"]])
+@pytest.mark.parametrize(
+    "arguments", [["distill", "--training", "kd"], ["references"], ["embed"], ["evaluate"], ["rank"]]
+)
 def test_a_stage_before_its_time_names_what_is_missing(
     clone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ):

@@ -72,12 +72,18 @@ def test_a_training_changes_with_its_own_block_alone(
 @pytest.mark.parametrize(
     ("change", "changing", "staying"),
     [
-        ({"evaluate.draws": 200}, {"evaluate"}, {"detect", "prepare", "teacher", "targets", "embed", "kd"}),
+        (
+            {"evaluate.draws": 200},
+            {"evaluate"},
+            {"detect", "prepare", "teacher", "targets", "references", "embed", "kd"},
+        ),
         (
             {"train.epochs": 4},
             {"kd", "scratch", "benchmark"},
-            {"prepare", "teacher", "targets", "evaluate", "tune-feature"},
+            {"prepare", "teacher", "targets", "references", "evaluate", "tune-feature"},
         ),
+        ({"models.hkdd.student": "se"}, {"hkdd", "embed"}, {"references", "kd"}),
+        ({"evaluate.misaligned": 0.1}, {"references", "embed"}, {"teacher", "targets", "kd"}),
         ({"teacher.head.epochs": 3}, {"teacher", "kd"}, {"detect", "prepare", "evaluate"}),
         ({"faces.margin": 41}, {"prepare"}, {"detect", "teacher", "evaluate"}),
         (
@@ -169,7 +175,8 @@ def test_seeds_that_are_evaluated_are_in_the_plan_of_the_evaluation(copy: tuple[
     finally:
         path.write_text(whole, encoding="utf-8")
     stale = {name for name in before if before[name] != after[name]}
-    assert {"embed", "evaluate"} <= stale and not stale & {"detect", "prepare", "teacher", "targets", "kd", "kd-seed1"}
+    fresh = {"detect", "prepare", "teacher", "targets", "references", "kd", "kd-seed1"}
+    assert {"embed", "evaluate"} <= stale and not stale & fresh
 
 
 def test_a_text_changes_pages_and_no_training(copy: tuple[Path, dict[str, dict]]):
@@ -182,7 +189,8 @@ def test_a_text_changes_pages_and_no_training(copy: tuple[Path, dict[str, dict]]
     finally:
         path.write_text(whole, encoding="utf-8")
     stale = {name for name in before if before[name] != after[name]}
-    assert {"site", "summary", "status"} <= stale and stale <= set(STAGES) - {"evaluate", "embed", "teacher", "targets"}
+    fresh = {"evaluate", "references", "embed", "teacher", "targets"}
+    assert {"site", "summary", "status"} <= stale and stale <= set(STAGES) - fresh
 
 
 def test_a_study_decides_nothing_by_itself(study: Study):

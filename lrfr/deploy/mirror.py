@@ -18,7 +18,7 @@ from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
 from lrfr.formats import order, page, per_cent, pixels, wide, write_table
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
-from lrfr.protocol.cells import TEACHER, similarity, unit
+from lrfr.protocol.cells import TEACHER, embedding_file, similarity, unit
 from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
 from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold, official_metrics
 from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
@@ -63,7 +63,7 @@ def compare(study: Study, model: str) -> list[tuple]:
         fold, faces = build_fold(study, number), read_fold(study, number)
         freedom += fold.test_pairs.counts.shape[1] - 1  # people minus folds
         for seed, resolution in product(seeds, [name for name in MISALIGNED if name in study.resolutions]):
-            with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
+            with np.load(embedding_file(study, model)) as archive:
                 x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
             both = x + mirrored(study, faces, model, seed, resolution)
             for sums, space in ((once, x), (twice, both / 2)) if teacher else ((once, unit(x)), (twice, unit(both))):

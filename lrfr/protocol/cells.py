@@ -17,6 +17,12 @@ REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored u
 Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
 
 
+def embedding_file(study: Study, name: str) -> Path:
+    """Where the stage `embed` wrote a trained model's embeddings, and `references` everybody else's."""
+    known = (*REFERENCES, SETTINGS, *study.references)
+    return study.runs / ("references" if name in known else "embeddings") / f"{name}.npz"
+
+
 def read_embedding(archive: np.lib.npyio.NpzFile, file: Path, key: str, rows: int) -> NDArray[np.float64]:
     """One array (rows, d) of an embedding file; UserError if it is missing, or not of that shape and finite."""
     if key not in archive.files:
@@ -63,7 +69,7 @@ def evaluate_pairing(
 
 def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFold) -> dict[Key, NDArray]:
     """All about one model, fold and seed: (1 + draws,) by key, first of the data themselves; lists: 1 + 2 draws."""
-    file, teacher_file = (study.runs / "embeddings" / f"{name}.npz" for name in (model, TEACHER))
+    file, teacher_file = embedding_file(study, model), embedding_file(study, TEACHER)
     prefix, teacher_prefix = f"fold{number}/seed{seed}/", f"fold{number}/seed{study.train.seeds[0]}/"
     fed = (TEACHER, *study.references)  # stored in the space in which their L2 distance decides
     space = (lambda x: x) if model in fed else unit
@@ -99,7 +105,7 @@ def evaluate_cell(study: Study, model: str, number: int, seed: int, fold: TestFo
 
 def evaluate_setting(study: Study, setting: str, number: int, fold: TestFold) -> dict[Key, NDArray]:
     """The same for one of the teacher's settings, on raw vectors, low against low resolution only."""
-    file, results = study.runs / "embeddings" / f"{SETTINGS}.npz", {}
+    file, results = embedding_file(study, SETTINGS), dict[Key, NDArray]()
     with np.load(file) as archive:
         for key in archive.files:
             if key.startswith(f"fold{number}/{setting}/"):

@@ -32,7 +32,15 @@ from lrfr.evaluate.bootstrap import FIXED_RANKS, LINEARISED
 from lrfr.evaluate.statistics import dyadic_ends, percentile
 from lrfr.files import atomic_folder, write_table
 from lrfr.parallel import parallel_map
-from lrfr.protocol.cells import REFERENCES, SETTINGS, Key, evaluate_cell, evaluate_setting, read_embedding
+from lrfr.protocol.cells import (
+    REFERENCES,
+    SETTINGS,
+    Key,
+    embedding_file,
+    evaluate_cell,
+    evaluate_setting,
+    read_embedding,
+)
 from lrfr.protocol.folds import DENSE, VIEW2, all_official, build_fold, count, official_accuracy
 from lrfr.streams import stream
 from lrfr.train.trainings import folds_of, seeds_of, with_arms
@@ -121,7 +129,7 @@ def fold_means(
 
 def view2(study: Study) -> tuple:
     """The row of draws.csv for all official pairs, with the pretrained teacher at high resolution."""
-    file = study.runs / "embeddings" / f"{SETTINGS}.npz"
+    file = embedding_file(study, SETTINGS)
     with np.load(file) as archive:
         if "view2_images" not in archive.files:
             raise UserError(f"{file}: holds no 'view2_images'; run `dvc repro` again.")
@@ -137,7 +145,7 @@ def run(study: Study) -> None:
     """The `evaluate` stage."""
     tasks = [(study, "model", name) for name in (*REFERENCES, *study.references, *study.models)]
     tasks += [(with_arms(study), "arm", name) for name in study.run_arms]
-    with np.load(study.runs / "embeddings" / f"{SETTINGS}.npz") as archive:
+    with np.load(embedding_file(study, SETTINGS)) as archive:
         settings = dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)
     tasks += [(study, "setting", name) for name in settings]
     counts = count(study)

@@ -184,10 +184,11 @@ class Report:
         self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
     ) -> np.ndarray:
         """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
-        with np.load(self.file(f"embeddings/{model}.npz")) as archive:
+        file = f"{'references' if model in UNSEEDED else 'embeddings'}/{model}.npz"
+        with np.load(self.file(file)) as archive:
             if model in UNSEEDED:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
-            key, file = f"fold{fold}/seed{seed}/{resolution}", f"embeddings/{model}.npz"
+            key = f"fold{fold}/seed{seed}/{resolution}"
             if key not in archive.files:
                 raise UserError(f"{file}: holds no '{key}'; choose a fold, seed and resolution of the study.")
             rows = archive[key]

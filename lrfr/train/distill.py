@@ -55,6 +55,9 @@ class Trainer:
         self.kinds = self.views.kinds[:1] if self.model.views == "area" else self.views.kinds
         self.fabric = Fabric(accelerator=training.accelerator, devices=1)
         teacher, size = TEACHERS[training.teacher.name], self.views.size
+        if self.model.teacher == "own":
+            assert training.student.pretrained is not None  # `config.Study` asks for it
+            teacher = TEACHERS[training.student.pretrained.name]
         self.kind = kind = kind_of(training.student, self.model.student, size)
         embedding, sides = kind.embedding, [side for _, side in kind.maps]
         teacher_maps, classes = tuple(zip(teacher.channels, sides, strict=True)), int(fold.labels.max()) + 1

@@ -24,7 +24,7 @@ from lrfr.models.student import kind_of, map_sides
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.train.fold import Fold, See, read_fold, sharp_views, teacher_input, teacher_view
-from lrfr.train.teacher import Trained, load_trained, tune
+from lrfr.train.teacher import Trained, load_trained, own, tune
 from lrfr.train.trainings import Training
 
 BATCH = 40  # images a forward pass: fits any memory; no influence on the numbers beyond float sums
@@ -78,14 +78,17 @@ class OnlineTargets:
 
 
 class CachedTargets:
-    """Memory-mapped targets of one fold; the class weights of the teacher behind them turn embeddings into logits."""
+    """Targets of one fold; the class weights of the teacher behind them turn embeddings into logits.
 
-    def __init__(self, folder: Path, trained: Trained, needs: frozenset[str]) -> None:
-        self.trained, self.needs = trained, needs
-        self.images = np.load(folder / "images.npy")
+    images: int (n,). arrays: by name, (n, 2, ...) with mirror images second, perhaps memory-mapped.
+    """
+
+    def __init__(
+        self, images: np.ndarray, arrays: dict[str, np.ndarray], trained: Trained, needs: frozenset[str]
+    ) -> None:
+        self.images, self.trained, self.needs = images, trained, needs
         wanted = {KIND_OF[need] for need in needs}
-        paths = (path for path in sorted(folder.glob("*.npy")) if kind(path.stem) in wanted)
-        self.arrays = {path.stem: np.load(path, mmap_mode="r") for path in paths}
+        self.arrays = {name: array for name, array in arrays.items() if kind(name) in wanted}
         self.row = np.full(self.images.max() + 1, -1)
         self.row[self.images] = np.arange(len(self.images))
 
@@ -180,19 +183,21 @@ def load_targets(
     trained = load_trained(training, fold.number, "se" if variant == "se" else training.teacher.setting)
     online = OnlineTargets(trained, TEACHERS[training.teacher.name].see, map_sides(training.views.size), needs)
     folder = training.runs / "targets" / f"fold{fold.number}" / variant
-    if not {KIND_OF[need] for need in needs} <= {kind(path.stem) for path in folder.glob("*.npy")}:
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    if not {KIND_OF[need] for need in needs} <= {kind(name) for name in arrays}:
         return None, online
-    cached = CachedTargets(folder, trained, needs)
+    cached = CachedTargets(arrays.pop("images"), arrays, trained, needs)
     cached.check(online, fold)
     return cached, online
 
 
 class Source:
-    """The teacher's side of a batch, of whichever kind the model's `teacher` is: none, cached, shuffled, tuned."""
+    """The teacher's side of a batch, of whichever kind the model's `teacher` is: none, cached, shuffled, tuned, own."""
 
     def __init__(self, training: Training, fold: Fold) -> None:
         model, self.fold, self.needs = training.model, fold, METHODS[training.model.method].needs
-        sides = tuple(side for _, side in kind_of(training.student, model.student, training.views.size).maps)
+        kind_of_student = kind_of(training.student, model.student, training.views.size)
+        sides = tuple(side for _, side in kind_of_student.maps)
         self.cached: CachedTargets | None = None
         self.online: OnlineTargets | None = None
         self.low_resolution = model.teacher == "tuned"  # only the conventional teacher sees the student's view
@@ -200,6 +205,11 @@ class Source:
         if model.teacher == "tuned":
             trained, self.log = tune(training, fold)
             self.online = OnlineTargets(trained, TEACHERS[training.teacher.name].see, sides, self.needs)
+        elif model.teacher == "own":
+            trained, embedding = own(training, fold)
+            self.online = OnlineTargets(trained, kind_of_student.see, sides, self.needs)
+            if self.needs <= {"embedding", "logits"}:  # maps of a published network are too large to keep
+                self.cached = CachedTargets(fold.images, {"embedding": embedding}, trained, self.needs)
         elif model.teacher != "none":
             variant = "se" if model.teacher == "se" else "plain"
             self.cached, self.online = load_targets(training, fold, variant, self.needs)

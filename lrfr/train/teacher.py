@@ -7,7 +7,8 @@
 
 The embedding is standardised, (t - mean) / rms with the training faces' statistics: dlib's vectors lie in a narrow
 cone, where raw cosines say nothing. The frozen part of the network is run once per face; the rest is trained on what it
-left. An epoch is as many faces as the fold has, drawn from faces and mirror images.
+left, which lies in a file: for 50,000 faces it takes 7 GB. An epoch is as many faces as the fold has, drawn from faces
+and mirror images.
 
 `tune` is the conventional scheme that the MK-MMD paper compares with, whose abstract says that keeping the HR teacher
 saves this step: fine-tune on low-resolution views. Everything in it is our choice: all layers, the face loss with the
@@ -15,7 +16,9 @@ student's draw of views, until the validation people's EER has stopped improving
 cannot be cached: the student's training runs it on line, which is half of what the scheme costs.
 """
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +36,7 @@ from lrfr.models.teachers import TEACHERS, TeacherNet, build_teacher
 from lrfr.parallel import parallel_map
 from lrfr.streams import stream
 from lrfr.train.checkpoint import save_tensors
-from lrfr.train.fold import Fold, See, read_fold, sharp_views, teacher_input, teacher_view
+from lrfr.train.fold import Fold, See, read_fold, teacher_input, teacher_view
 from lrfr.train.trainings import Training
 
 SE_REDUCTION = 16  # SE-Net's default
@@ -43,6 +46,7 @@ VALIDATED = (8, 16)  # pixels at which the validation EER is averaged: where the
 
 
 Rows = list[tuple]  # of a table
+Inputs = Callable[[Tensor], Tensor]  # row numbers, int64 (b,) -> what a network takes, (b, ...)
 
 
 class Trained(NamedTuple):
@@ -70,17 +74,33 @@ def class_means(embeddings: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([unit(embeddings[labels == c]).mean(0) for c in range(int(labels.max()) + 1)])
 
 
-def both_views(see: See, fold: Fold) -> tuple[Tensor, Tensor]:
-    """The training faces and their mirror images as a teacher sees them, uint8 (2n, s, s, 3), with labels (2n,)."""
-    views = torch.cat([sharp_views(see, fold, fold.images, mirrored) for mirrored in (False, True)])
-    return views, torch.from_numpy(np.tile(fold.labels, 2))
+def both_views(see: See, fold: Fold) -> Inputs:
+    """The training faces (rows 0 ... n-1) and their mirror images as a teacher sees them, uint8 (b, s, s, 3)."""
+
+    def read(rows: Tensor) -> Tensor:
+        mirrored, ids = rows.numpy() >= len(fold.images), fold.images[rows.numpy() % len(fold.images)]
+        return teacher_view(see, fold.chips[ids], np.zeros(len(ids), np.int64), mirrored)
+
+    return read
 
 
-def embed(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """`function(inputs)` in batches, without gradients."""
-    with torch.inference_mode():
-        parts = [function(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
-    return torch.cat(parts).clone()  # a clone leaves inference mode, so that autograd may save it
+def embed(function: Callable[[Tensor], Tensor], inputs: Inputs, count: int) -> Tensor:
+    """`function` of rows 0 ... count-1 of the inputs, in batches, without gradients."""
+    with torch.no_grad():
+        return torch.cat([function(inputs(rows)) for rows in torch.arange(count).split(BATCH)])
+
+
+def stored(function: Callable[[Tensor], Tensor], inputs: Inputs, count: int, file: Path) -> Inputs:
+    """`embed` into a new .npy file, from which rows are read."""
+    array = None
+    with torch.no_grad():
+        for rows in torch.arange(count).split(BATCH):
+            found = function(inputs(rows)).numpy()
+            if array is None:
+                array = np.lib.format.open_memmap(file, "w+", found.dtype, (count, *found.shape[1:]))
+            array[rows.numpy()] = found
+    assert array is not None
+    return lambda rows: torch.from_numpy(array[rows.numpy()])
 
 
 class Part(NamedTuple):
@@ -99,12 +119,12 @@ def part_of(net: TeacherNet, setting: str) -> Part:
     return Part((lambda x: net.head(net.pooled(x)[1])) if setting == "last_stage" else net.head, named)
 
 
-def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: FineTune | None) -> tuple[Tensor, Rows]:
-    """Train a part in place on inputs (n, ...), labels (n,); return class weights and (epoch, mean loss, accuracy).
+def fine_tune(study: Study, part: Part, inputs: Inputs, labels: Tensor, spec: FineTune | None) -> tuple[Tensor, Rows]:
+    """Train a part in place on inputs, labels (n,); return class weights and (epoch, mean loss, accuracy).
 
     Without `spec` nothing is trained: class weights are the class means, from which training starts.
     """
-    mean, rms = standardisation(raw := embed(part.forward, inputs))
+    mean, rms = standardisation(raw := embed(part.forward, inputs, len(labels)))
     weight = class_means((raw - mean) / rms, labels)
     if spec is None:
         return weight, []
@@ -114,12 +134,12 @@ def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: Fi
     optimizer = torch.optim.AdamW([*part.parameters.values(), *head.parameters()], lr=spec.learning_rate)
     log: Rows = []
     for epoch in range(spec.epochs):
-        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(inputs)))
-        order = order[: len(inputs) // 2]
+        order = torch.from_numpy(stream("teacher_order", study.seed, epoch).permutation(len(labels)))
+        order = order[: len(labels) // 2]
         margin = study.teacher.margin * min(1.0, (epoch + 1) / (MARGIN_RAMP * spec.epochs))
         losses, hits = [], 0
         for rows in order.split(spec.batch):
-            embedding = (part.forward(inputs[rows]) - mean) / rms
+            embedding = (part.forward(inputs(rows)) - mean) / rms
             loss = head.loss(embedding, labels[rows], margin)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -134,22 +154,25 @@ def fine_tune(study: Study, part: Part, inputs: Tensor, labels: Tensor, spec: Fi
 
 def train(study: Study, number: int, settings: tuple[str, ...], folder: str) -> Rows:
     """Settings of one fold that share their frozen part: write one file each, return the log."""
-    chips, labels = both_views(TEACHERS[study.teacher.name].see, read_fold(study, number))
+    fold = read_fold(study, number)
+    chips, labels = both_views(TEACHERS[study.teacher.name].see, fold), torch.from_numpy(np.tile(fold.labels, 2))
     rows: Rows = []
-    frozen = {"se": chips}
-    if settings != ("se",):
-        net = build(study, "pretrained")
-        frozen["last_stage"] = embed(lambda x: net.prefix(teacher_input(x))[-1], chips)
-        frozen["head"] = frozen["pretrained"] = embed(lambda x: net.pooled(x)[1], frozen["last_stage"])
-    for setting in settings:
-        part = part_of(build(study, setting), setting)
-        spec = None if setting == "pretrained" else getattr(study.teacher, setting)
-        weight, log = fine_tune(study, part, frozen[setting], labels, spec)
-        mean, rms = standardisation(embed(part.forward, frozen[setting]))
-        tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in part.parameters.items()}
-        tensors |= {"mean": mean, "rms": rms.reshape(1), "class_weight": weight}
-        save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
-        rows += [(number, setting, *row) for row in log]
+    frozen, count = {"se": chips}, len(labels)
+    with tempfile.TemporaryDirectory(dir=study.runs) as temporary:
+        if settings != ("se",):
+            net = build(study, "pretrained")
+            maps = stored(lambda x: net.prefix(teacher_input(x))[-1], chips, count, Path(temporary) / "maps.npy")
+            pooled = embed(lambda x: net.pooled(x)[1], maps, count)
+            frozen |= {"last_stage": maps, "head": pooled.__getitem__, "pretrained": pooled.__getitem__}
+        for setting in settings:
+            part = part_of(build(study, setting), setting)
+            spec = None if setting == "pretrained" else getattr(study.teacher, setting)
+            weight, log = fine_tune(study, part, frozen[setting], labels, spec)
+            mean, rms = standardisation(embed(part.forward, frozen[setting], count))
+            tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in part.parameters.items()}
+            tensors |= {"mean": mean, "rms": rms.reshape(1), "class_weight": weight}
+            save_tensors(f"{folder}/fold{number}/{setting}.safetensors", tensors)
+            rows += [(number, setting, *row) for row in log]
     return rows
 
 
@@ -167,6 +190,21 @@ def load_trained(study: Study | Training, number: int, setting: str) -> Trained:
     return Trained(net, tensors["mean"], tensors["rms"][0], tensors["class_weight"], study.teacher.scale)
 
 
+def own(training: Training, fold: Fold) -> tuple[Trained, np.ndarray]:
+    """The published network that an adapted student starts from, frozen: it sees the sharp face.
+
+    Its embedding is not centred, or the student would begin with another answer than its teacher's. Returns its answers
+    for the training faces and their mirror images as well, float32 (n, 2, D).
+    """
+    assert training.student.pretrained is not None  # `config.Study` asks for it
+    name, labels = training.student.pretrained.name, torch.from_numpy(np.tile(fold.labels, 2))
+    net, views = build_teacher(name, training.student.pretrained.weights), both_views(TEACHERS[name].see, fold)
+    raw = embed(lambda x: net(teacher_input(x)).embedding, views, len(labels))
+    rms = standardisation(raw)[1]
+    trained = Trained(net, torch.zeros(raw.shape[1]), rms, class_means(raw / rms, labels), training.teacher.scale)
+    return trained, np.stack([*(raw / rms).reshape(2, len(fold.images), -1).numpy()], axis=1)
+
+
 def validation_error(teacher: str, trained: Trained, fold: Fold) -> float:
     """Mean EER of the validation people's pairs over `VALIDATED` pixels."""
     spec, people = TEACHERS[teacher], fold.people[fold.validation]
@@ -174,7 +212,7 @@ def validation_error(teacher: str, trained: Trained, fold: Fold) -> float:
     for size in VALIDATED:
         chips = fold.chips[fold.validation]
         views = teacher_view(spec.see, chips, np.full(len(chips), size), np.zeros(len(chips), bool))
-        raw = embed(lambda x: trained.net(teacher_input(x)).embedding, views)
+        raw = embed(lambda x: trained.net(teacher_input(x)).embedding, views.__getitem__, len(views))
         errors.append(pair_error(spec.comparable(raw).numpy(), people))
     return float(np.mean(errors))
 
@@ -229,7 +267,7 @@ def tune(training: Training, fold: Fold) -> tuple[Trained, list[tuple[int, str, 
     net = tuner.trained.net.requires_grad_(False)
     net.load_state_dict(kept["net"])
     net.zero_grad(set_to_none=True)
-    raw = embed(lambda x: net(teacher_input(x)).embedding, sharp_views(tuner.see, fold, fold.images))
+    raw = embed(lambda x: net(teacher_input(x)).embedding, both_views(tuner.see, fold), len(fold.images))
     return Trained(net, *standardisation(raw), kept["head"]["weight"], training.teacher.scale), log
 
 

@@ -15,6 +15,7 @@ from lrfr.deploy import mirror
 from lrfr.formats import read_table
 from lrfr.models.student import build_student, normalise
 from lrfr.models.teachers import TEACHERS
+from lrfr.protocol.cells import embedding_file
 from lrfr.protocol.embed import load_student
 from lrfr.train.checkpoint import save_tensors
 from lrfr.train.distill import halved
@@ -36,7 +37,7 @@ def run(study: Study, patch: pytest.MonkeyPatch, folder: Path, noise: float, sig
     rng = np.random.default_rng(5)
 
     def embedding(study: Study, number: int, model: str, seed: int, resolution: str):
-        with np.load(study.runs / "embeddings" / f"{model}.npz") as archive:
+        with np.load(embedding_file(study, model)) as archive:
             x = archive[f"fold{number}/seed{seed}/{resolution}"].astype(np.float64)
         return sign * x + noise * rng.normal(size=x.shape)
 

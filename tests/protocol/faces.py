@@ -12,6 +12,7 @@ import pytest
 from lrfr import config
 from lrfr.config import Study
 from lrfr.protocol import study as evaluation
+from lrfr.protocol.cells import embedding_file
 from lrfr.report import tables
 from lrfr.train.trainings import folds_of
 
@@ -50,7 +51,7 @@ def lfw_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
 
 
 def write_faces(study: Study) -> None:
-    """index.csv, folds.csv, embeddings/ and gradients below the current folder; kd and hkdd are the same model."""
+    """index.csv, folds.csv, embeddings and gradients below the current folder; kd and hkdd are the same model."""
     person = np.repeat(np.arange(PEOPLE), IMAGES)
     roles = {0: ["test"] * 5 + ["validation"] * 3 + ["train"] * 4, 1: ["train"] * 4 + ["validation"] * 3 + ["test"] * 5}
     index = write_index(study, person, roles)
@@ -90,7 +91,7 @@ def write_lfw(study: Study) -> None:
     table.to_csv(study.runs / "official.csv", index=False)
     held_out = {fold: lfw_rows(index, roles[fold], study.faces.validation_images) for fold in study.faces.run_folds}
     write_embeddings(study, person, held_out, rng, misaligned=True)
-    file = study.runs / "embeddings" / "teacher_settings.npz"
+    file = embedding_file(study, "teacher_settings")
     with np.load(file) as archive:
         arrays = dict(archive)
     images = np.unique(table[["image_a", "image_b"]])
@@ -124,7 +125,8 @@ def summarised(folder: Path, study: Study, write: Callable[[Study], None]) -> Pa
 
 def write_index(study: Study, person: np.ndarray, roles: dict[int, list[str]]) -> pd.DataFrame:
     """Write folds.csv and return index.csv."""
-    (study.runs / "embeddings").mkdir(parents=True)
+    for name in ("embeddings", "references"):
+        (study.runs / name).mkdir(parents=True)
     rows = [(fold, p, role) for fold, people in roles.items() for p, role in enumerate(people)]
     pd.DataFrame(rows, columns=["fold", "person", "role"]).to_csv(study.runs / "folds.csv", index=False)
     return pd.DataFrame(
@@ -146,7 +148,7 @@ def write_embeddings(
     rng: np.random.Generator,
     misaligned: bool = False,
 ) -> None:
-    """Every file of embeddings/; held_out: image numbers of the rows, by fold."""
+    """Every file of embeddings/ and references/; held_out: image numbers of the rows, by fold."""
     centres = rng.normal(size=(person.max() + 1, SIZE))
     first = study.train.seeds[0]
     noises = {resolution: NOISE[resolution] for resolution in study.resolutions}
@@ -176,7 +178,7 @@ def write_embeddings(
                 noisy = array + change * rng.normal(size=array.shape)
                 files["teacher_settings"][f"fold{fold}/{setting}/{resolution}"] = noisy.astype(np.float32)
     for name, arrays in files.items():
-        np.savez(study.runs / "embeddings" / f"{name}.npz", **arrays)
+        np.savez(embedding_file(study, name), **arrays)
 
 
 def write_gradients(study: Study) -> None:

@@ -14,12 +14,13 @@ from lrfr.data.degradations import small_images
 from lrfr.data.degrade import middle
 from lrfr.models.student import student_view
 from lrfr.models.teachers import TEACHERS, build_teacher
-from lrfr.protocol import embed, folds
+from lrfr.protocol import embed, folds, references
 from lrfr.protocol import study as stage
+from lrfr.protocol.cells import embedding_file
 from lrfr.report import tables
 from lrfr.train.fold import read_fold, teacher_input
 from tests.protocol import faces
-from tests.protocol.test_embed import with_students
+from tests.protocol.conftest import with_students
 
 ASKED = {"camera": (8, 16), "jpeg": (16,)}
 KEYS = ["8", "16", "hr", "camera-8", "camera-16", "jpeg-16"]
@@ -35,12 +36,14 @@ def conditioned(tiny: Study) -> Study:
 
 def test_every_network_sees_the_same_small_image(conditioned: Study):
     """One face under one condition, by hand, through a student and through the network that is fed."""
+    references.run(conditioned)
     embed.run(conditioned)
     fold, row = read_fold(conditioned, 0), 3
     image = fold.held_out[row : row + 1]
     small = small_images("camera", fold.chips[image], 16, conditioned.seed, image)
-    folder = conditioned.runs / "embeddings"
-    with np.load(folder / "scratch.npz") as student, np.load(folder / "fed.npz") as fed:
+    fed_file = conditioned.runs / "references" / "fed.npz"
+    assert embedding_file(conditioned, "fed") == fed_file
+    with np.load(conditioned.runs / "embeddings" / "scratch.npz") as student, np.load(fed_file) as fed:
         assert sorted(student) == sorted(f"fold0/seed{seed}/{key}" for seed in (0, 1) for key in KEYS)
         assert sorted(fed) == sorted(f"fold0/seed0/{key}" for key in KEYS)
         expected = embed.embed_views(
@@ -52,7 +55,7 @@ def test_every_network_sees_the_same_small_image(conditioned: Study):
         with torch.inference_mode():
             raw = net(teacher_input(see(small, 16))).embedding[0]
         assert np.allclose(fed["fold0/seed0/camera-16"][row], raw / raw.norm(), atol=1e-4)
-    with np.load(folder / "teacher.npz") as teacher:
+    with np.load(fed_file.with_name("teacher.npz")) as teacher:
         assert {key.split("/")[-1] for key in teacher} == {*KEYS, "standardised"}
 
 
@@ -66,7 +69,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
 
     def write(study: Study) -> None:
         faces.write_faces(study)
-        for path in (study.runs / "embeddings").glob("*.npz"):
+        for path in study.runs.glob("*/*.npz"):
             arrays, rng = dict(np.load(path)), np.random.default_rng(len(path.stem))
             for key in [key for key in arrays if path.stem != "teacher_settings" and key.split("/")[-1] in ("8", "16")]:
                 noise = rng.normal(size=arrays[key].shape) if path.stem not in ("kd", "hkdd") else 0.0

@@ -20,6 +20,7 @@ from lrfr.evaluate.verification import (
 )
 from lrfr.protocol import folds
 from lrfr.protocol import study as stage
+from lrfr.protocol.cells import embedding_file
 from tests.protocol import faces
 
 
@@ -73,7 +74,7 @@ def test_numbers_are_those_of_the_public_functions(evaluated, model, pairing):
     if pairing == "teacher_lr" and model != "feature":
         assert points.empty
         return
-    load = lambda name: np.load(folder / study.runs / "embeddings" / f"{name}.npz")  # noqa: E731
+    load = lambda name: np.load(folder / embedding_file(study, name))  # noqa: E731
     space = (lambda x: x) if model == "teacher" else unit
     arrays = {r: space(load(model)[f"fold{fold}/seed{seed}/{r}"].astype(float)) for r in ("8", "hr")}
     teacher = load("teacher")[f"fold{fold}/seed0/hr"].astype(float)
@@ -246,7 +247,7 @@ def lfw_points(lfw, fold=1, model="feature", resolution="8"):
 
 
 def lfw_arrays(folder, study, fold=1, model="feature"):
-    with np.load(folder / study.runs / "embeddings" / f"{model}.npz") as archive:
+    with np.load(folder / embedding_file(study, model)) as archive:
         names = [*study.resolutions, *(f"misaligned-{r}" for r in ("8", "16", "32"))]
         return {name: unit(archive[f"fold{fold}/seed0/{name}"].astype(float)) for name in names}
 
@@ -288,7 +289,7 @@ def test_lfw_dense_metrics_are_those_of_the_public_functions(lfw):
     }
     assert set(points["misaligned"]["lr_lr"].index) == {"eer", "auc", "tar@far=0.1", "tar@far=0.01"}
     assert points["misaligned", "lr_lr", "eer"] == pytest.approx(equal_error_rate(list(slow.values()), same), abs=1e-9)
-    with np.load(folder / study.runs / "embeddings/teacher.npz") as archive:
+    with np.load(folder / study.runs / "references/teacher.npz") as archive:
         hr = archive["fold1/seed0/hr"].astype(float)
     teacher = [-np.linalg.norm(hr[rows[i]] - hr[rows[j]]) for i, j in listed]
     own = [-np.linalg.norm(arrays["8"][rows[i]] - arrays["8"][rows[j]]) for i, j in listed]
@@ -300,7 +301,7 @@ def test_lfw_official_metrics_by_loops(lfw, pairing):
     folder, study = lfw
     points, arrays = lfw_points(lfw), lfw_arrays(*lfw)
     images, _, _ = lfw_rows(folder, study, 1)
-    with np.load(folder / study.runs / "embeddings/teacher.npz") as archive:
+    with np.load(folder / study.runs / "references/teacher.npz") as archive:
         standard = unit(archive["fold1/seed0/standardised"].astype(float))
     first = {"lr_lr": arrays["8"], "hr_lr": arrays["hr"], "teacher_lr": standard}[pairing]
     table = pd.read_csv(folder / study.runs / "official.csv").query("fold == 1")
@@ -418,7 +419,7 @@ def test_view_2_of_the_pretrained_teacher(lfw):
         "hr",
     )
     table = pd.read_csv(folder / study.runs / "official.csv")  # written in the order of the official folds
-    with np.load(folder / study.runs / "embeddings/teacher_settings.npz") as archive:
+    with np.load(folder / study.runs / "references/teacher_settings.npz") as archive:
         place = {image: k for k, image in enumerate(archive["view2_images"])}
         x = archive["view2"].astype(float)
     distances = [np.sum((x[place[r.image_a]] - x[place[r.image_b]]) ** 2) for r in table.itertuples()]
@@ -454,7 +455,7 @@ def test_a_damaged_embedding_file_is_one_clear_sentence(lfw, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / study.runs, study.runs)
     shutil.rmtree(study.runs / "evaluation")
-    path = study.runs / "embeddings" / f"{file}.npz"
+    path = embedding_file(study, file)
     with np.load(path) as archive:
         arrays = dict(archive)
     array = arrays.pop(key)

@@ -105,7 +105,7 @@ def write_study(folder: Path, values: dict) -> Study:
         ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("output", ".ipynb_checkpoints")
     )
     runs, reports = folder / study.runs, folder / study.reports
-    for path in (runs / "embeddings", reports / "students/kd", reports / "tables"):
+    for path in (runs / "embeddings", runs / "references", reports / "students/kd", reports / "tables"):
         path.mkdir(parents=True)
 
     images = 10
@@ -131,8 +131,8 @@ def write_study(folder: Path, values: dict) -> Study:
         f"fold0/seed0/{r}": (centres[held_out] + s * rng.normal(size=(len(held_out), 16))).astype(np.float32)
         for r, s in noise.items()
     }
-    for model in ("teacher", "kd"):
-        np.savez(runs / "embeddings" / f"{model}.npz", **arrays)
+    for file in ("references/teacher.npz", "embeddings/kd.npz"):
+        np.savez(runs / file, **arrays)
     log = [(0, 0, epoch, term, 1 / (1 + epoch)) for epoch in range(3) for term in ("face", "kd", "learning_rate")]
     pd.DataFrame(log, columns=["fold", "seed", "epoch", "term", "value"]).to_csv(
         reports / "students/kd/log.csv", index=False

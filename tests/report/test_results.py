@@ -46,7 +46,7 @@ def test_embeddings_align_with_faces(project):
     with pytest.raises(UserError, match="holds test and validation people of fold 0 only"):
         report.embedding("kd", 0, 0, "8", report.faces(0, "train"))
     assert (report.embedding("teacher", 0, 5, "8") == report.embedding("teacher", 0, 0, "8")).all()
-    with pytest.raises(UserError, match="holds no 'fold0/seed5/8'"):
+    with pytest.raises(UserError, match="embeddings/kd.npz: holds no 'fold0/seed5/8'"):
         report.embedding("kd", 0, 5, "8")
 
 

@@ -25,7 +25,7 @@ FOLLOWS = {
     "embed@smoke",
     "evaluate@smoke",
     "summary@smoke",
-}  # up to the tables, whatever model was trained again
+}  # up to the tables, whatever model was trained again; `references` asks no student
 
 
 @pytest.fixture(scope="module")
