@@ -115,6 +115,7 @@ class Student(Block):
     se_reduction: int = Field(ge=1)
     embedding: int = Field(ge=8)
     pretrained: Reference | None = None  # what `student: adapted` starts from
+    start: str | None = None  # released weights, a name in lrfr/weights, that our own networks start from; none: random
 
 
 class Train(Block):
@@ -274,7 +275,7 @@ class Study(Block):
         variants = {
             name: block for name, block in values["models"].items() if isinstance(block, dict) and "like" in block
         }
-        models = {name: block for name, block in values["models"].items() if name not in variants}
+        models = {name: block for name, block in values["models"].items() if name not in variants and block is not None}
         return {**values, "models": models, "variants": {**values.get("variants", {}), **variants}}
 
     @model_validator(mode="after")

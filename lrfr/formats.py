@@ -18,7 +18,7 @@ FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' meth
 REFERENCES = ("scratch", "scratch_centres", "teacher", "kd")  # everything is compared with these, where they are
 # the house order of models, in tables and in figures
 BASELINES = ("scratch", "scratch_centres", "kd", "feature", "fitnet", "at", "rkd", "kd_tuned_teacher")
-ORDER = ("teacher", "hr_student", *BASELINES, *FIVE, "joint", "random_net", "raw_pixels", "shuffled")
+ORDER = ("teacher", "start", "hr_student", *BASELINES, *FIVE, "joint", "random_net", "raw_pixels", "shuffled")
 
 
 def order(models: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ block counts are our choice, made by images per second on one CPU core.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 
 from lrfr.config import Student
 from lrfr.data.degrade import hr_view, middle
+from lrfr.gate.state import insert_state, read_state
 from lrfr.models.features import Features
-from lrfr.models.se import SEBlock
+from lrfr.models.se import IdentityGate, SEBlock
+
+RELEASED = Path(__file__).parents[1] / "weights"
+Gate = Callable[[int, int], nn.Module]  # (channels, reduction) -> maps (B, C, H, W) to the same shape
 
 STRIDES = (1, 2, 2, 1)  # after the stem: maps of 16, 8, 4 and 4 pixels for a 32-pixel input
 
@@ -29,12 +34,12 @@ def normalise(views: Tensor) -> Tensor:
 class Block(nn.Module):
     """conv3x3, BN, ReLU, conv3x3, BN, (SE,) + skip, ReLU; `reduction` 0 means no SE."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, reduction: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, reduction: int, gate: Gate) -> None:
         super().__init__()
         branch: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
         branch += [nn.ReLU(inplace=True), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)]
         if reduction:
-            branch.append(SEBlock(outputs, reduction))
+            branch.append(gate(outputs, reduction))
         self.branch = nn.Sequential(*branch)
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
@@ -49,13 +54,13 @@ class Block(nn.Module):
 class StudentNet(nn.Module):
     """Float (B, 3, S, S) in -1 ... 1 -> `Features` with maps of sides S/2, S/4, S/8, S/8 and an embedding (B, D)."""
 
-    def __init__(self, channels: tuple[int, ...], embedding: int, size: int, reduction: int) -> None:
+    def __init__(self, channels: tuple[int, ...], embedding: int, size: int, reduction: int, gate: Gate) -> None:
         super().__init__()
         first, last, inputs = channels[0], channels[-1], (channels[0], *channels[:-1])
         halve = nn.Conv2d(3, first, 3, 2, 1, bias=False)
         self.stem = nn.Sequential(halve, nn.BatchNorm2d(first), nn.ReLU(inplace=True))
         sizes = zip(inputs, channels, STRIDES, strict=True)
-        self.stages = nn.ModuleList(Block(i, o, s, reduction) for i, o, s in sizes)
+        self.stages = nn.ModuleList(Block(i, o, s, reduction, gate) for i, o, s in sizes)
         weigh = nn.Conv2d(last, last, size // 8, groups=last, bias=False)
         self.pool = nn.Sequential(weigh, nn.BatchNorm2d(last), nn.Flatten())
         self.embed = nn.Linear(last, embedding)
@@ -115,17 +120,24 @@ def build_student(spec: Student, kind: str, size: int, seed: int) -> StudentNet 
 
     kind: "plain"; "se", with squeeze-excitation gates and the narrower widths that keep the number of parameters; or
     "adapted", a published network with its weights. size: side of our own networks' input in pixels, a multiple of 8.
+    Gates of a network that has released weights to start from begin as the identity, since its branches had none.
     """
     if kind == "adapted":
         from lrfr.models.teachers import build_teacher
 
         assert spec.pretrained is not None
-        net = build_teacher(spec.pretrained.name, spec.pretrained.weights)
-        return Pretrained(net.requires_grad_(True).train())
+        published = build_teacher(spec.pretrained.name, spec.pretrained.weights)
+        return Pretrained(published.requires_grad_(True).train())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         channels, reduction = (spec.se_channels, spec.se_reduction) if kind == "se" else (spec.channels, 0)
-        return StudentNet(channels, spec.embedding, size, reduction).to(memory_format=torch.channels_last)
+        gate = SEBlock if spec.start is None else IdentityGate
+        net = StudentNet(channels, spec.embedding, size, reduction, gate).to(memory_format=torch.channels_last)
+    if spec.start is not None:
+        file = RELEASED / f"{spec.start}.safetensors"
+        state = {name: t.float() if t.dtype == torch.float16 else t for name, t in read_state(file).items()}
+        insert_state(net, net.state_dict() | state, file)
+    return net
 
 
 def map_sides(size: int) -> tuple[int, ...]:

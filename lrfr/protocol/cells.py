@@ -14,12 +14,13 @@ from lrfr.protocol.folds import DENSE, MISPLACED, TestFold, conditions, official
 
 TEACHER, SETTINGS = "teacher", "teacher_settings"
 REFERENCES = (TEACHER, "random_net", "raw_pixels")  # no training seed: stored under the first one
+START = "start"  # so is the network that students start from, before any training of this study
 Key = tuple[str, str, str, str]  # protocol, pairing, resolution, metric
 
 
 def embedding_file(study: Study, name: str) -> Path:
     """Where the stage `embed` wrote a trained model's embeddings, and `references` everybody else's."""
-    known = (*REFERENCES, SETTINGS, *study.references)
+    known = (*REFERENCES, START, SETTINGS, *study.references)
     return study.runs / ("references" if name in known else "embeddings") / f"{name}.npz"
 
 

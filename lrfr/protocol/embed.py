@@ -102,12 +102,11 @@ def batches(study: Study, key: str, images: np.ndarray) -> Iterator[tuple[np.nda
         yield some, *small_faces(study, key, some)
 
 
-def seen(study: Study, student: str, key: str, number: int, views: Path) -> Iterator[Tensor]:
-    """What a kind of student sees of a fold's held-out faces, a batch at a time: uint8 (b, S, S, 3).
+def seen(study: Study, student: str, key: str, images: np.ndarray, views: Path) -> Iterator[Tensor]:
+    """What a kind of student sees of held-out faces, a batch at a time: uint8 (b, S, S, 3).
 
-    student: `Model.student`. Our own networks share the stored views.
+    student: `Model.student`. images: int (n,). Our own networks share the stored views.
     """
-    images = read_fold(study, number).held_out
     if student == "adapted":
         see = kind_of(study.student, student, study.views.size).see
         yield from (see(faces, side) for _, faces, side in batches(study, key, images))
@@ -142,10 +141,11 @@ def student_embeddings(study: Study, name: str, views: Path, folder: Path) -> No
     """Write the file of one student."""
     arrays, student = {}, study.models[name].student
     for number in folds_of(study, name):
+        images = read_fold(study, number).held_out
         for seed in seeds_of(study, name):
             net = load_student(study, name, number, seed)
             for key in keys(study):
-                arrays[f"fold{number}/seed{seed}/{key}"] = embed_batches(net, seen(study, student, key, number, views))
+                arrays[f"fold{number}/seed{seed}/{key}"] = embed_batches(net, seen(study, student, key, images, views))
     np.savez(folder / f"{name}.npz", **arrays)
 
 

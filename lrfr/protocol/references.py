@@ -16,6 +16,7 @@ from lrfr.files import atomic_folder
 from lrfr.models.student import build_student
 from lrfr.models.teachers import TEACHERS, build_teacher
 from lrfr.parallel import parallel_map
+from lrfr.protocol.cells import START
 from lrfr.protocol.embed import VIEWS, batches, embed_batches, held_out_views, keys, seen
 from lrfr.protocol.folds import VIEW2, official_images
 from lrfr.train.fold import read_fold, teacher_input
@@ -85,17 +86,21 @@ def save_teacher(study: Study, outcomes: dict[str, dict[tuple[int, str], np.ndar
 
 
 def floor_embeddings(study: Study, views: Path, folder: Path) -> None:
-    """Write the files of the two floors."""
-    seed, random, pixels = study.train.seeds[0], {}, {}
-    net = build_student(study.student, "plain", study.views.size, RANDOM_SEED).eval()
-    for number in study.faces.run_folds:
-        for name in keys(study):
-            key = f"fold{number}/seed{seed}/{name}"
-            random[key] = embed_batches(net, seen(study, "plain", name, number, views))
-            flat = torch.cat([*seen(study, "plain", name, number, views)]).flatten(1).numpy().astype(np.float32)
-            pixels[key] = flat - flat.mean(1, keepdims=True)
-    np.savez(folder / "random_net.npz", **random)
-    np.savez(folder / "raw_pixels.npz", **pixels)
+    """Write the files of the two floors, and of the network that students start from, where there is one."""
+    seed, size = study.train.seeds[0], study.views.size
+    found: dict[str, dict[str, np.ndarray]] = {"random_net": {}, "raw_pixels": {}}
+    random = study.student.model_copy(update={"start": None})
+    nets = {"random_net": build_student(random, "plain", size, RANDOM_SEED).eval()}
+    if study.student.start is not None:
+        nets[START], found[START] = build_student(study.student, "plain", size, seed).eval(), {}
+    for number, name in product(study.faces.run_folds, keys(study)):
+        key, images = f"fold{number}/seed{seed}/{name}", read_fold(study, number).held_out
+        for net_name, net in nets.items():
+            found[net_name][key] = embed_batches(net, seen(study, "plain", name, images, views))
+        flat = torch.cat([*seen(study, "plain", name, images, views)]).flatten(1).numpy().astype(np.float32)
+        found["raw_pixels"][key] = flat - flat.mean(1, keepdims=True)
+    for name, arrays in found.items():
+        np.savez(folder / f"{name}.npz", **arrays)
 
 
 def run(study: Study) -> None:

@@ -35,6 +35,7 @@ from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import (
     REFERENCES,
     SETTINGS,
+    START,
     Key,
     embedding_file,
     evaluate_cell,
@@ -143,7 +144,8 @@ def view2(study: Study) -> tuple:
 
 def run(study: Study) -> None:
     """The `evaluate` stage."""
-    tasks = [(study, "model", name) for name in (*REFERENCES, *study.references, *study.models)]
+    start = [] if study.student.start is None else [START]
+    tasks = [(study, "model", name) for name in (*REFERENCES, *start, *study.references, *study.models)]
     tasks += [(with_arms(study), "arm", name) for name in study.run_arms]
     with np.load(embedding_file(study, SETTINGS)) as archive:
         settings = dict.fromkeys(key.split("/")[1] for key in archive.files if "/" in key)

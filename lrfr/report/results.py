@@ -27,7 +27,7 @@ from lrfr.report.tables import arranged, lr_eer
 from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
-UNSEEDED = ("teacher", "random_net", "raw_pixels")  # no training seed, stored under the first one
+UNSEEDED = ("teacher", "random_net", "raw_pixels", "start")  # no training seed, stored under the first one
 WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
 FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them

@@ -1,4 +1,4 @@
-"""The models in the order of the validation people's errors, written down before any test face is embedded.
+"""The models in the order of the validation people's errors, written down before a student sees any test face.
 
 tables/tuning.csv holds all trials of `lrfr.train.tuning`, then this ranking, whose first place is the study's headline.
 """
@@ -36,7 +36,7 @@ def ranking(study: Study) -> pd.DataFrame:
 def text(table: pd.DataFrame) -> str:
     """tuning.csv for people."""
     lead = "Equal error rates in per cent; * marks what was chosen. "
-    lead += "Trials are short trainings; the ranking is of the study's own students, before any test face was read."
+    lead += "Trials are short trainings; the ranking is of the study's own students, before they saw any test face."
     cells = (100 * table.value).map("{:.2f}".format) + table.chosen.map({0: "", 1: "*"})
     grouped = table.assign(cell=cells).groupby(["method", "weight", "metric"], sort=False)
     parts = {f"{k[0]}: {k[1]}": rows[["candidate", "cell"]].rename(columns={"cell": k[2]}) for k, rows in grouped}
