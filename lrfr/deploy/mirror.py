@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from lrfr.config import Study
-from lrfr.data.degrade import mirror
 from lrfr.evaluate.statistics import dyadic_ends, paired_difference, percentile
 from lrfr.formats import order, page, per_cent, pixels, wide, write_table
+from lrfr.models.student import kind_of
 from lrfr.models.teachers import TEACHERS
 from lrfr.parallel import parallel_map
 from lrfr.protocol.cells import TEACHER, embedding_file, similarity, unit
-from lrfr.protocol.embed import BATCH, embed_views, load_student, views_at
+from lrfr.protocol.embed import BATCH, batches, embed_batches, load_student
 from lrfr.protocol.folds import DENSE, MISALIGNED, OFFICIAL, build_fold, official_metrics
 from lrfr.train.fold import Fold, read_fold, teacher_input, teacher_view
 from lrfr.train.teacher import load_trained
@@ -90,8 +90,9 @@ def compare(study: Study, model: str) -> list[tuple]:
 def mirrored(study: Study, fold: Fold, model: str, seed: int, resolution: str) -> NDArray[np.float64]:
     """Embeddings (rows, D) of the held-out faces' mirror images; the teacher's in the space in which it decides."""
     if model != TEACHER:
-        views = views_at(study, fold.held_out, resolution)  # the view of a mirror image is the mirror image of the view
-        return embed_views(load_student(study, model, fold.number, seed), mirror(views)).astype(np.float64)
+        see = kind_of(study.student, study.models[model].student, study.views.size).see
+        views = (see(faces.flip(2), side) for _, faces, side in batches(study, resolution, fold.held_out))
+        return embed_batches(load_student(study, model, fold.number, seed), views).astype(np.float64)
     net, parts = load_trained(study, fold.number, study.teacher.setting).net, []
     see = TEACHERS[study.teacher.name].see
     with torch.inference_mode():

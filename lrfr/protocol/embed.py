@@ -90,11 +90,6 @@ def held_out_views(study: Study, folder: Path) -> None:
     parallel_map(fill, tasks, study.jobs, study.threads, "held-out faces")
 
 
-def views_at(study: Study, images: np.ndarray, key: str) -> np.ndarray:
-    """uint8 (n, S, S, 3): faces of some images (n,), not mirrored, as our own students see them."""
-    return student_view(*small_faces(study, key, images), study.views.size).numpy()
-
-
 def batches(study: Study, key: str, images: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, int]]:
     """Images, a batch at a time, with their `small_faces`; images: int (n,)."""
     for start in range(0, len(images), BATCH):
