@@ -91,9 +91,13 @@ def confirm(*paths: Path) -> list[str]:
 
 
 def ranking(study: Study) -> pd.DataFrame:
-    """The rows of tuning.csv about all models (`candidate`), the best on the validation people first."""
+    """The rows of tuning.csv about all models (`candidate`), the best on the validation people first.
+
+    Not about adapted ones: weights that began as somebody else's are not given away.
+    """
     tuning = read_table(study.reports / "tables" / "tuning.csv")
-    return tuning[tuning.method == "ranking"].reset_index(drop=True)
+    own = [name for name, model in study.models.items() if model.student != "adapted"]
+    return tuning[(tuning.method == "ranking") & tuning.candidate.isin(own)].reset_index(drop=True)
 
 
 def card(study: Study, name: str) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def card(study: Study, name: str) -> dict[str, Any]:
         "name": f"{study.study}-{name}",
         "method": model.method,
         **{"study": study.study, "fold": number, "seed": seed},
-        "network": {"kind": model.student, **study.student.model_dump(mode="json")},
+        "network": {"kind": model.student, **study.student.model_dump(mode="json", exclude={"pretrained", "start"})},
         "input": {"size": study.views.size, "channels": 3, "normalisation": WORDS["normalisation"]},
         "embedding": study.student.embedding,
         "parameters": sum(tensor.numel() for key, tensor in state.items() if not key.endswith(BUFFERS)),

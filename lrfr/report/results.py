@@ -27,7 +27,6 @@ from lrfr.report.tables import arranged, lr_eer
 from lrfr.streams import philox
 
 SHOWN = ("orl",)  # sources of photographs that may be shown in published pages
-UNSEEDED = ("teacher", "random_net", "raw_pixels", "start")  # no training seed, stored under the first one
 WORDS = yaml.safe_load((Path(__file__).parent / "templates" / "ablation.yaml").read_text(encoding="utf-8"))
 DPI = 110  # our choice: sharp on a page 800 CSS pixels wide, 30 to 90 kB a figure
 FIGURE, TABLE = "application/vnd.lrfr.figure+json", "application/vnd.lrfr.table+json"  # as a stage's page links them
@@ -184,9 +183,10 @@ class Report:
         self, model: str, fold: int, seed: int, resolution: str, faces: pd.DataFrame | None = None
     ) -> np.ndarray:
         """float32 (n, D): a row for each of `faces`, held-out photographs of the fold; by default its test people's."""
-        file = f"{'references' if model in UNSEEDED else 'embeddings'}/{model}.npz"
+        untrained = (self.runs / "references" / f"{model}.npz").is_file()
+        file = f"{'references' if untrained else 'embeddings'}/{model}.npz"
         with np.load(self.file(file)) as archive:
-            if model in UNSEEDED:
+            if untrained:
                 seed = min(int(key.split("/")[1].removeprefix("seed")) for key in archive.files)
             key = f"fold{fold}/seed{seed}/{resolution}"
             if key not in archive.files:

@@ -13,13 +13,21 @@ COLUMNS = ["method", "weight", "candidate", "metric", "value", "chosen"]  # of t
 RANKED_AT = 16  # pixels: the middle of what surveillance cameras give, and the resolution of the study's headline
 
 
+def metric_of(study: Study) -> str:
+    """By what the models are ordered: the term of a training's log. Of faces as a camera makes them, where the study
+    has such: the last of `views.kinds`.
+    """
+    kind = study.views.kinds[-1]
+    return f"validation_eer_{RANKED_AT}" if kind == "area" else f"validation_eer_{kind}_{RANKED_AT}"
+
+
 def validation_error(study: Study, name: str) -> float:
-    """A trained model's last validation EER at `RANKED_AT` pixels, mean over folds and seeds."""
+    """A trained model's last `metric_of` the study, mean over folds and seeds."""
     path = study.reports / "students" / name / "log.csv"
     if not path.is_file():
         raise UserError(f"{path.as_posix()}: not there; run `dvc repro` again.")
     log = pd.read_csv(path)
-    log = log[log.term == f"validation_eer_{RANKED_AT}"]
+    log = log[log.term == metric_of(study)]
     return float(log[log.epoch == log.epoch.max()].value.mean())
 
 
@@ -27,7 +35,8 @@ def ranking(study: Study) -> pd.DataFrame:
     """All trained models, the best first. Chosen is one that a frozen teacher taught: no reference, no control."""
     errors = {name: validation_error(study, name) for name in study.models}
     ranked = [n for n, m in study.models.items() if m.teacher in ("plain", "se") and m.method != "scratch"]
-    best, metric = min(ranked, key=lambda name: errors[name], default=None), f"validation_eer@{RANKED_AT}"
+    best = min(ranked, key=lambda name: errors[name], default=None)
+    metric = metric_of(study).replace(f"_{RANKED_AT}", f"@{RANKED_AT}")
     found = sorted(errors.items(), key=lambda item: item[1])
     rows = [("ranking", "model", name, metric, error, int(name == best)) for name, error in found]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from lrfr.config import Student, Study
+from lrfr.errors import UserError
+from lrfr.models import student
 from lrfr.models.se import SEBlock
 from lrfr.models.student import build_student, kind_of, map_sides, normalise
+from lrfr.train.checkpoint import save_tensors
 
 SPEC = Student(channels=(8, 12, 16, 20), se_channels=(8, 11, 15, 19), se_reduction=4, embedding=24)
 
@@ -56,6 +60,21 @@ def test_the_global_generator_is_untouched():
     before = torch.random.get_rng_state()
     build_student(SPEC, "se", 32, 5)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_students_start_from_released_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A gate begins as the identity, so that the se student is the plain one before its training, to the last bit."""
+    monkeypatch.setattr(student, "RELEASED", tmp_path)
+    released = build_student(SPEC, "plain", 32, 7).eval()
+    save_tensors(tmp_path / "sharp.safetensors", released.state_dict())
+    spec = SPEC.model_copy(update={"start": "sharp", "se_channels": SPEC.channels})
+    faces = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = released(faces).embedding
+        for kind in ("plain", "se"):
+            assert torch.equal(build_student(spec, kind, 32, 0).eval()(faces).embedding, expected)
+    with pytest.raises(UserError, match="sharp.safetensors: a checkpoint of another architecture"):
+        build_student(SPEC.model_copy(update={"start": "sharp"}), "se", 32, 0)
 
 
 def test_normalisation_at_known_points():

@@ -94,6 +94,19 @@ def test_equal_errors_choose_one_model(ranked: Study):
     assert ranking.ranking(ranked).chosen.sum() == 1
 
 
+def test_where_cameras_are_studied_their_faces_decide(ranked: Study, changed: Callable[..., Study]):
+    study = changed(ranked, {"views.kinds": ("area", "camera")})
+    for name in ERRORS:
+        path = study.reports / "students" / name / "log.csv"
+        log = pd.read_csv(path)
+        value = 0.3 if name != "kd" else 0.1
+        pd.concat(
+            [log, log[log.term == "validation_eer_16"].assign(term="validation_eer_camera_16", value=value)]
+        ).to_csv(path, index=False)
+    found = ranking.ranking(study)
+    assert found.candidate[0] == "kd" and set(found.metric) == {"validation_eer_camera@16"} and found.value[0] == 0.1
+
+
 def test_without_such_a_model_nobody_is_chosen(ranked: Study, changed: Callable[..., Study]):
     models = {name: ranked.models[name].model_dump() for name in ("scratch", "shuffled")}
     study = changed(ranked, {"models": models, "tuning.grid": {}})
