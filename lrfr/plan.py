@@ -7,6 +7,7 @@ Which parameters a stage reads is found in its code (`study.a.b`), so no list ca
 
 import ast
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,22 @@ def plans(study: Study) -> dict[str, dict[str, Any]]:
         method = (block if stage == "distill" else block.training).model.method
         code = fingerprint(entry(STAGES[stage].module), {**chosen, "METHODS": {method}})
         files[name] = {"parameters": block.model_dump(mode="json"), "code": code}
+    if study.student.start is not None:  # in the package, so no stage makes it
+        from lrfr.models.student import RELEASED  # which imports torch
+
+        weights = RELEASED / f"{study.student.start}.safetensors"
+        for name in ("references", *blocks):
+            files[name]["start"] = read_sha256(weights)
     return files
+
+
+def read_sha256(path: Path) -> str:
+    """Of a file; UserError if it is not there."""
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.safetensors")))
+        raise UserError(f"student.start: no {path.name} in lrfr/weights; known are {known}.") from None
 
 
 def run(study: Study) -> None:

@@ -17,6 +17,7 @@ import yaml
 from lrfr import plan
 from lrfr.config import Study
 from lrfr.errors import UserError
+from lrfr.models import student
 from lrfr.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,21 @@ def test_a_stage_changes_with_what_it_reads(
 ):
     found = changes(planned, study, changed(study, change))
     assert changing <= found and not staying & found
+
+
+def test_weights_to_start_from_are_part_of_every_training(
+    planned: Callable, study: Study, changed: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(student, "RELEASED", tmp_path)
+    study = changed(study, {"student.start": "sharp"})
+    with pytest.raises(UserError, match="student.start: no sharp.safetensors in lrfr/weights"):
+        plan.plans(study)
+    (tmp_path / "sharp.safetensors").write_bytes(b"1")
+    before = plan.plans(study)
+    (tmp_path / "sharp.safetensors").write_bytes(b"2")
+    after = plan.plans(study)
+    found = {name for name in before if before[name] != after[name]}
+    assert {"kd", "scratch", "references", "tune-feature"} <= found and not {"teacher", "targets", "evaluate"} & found
 
 
 PRINT = """
