@@ -15,7 +15,8 @@ DIGITS = (
 )
 HEADLINE = ("8", "16", "32", "hr")  # the resolutions of the README's table and of metrics.json
 FIVE = ("hkdd", "se_dfd", "mkmmd", "icd_face", "acs_review")  # the papers' methods, compared with each other
-REFERENCES = ("scratch", "scratch_centres", "teacher", "kd")  # everything is compared with these, where they are
+# everything is compared with these, where they are
+REFERENCES = ("scratch", "scratch_centres", "start", "teacher", "edgeface_xs", "edgeface_xxs", "kd")
 # the house order of models, in tables and in figures
 BASELINES = ("scratch", "scratch_centres", "kd", "feature", "fitnet", "at", "rkd", "kd_tuned_teacher")
 ORDER = ("teacher", "start", "hr_student", *BASELINES, *FIVE, "joint", "random_net", "raw_pixels", "shuffled")

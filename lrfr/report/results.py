@@ -103,7 +103,7 @@ class Report:
 
     def compared(self, model: str, pairing: str = "lr_lr") -> pd.DataFrame:
         """Differences of the equal error rate to each reference, with interval and verdict: a row a resolution."""
-        references = ["scratch", "scratch_centres", "kd", "teacher"]
+        references = ["scratch", "scratch_centres", "start", "kd", "teacher"]
         table = self.table("comparisons").query("a == @model and metric == 'eer' and pairing == @pairing")
         table = table[table.b.isin(references)].sort_values("b", key=lambda b: b.map(references.index), kind="stable")
         cells = [f"{per_cent(row['diff'], row.low, row.high, '+')} {verdict(row)}" for _, row in table.iterrows()]
