@@ -30,7 +30,7 @@ from lrfr.config import Study
 from lrfr.data.degrade import hr_view
 from lrfr.data.draws import epoch_batches
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.release import ranking
+from lrfr.deploy.release import headline_model
 from lrfr.errors import UserError
 from lrfr.files import atomic_file
 from lrfr.formats import markdown, read_table, render, write_table
@@ -67,7 +67,7 @@ def run(study: Study) -> None:
     for name in ("scratch", "kd"):
         if name not in study.models:
             raise UserError(f"params.yaml: the benchmark compares with models.{name}; add its block.")
-    folder, picked = study.reports / "tables", ranking(study).candidate[0]
+    folder, picked = study.reports / "tables", headline_model(study)
     beside = latency(study, picked, read_table(folder / "runs.csv"))
     limit_threads(study.threads)
     epochs, extra = epoch_costs(study)

@@ -17,7 +17,7 @@ from lrfr.config import Study
 from lrfr.data.align import CHIP, PADDING, TEMPLATE
 from lrfr.data.degrade import area, hr_view, middle
 from lrfr.deploy import onnx_graph
-from lrfr.deploy.release import WORDS, card, ranking, write_card
+from lrfr.deploy.release import WORDS, card, headline_model, write_card
 from lrfr.evaluate.verification import equal_error_rate
 from lrfr.formats import markdown, render, write_table
 from lrfr.models.student import StudentNet
@@ -46,12 +46,12 @@ def run(study: Study) -> None:
 def export(study: Study, model: str | None, folder: Path) -> tuple[str, pd.DataFrame, list[Path]]:
     """Write one trained model's two graphs and, last, their card; returns its name, the comparison and the graphs.
 
-    model: a key of `models`, or None for the one that was ranked first. Raises UserError if the extra `export` is not
+    model: a key of `models`, or None for the study's `headline_model`. Raises UserError if the extra `export` is not
     installed, or the model or its results are not there, or are not those that dvc.lock knows.
     """
     onnx_graph.extra(*onnx_graph.PACKAGES)  # better before the work than after it
     limit_threads(study.threads)
-    model = model or ranking(study).candidate[0]
+    model = model or headline_model(study)
     released = card(study, model)
     student, fold = load_student(study, model, released["fold"], released["seed"]), read_fold(study, released["fold"])
     files = [folder / f"{released['name']}{end}.onnx" for end in ("", "-int8")]

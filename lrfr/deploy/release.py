@@ -56,7 +56,7 @@ def release(study: Study, name: str) -> list[Path]:
     for what, used in (("teacher", study.teacher.name), ("faces", study.faces.source)):
         if used not in WORDS["faces" if what == "faces" else "teachers"]:
             raise UserError(f"params.yaml: students of the {what} '{used}' are not released; see docs/model-card.md.")
-    cards = {model: card(study, model) for model in dict.fromkeys([ranking(study).candidate[0], "scratch"])}
+    cards = {model: card(study, model) for model in dict.fromkeys([headline_model(study), "scratch"])}
     paths = {model: WEIGHTS / f"{name}-{model}.safetensors" for model in cards}
     for model, path in paths.items():
         with atomic_file(path) as temporary:
@@ -88,6 +88,12 @@ def confirm(*paths: Path) -> list[str]:
         if known.get(path.as_posix()) != dvc_md5(path):
             raise UserError(f"{path.as_posix()}: differs from {LOCK}; run `dvc repro`, or `git restore` for it.")
     return [known[path.as_posix()] for path in paths]
+
+
+def headline_model(study: Study) -> str:
+    """The model that `rank` chose, of those that a frozen teacher taught; without such a model the first."""
+    ranks = ranking(study)
+    return str([*ranks.candidate[ranks.chosen == 1], ranks.candidate[0]][0])
 
 
 def ranking(study: Study) -> pd.DataFrame:

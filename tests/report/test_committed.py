@@ -21,7 +21,7 @@ from lrfr.report.gradients import breaches
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "reports" / "orl"
 STUDY = load(ROOT / "params.yaml")
-SHOWN = ("teacher", "hr_student", "scratch", "kd", *FIVE)  # the README's rows
+SHOWN = ("teacher", "start", "hr_student", "scratch", "kd", *FIVE)  # the README's rows
 
 
 def table(name: str) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def test_the_readme_shows_the_committed_numbers(study: str) -> None:
 
 def test_every_model_floor_and_pairing_is_there() -> None:
     results = table("results")
-    assert set(results.model) == {*STUDY.models, "teacher", "random_net", "raw_pixels"}
+    assert set(results.model) == {*STUDY.models, "teacher", "start", "random_net", "raw_pixels"}
     for metric in ("accuracy", "eer", "auc", "tar@far=0.01"):
         rows = results[(results.metric == metric) & (results.pairing == "lr_lr")]
         assert (rows.groupby("model").resolution.apply(set) == set(STUDY.resolutions)).all(), metric
