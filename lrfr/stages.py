@@ -33,7 +33,7 @@ STAGES = {
     "summary": Stage("lrfr.report.tables", "write the study's tables"),
     "sets": Stage("lrfr.benchmarks.stage", "score one benchmark set of the study", "set"),
     "mirror": Stage("lrfr.deploy.mirror", "measure what averaging a face with its mirror image buys"),
-    "export": Stage("lrfr.deploy.export", "write the student that was ranked first as ONNX"),
+    "export": Stage("lrfr.deploy.export", "write the student that `rank` chose as ONNX"),
     "benchmark": Stage("lrfr.deploy.cost", "measure everything that is measured in seconds"),
     "status": Stage("lrfr.report.status", "list what of the study has run and what has not"),
     "claims": Stage("lrfr.report.claims", "hold the five abstracts' claims against the study's tables"),

@@ -1,4 +1,4 @@
-"""The `export` stage: the student that was ranked first as ONNX, in float32 and with 8-bit weights, and its card.
+"""The `export` stage: the student that `rank` chose as ONNX, in float32 and with 8-bit weights, and its card.
 
 The graphs (runs/<study>/export) get faces as an application would, r x r pixels, never enlarged outside of the graph;
 torch gets the study's views. The comparison of equal error rates is tables/export.csv.

@@ -11,7 +11,7 @@ from lrfr.errors import UserError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    text = "a key of `models`, or a released student's .safetensors file (default: the model that was ranked first)"
+    text = "a key of `models`, or a released student's .safetensors file (default: the model that `rank` chose)"
     parser.add_argument("--model", metavar="NAME", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder for graphs and card")
 
