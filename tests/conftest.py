@@ -56,6 +56,7 @@ def tiny_values(composed: Callable[[str], dict]) -> dict:
     values["views"] |= {"smallest": 8, "largest": 16}
     values["train"] |= {"epochs": 3, "batch": 12, "people_per_batch": 2}
     values["student"] |= {"channels": [8, 8, 12, 16], "se_channels": [8, 8, 11, 15], "se_reduction": 4, "embedding": 32}
+    values["student"]["start"] = None
     for name, epochs in (("head", 2), ("last_stage", 1), ("se", 1)):
         values["teacher"][name] |= {"epochs": epochs, "batch": 9}
     values["models"]["kd_tuned_teacher"]["tuned"] |= {"batch": 9, "max_epochs": 1, "threads": 1}

@@ -137,7 +137,7 @@ def in_process(folder: Path) -> dict[str, dict]:
 def copy(tmp_path_factory: pytest.TempPathFactory, composed: Callable[[str], dict]) -> tuple[Path, dict[str, dict]]:
     """A copy of the code with the study `orl` and a further seed, and its plan."""
     folder = tmp_path_factory.mktemp("copy")
-    ignored = shutil.ignore_patterns("__pycache__", "weights")
+    ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "lrfr", folder / "lrfr", ignore=ignored)
     values = composed("orl") | {"notebooks": []}
     values["models"]["kd-seed1"] = {"like": "kd", "seed": 1}

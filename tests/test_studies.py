@@ -152,7 +152,7 @@ def test_a_study_that_tests_people_of_other_sources(places: Path, composed: Call
     assert Path(study.faces.searcher.weights).read_text() == "edgeface_xs"
     assert Path(study.references["edgeface_xxs"].weights).read_text() == "edgeface_xxs"
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    for network in (values["faces"]["searcher"], *values["references"].values()):
+    for network in (values["faces"]["searcher"], values["student"]["pretrained"], *values["references"].values()):
         network["weights"] = f"{network['name']}_q.pt"
     assert values == composed("celeba")
     for name in ("celeba", "lfw", "cfp"):
@@ -292,12 +292,16 @@ def test_what_does_not_fit_is_named(composed: Callable[[str], dict], change: Cal
 
 def test_changes_by_hand_are_not_thrown_away(clone: Path, capsys: pytest.CaptureFixture[str]):
     path = clone / "params.yaml"
-    edited = path.read_text(encoding="utf-8").replace("epochs: 30", "epochs: 3").replace("hfd: 5", "hfd: 7")
+    edited = (
+        path.read_text(encoding="utf-8")
+        .replace("epochs: 10\n  batch: 64", "epochs: 3\n  batch: 64")
+        .replace("hfd: 5", "hfd: 7")
+    )
     path.write_text(edited, encoding="utf-8")
     for name in ("smoke", "orl"):
         assert cli.main(["study", name]) == 2 and path.read_text(encoding="utf-8") == edited
         error = capsys.readouterr().err
         assert "differs from conf/ in 2 place(s)" in error and error.count("\n") == 1
-        assert "train.epochs: 3 instead of 30" in error and "models.hkdd.options.hfd: 7 instead of 5" in error
-    assert cli.main(["study", "orl", "--force"]) == 0 and config.load().train.epochs == 30
+        assert "train.epochs: 3 instead of 10" in error and "models.hkdd.options.hfd: 7 instead of 5" in error
+    assert cli.main(["study", "orl", "--force"]) == 0 and config.load().train.epochs == 10
     assert cli.main(["study", "smoke"]) == 0 and cli.main(["study", "orl"]) == 0  # nothing to lose
