@@ -35,6 +35,7 @@ def tiny_study(jobs: int = 1, run_folds: tuple[int, ...] = (0, 1)) -> Study:
     values["evaluate"] |= {"resolutions": (8, 16), "draws": 200}
     values["models"] = {name: values["models"][name] for name in MODELS}
     values["tuning"] |= {"grid": {}}
+    values["student"] |= {"start": None}
     return Study(**values)
 
 
