@@ -2,8 +2,8 @@
 
 Two stages. `references` needs no trained student: what students will see of the held-out faces, the teacher and other
 published networks fed with the small faces as they are, and two floors, raw pixels and a network of random weights.
-`embed` is for the students. They see the kind of views that they were trained on, with the float16 weights that are
-published. So a model more, or another training of one, costs the embedding of students alone.
+`embed` is for the students, with the float16 weights that are published; all see the same faces under every condition,
+whatever they were trained on. So a model more, or another training of one, costs the embedding of students alone.
 
 Protocol `misaligned` asks what misplaced landmarks do. Each of the five points of a face is moved by noise, and the
 chip is warped by the transform that would then have aligned the face; beyond its border its edge pixels are repeated.
